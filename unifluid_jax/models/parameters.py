@@ -1,0 +1,44 @@
+"""How a module declares a parameter: an initialiser, a shape, logical axes.
+
+The logical axes are names such as 'embed' or 'heads'; one table in
+`training/sharding.py` maps them to mesh axes. Parameters are float32; a
+module casts them to its compute dtype where it uses them.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Axes = tuple[str | None, ...]
+
+
+def normal(
+  key: jax.Array, shape: tuple[int, ...], axes: Axes, std: float
+) -> nnx.Param:
+  """A parameter from N(0, std^2)."""
+  assert len(axes) == len(shape), (axes, shape)
+  value = std * jax.random.normal(key, shape, jnp.float32)
+  return nnx.Param(value, logical_axes=axes)
+
+
+def fan_in(
+  key: jax.Array, shape: tuple[int, ...], axes: Axes, inputs: int | None = None
+) -> nnx.Param:
+  """A parameter from N(0, 1/inputs); inputs defaults to all axes but the last.
+
+  Args:
+    key: Random key.
+    shape: Shape of the parameter.
+    axes: Logical axis names, one per axis.
+    inputs: Number of inputs that each output sums over.
+  """
+  inputs = inputs or math.prod(shape[:-1])
+  return normal(key, shape, axes, inputs**-0.5)
+
+
+def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
+  """A parameter with one value everywhere."""
+  assert len(axes) == len(shape), (axes, shape)
+  return nnx.Param(jnp.full(shape, value, jnp.float32), logical_axes=axes)
