@@ -42,3 +42,36 @@ def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
   """A parameter with one value everywhere."""
   assert len(axes) == len(shape), (axes, shape)
   return nnx.Param(jnp.full(shape, value, jnp.float32), logical_axes=axes)
+
+
+def flatten(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, jax.Array]]:
+  """Splits a model into its structure and its values by name.
+
+  Names are paths such as 'gemma/layers/blocks/q'. This flat dictionary is the
+  one layout that the optimizer, checkpoints and converters know.
+  """
+  graphdef, state = nnx.split(model)
+  flat = {
+    '/'.join(map(str, path)): variable.get_value()
+    for path, variable in nnx.to_flat_state(state)
+  }
+  return graphdef, flat
+
+
+def unflatten(graphdef: nnx.GraphDef, flat: dict[str, jax.Array]) -> nnx.Module:
+  """The inverse of `flatten`; cheap, to be called inside jit."""
+  state = {
+    tuple(int(part) if part.isdigit() else part for part in name.split('/')): v
+    for name, v in flat.items()
+  }
+  return nnx.merge(graphdef, nnx.from_flat_state(state))
+
+
+def logical_axes(model: nnx.Module) -> dict[str, Axes]:
+  """Logical axis names of each value that `flatten` lists."""
+  axes = {}
+  for path, variable in nnx.to_flat_state(nnx.state(model)):
+    unnamed = (None,) * len(variable.get_value().shape)
+    name = '/'.join(map(str, path))
+    axes[name] = variable.get_metadata().get('logical_axes', unnamed)
+  return axes

@@ -1,0 +1,161 @@
+"""A folder of images with a JSONL file: schema, examples, errors."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from unifluid_jax.data.sources import FolderTask
+from unifluid_jax.data.task import Task
+from unifluid_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Writes a JSONL file; red.png and sub/blue.jpg lie beside it."""
+  PIL.Image.new('RGB', (12, 8), (200, 0, 0)).save(tmp_path / 'red.png')
+  (tmp_path / 'sub').mkdir()
+  PIL.Image.new('RGB', (8, 8), (0, 0, 200)).save(tmp_path / 'sub' / 'blue.jpg')
+  (tmp_path / 'broken.png').write_bytes(b'\x89PNG\r\n\x1a\nno image')
+
+  def write(*lines: dict | str):
+    file = tmp_path / 'data.jsonl'
+    texts = [
+      line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
+      for line in lines
+    ]
+    file.write_text('\n'.join(texts) + '\n', encoding='utf-8')
+    return file
+
+  return write
+
+
+def first_example(file, kind, augment=False):
+  task = FolderTask(file, kind, image_size=4)
+  return task.build(task[0], RNG, augment)
+
+
+def is_red(image) -> bool:
+  return image.shape == (4, 4, 3) and (image == (200, 0, 0)).all()
+
+
+def is_blue(image) -> bool:
+  return image.shape == (4, 4, 3) and np.allclose(image, (0, 0, 200), atol=9)
+
+
+def test_text_to_image(folder):
+  file = folder({'image': 'red.png', 'text': 'a red box'})
+  example = first_example(file, 'text_to_image')
+  assert example.prefix == ('a red box',)
+  assert is_red(example.target)
+  assert (example.task, example.facts) == ('text_to_image', {})
+
+
+def test_captioning(folder):
+  file = folder({'image': 'sub/blue.jpg', 'text': 'a blue box'})
+  example = first_example(file, 'captioning')
+  image, prompt = example.prefix
+  assert is_blue(image)
+  assert (prompt, example.target) == ('caption en', 'a blue box')
+  assert example.facts == {'references': ('a blue box',)}
+
+
+def test_vqa(folder):
+  file = folder({'image': 'red.png', 'question': 'colour? {}', 'answer': 'red'})
+  example = first_example(file, 'vqa')
+  image, prompt = example.prefix
+  assert is_red(image)
+  assert (prompt, example.target) == ('answer en colour? {}', 'red')
+
+
+def test_editing(folder):
+  file = folder(
+    {'source': 'red.png', 'instruction': 'go blue', 'image': 'sub/blue.jpg'}
+  )
+  example = first_example(file, 'editing')
+  source, prompt = example.prefix
+  assert is_red(source)
+  assert prompt == 'edit go blue'
+  assert is_blue(example.target)
+
+
+def test_one_file_serves_several_kinds(folder):
+  file = folder(
+    {'image': 'red.png', 'text': 'box', 'question': 'what?', 'answer': 'a box'}
+  )
+  assert first_example(file, 'vqa').target == 'a box'
+  assert first_example(file, 'captioning').target == 'box'
+
+
+def test_of_several_texts_training_draws_and_evaluation_takes_the_first(folder):
+  texts = ['a', 'b', 'c']
+  task = FolderTask(
+    folder({'image': 'red.png', 'text': texts}), 'captioning', 4
+  )
+  drawn = [task.build(task[0], RNG, augment=True) for _ in range(30)]
+  assert {example.target for example in drawn} == set(texts)
+  fixed = [task.build(task[0], RNG, augment=False) for _ in range(5)]
+  assert {example.target for example in fixed} == {'a'}
+  assert fixed[0].facts['references'] == ('a', 'b', 'c')
+
+
+def test_records_keep_their_order_and_blank_lines_do_not_count(folder):
+  lines = [{'image': 'red.png', 'text': f'box {i}\u2028!'} for i in range(3)]
+  task = FolderTask(folder('', *lines, '  '), 'text_to_image', 4)
+  assert isinstance(task, Task)
+  assert len(task) == 3
+  prompts = [task.build(task[i], RNG, False).prefix[0] for i in range(3)]
+  assert prompts == ['box 0\u2028!', 'box 1\u2028!', 'box 2\u2028!']
+
+
+GOOD = {'image': 'red.png', 'text': 'a red box'}
+
+
+@pytest.mark.parametrize(
+  ('line', 'message'),
+  [
+    ({'image': 'red.png'}, "line 2 has no key 'text'.*'text', 'image'"),
+    ({'image': 'no.png', 'text': 'x'}, 'line 2: there is no image .*no.png'),
+    ({'image': 'sub', 'text': 'x'}, 'line 2: there is no image .*sub'),
+    ({'image': 3, 'text': 'x'}, "line 2: 'image' is not the path"),
+    ({'image': 'red.png', 'text': 3}, "line 2: 'text' is neither a text"),
+    ({'image': 'red.png', 'text': []}, "line 2: 'text' is neither a text"),
+    ({'image': 'red.png', 'text': [None]}, "line 2: 'text' is neither a text"),
+    ('{"image": "red.png", "text"', 'line 2 is not JSON: Expecting'),
+    ('["red.png", "x"]', 'line 2 is not a JSON object'),
+  ],
+)
+def test_a_wrong_line_names_file_and_line(folder, line, message):
+  with pytest.raises(UserError, match=f'data.jsonl, {message}'):
+    FolderTask(folder(GOOD, line), 'text_to_image', 4)
+
+
+def test_a_corrupt_image_names_file_line_and_image(folder):
+  file = folder(GOOD, {'image': 'broken.png', 'text': 'x'})
+  task = FolderTask(file, 'captioning', 4)
+  match = r'data\.jsonl, line 2: .*broken\.png is no image'
+  with pytest.raises(UserError, match=match):
+    task.build(task[1], RNG, False)
+
+
+def test_an_image_that_went_away(folder, tmp_path):
+  task = FolderTask(folder(GOOD), 'captioning', 4)
+  (tmp_path / 'red.png').unlink()
+  match = r'data\.jsonl, line 1: .*red\.png cannot be read: No such file'
+  with pytest.raises(UserError, match=match):
+    task.build(task[0], RNG, False)
+
+
+def test_a_file_that_cannot_be_used(folder, tmp_path):
+  with pytest.raises(UserError, match=r'cannot read .*none\.jsonl'):
+    FolderTask(tmp_path / 'none.jsonl', 'captioning', 4)
+  with pytest.raises(UserError, match=r'data\.jsonl has no records'):
+    FolderTask(folder(''), 'captioning', 4)
+  (tmp_path / 'latin.jsonl').write_bytes('{"text": "\xe9"}'.encode('latin-1'))
+  with pytest.raises(UserError, match=r'cannot read .*latin\.jsonl as UTF-8'):
+    FolderTask(tmp_path / 'latin.jsonl', 'captioning', 4)
+  with pytest.raises(UserError, match="kind 'songs'; choose one of .*'vqa'"):
+    FolderTask(folder(GOOD), 'songs', 4)

@@ -1,0 +1,93 @@
+"""Image files to square RGB arrays."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from unifluid_jax.data import images
+from unifluid_jax.errors import UserError
+
+LEFT_TO_RIGHT = np.tile(
+  np.arange(0, 240, 20, dtype=np.uint8)[None, :, None], (6, 1, 3)
+)  # 6 high, 12 wide
+
+
+def encode(image: PIL.Image.Image, form: str = 'PNG', **options) -> bytes:
+  data = io.BytesIO()
+  image.save(data, form, **options)
+  return data.getvalue()
+
+
+def test_decode_is_exact_for_png():
+  data = encode(PIL.Image.fromarray(LEFT_TO_RIGHT))
+  np.testing.assert_array_equal(images.decode(data, 'x'), LEFT_TO_RIGHT)
+
+
+@pytest.mark.parametrize('mode', ['L', 'P', '1', 'CMYK', 'RGBA', 'LA', 'I;16'])
+def test_every_mode_becomes_rgb(mode):
+  image = PIL.Image.new('L', (5, 4), 255).convert(mode)
+  decoded = images.to_rgb(image)
+  assert decoded.shape == (4, 5, 3)
+  assert decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize('form', ['PNG', 'WebP', 'GIF'])
+def test_what_is_transparent_becomes_white(form):
+  image = PIL.Image.new('RGBA', (8, 8), (0, 0, 0, 0))
+  image.paste((200, 0, 0, 255), (0, 0, 4, 8))
+  options = {'lossless': True} if form == 'WebP' else {}
+  decoded = images.decode(encode(image, form, **options), 'x')
+  np.testing.assert_array_equal(decoded[0, 0], [200, 0, 0])
+  np.testing.assert_array_equal(decoded[0, 7], [255, 255, 255])
+
+
+def test_a_photograph_is_turned_upright():
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6  # turn by 90 degrees
+  data = encode(PIL.Image.fromarray(LEFT_TO_RIGHT), 'PNG', exif=exif)
+  assert images.decode(data, 'x').shape == (12, 6, 3)
+
+
+@pytest.mark.parametrize('form', ['PNG', 'JPEG', 'WebP', 'GIF'])
+def test_a_broken_file_names_itself(form):
+  noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+  data = encode(PIL.Image.fromarray(noise), form)
+  for cut in (0, 3, 20, len(data) // 2):
+    with pytest.raises(UserError, match='fox.png is no image'):
+      images.decode(data[:cut], 'fox.png')
+
+
+def test_damaged_bytes_give_an_image_or_a_user_error():
+  rng = np.random.default_rng(0)
+  data = np.frombuffer(encode(PIL.Image.fromarray(LEFT_TO_RIGHT)), np.uint8)
+  refused = 0
+  for _ in range(200):
+    damaged = data.copy()
+    damaged[rng.integers(len(data), size=2)] = rng.integers(256, size=2)
+    try:
+      images.decode(damaged.tobytes(), 'x')
+    except UserError:
+      refused += 1
+  assert refused > 100
+
+
+def test_fit_takes_the_central_square():
+  np.testing.assert_array_equal(
+    images.fit(LEFT_TO_RIGHT, 6), LEFT_TO_RIGHT[:, 3:9]
+  )
+  turned = LEFT_TO_RIGHT.transpose(1, 0, 2).copy()
+  np.testing.assert_array_equal(images.fit(turned, 6), turned[3:9])
+
+
+def test_fit_leaves_an_image_of_the_size_alone():
+  square = LEFT_TO_RIGHT[:, :6].copy()
+  assert images.fit(square, 6) is square
+
+
+def test_fit_averages_when_it_shrinks():
+  checks = np.indices((64, 64)).sum(0) % 2 * 255
+  board = np.repeat(checks[..., None], 3, 2).astype(np.uint8)
+  inner = images.fit(board, 8)[1:-1, 1:-1].astype(int)
+  assert abs(inner - 127).max() < 6, 'without antialiasing it would be 0 or 255'

@@ -1,0 +1,215 @@
+"""The pipeline: determinism, restarts, sharing among processes, mixture."""
+
+import collections
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.data.counting_task import CountingTask
+from unifluid_jax.batch import Batch
+from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.pipeline import (
+  PipelineConfig,
+  make_batches,
+  make_image_batches,
+)
+from unifluid_jax.errors import UserError
+
+TASKS = {
+  'answers': CountingTask('answers', 900),
+  'drawings': CountingTask('drawings', 700, target_size=4),
+}
+CONFIG = PipelineConfig(
+  seed=3,
+  weights={'answers': 3.0, 'drawings': 1.0},
+  examples=12,
+  rows=4,
+  groups=4,
+  row=RowConfig(32, 8, 0, 3),
+  drop_prefix=0.25,
+)
+
+
+@pytest.fixture
+def run(tokenizer, layout):
+  """Runs a pipeline for some steps; gives the batches and the drop counts."""
+  open_iterators = []
+
+  def run(steps, config=CONFIG, tasks=TASKS, **where):
+    batches = make_batches(config, layout, tasks, tokenizer, **where)
+    open_iterators.append(batches)
+    return list(itertools.islice(batches, steps))
+
+  yield run
+  for batches in open_iterators:
+    batches.close()
+
+
+def assert_equal(one: list, other: list) -> None:
+  assert len(one) == len(other)
+  for (batch, dropped), (other_batch, other_dropped) in zip(
+    one, other, strict=True
+  ):
+    assert dropped == other_dropped
+    for name, leaf, other_leaf in zip(
+      Batch._fields, batch, other_batch, strict=True
+    ):
+      np.testing.assert_array_equal(leaf, other_leaf, err_msg=name)
+
+
+def prompts(batch: Batch, tokenizer) -> collections.Counter:
+  """The prompts of a batch, as numbers; -1 where the prompt was dropped."""
+  found = collections.Counter()
+  for r, segments in enumerate(batch.segment_ids):
+    for segment in range(1, segments.max() + 1):
+      inside = (segments == segment) & (batch.mask_ar[r] == 0)
+      letters = tokenizer.decode(batch.token_ids[r, inside]).strip('\n')
+      digits = ''.join(str(ord(letter) - ord('a')) for letter in letters)
+      found[int(digits or -1)] += 1
+  return found
+
+
+def test_the_same_seed_gives_the_same_batches(run):
+  other_seed = dataclasses.replace(CONFIG, seed=4)
+  assert_equal(run(3), run(3))
+  with pytest.raises(AssertionError):
+    assert_equal(run(3), run(3, config=other_seed))
+
+
+@pytest.mark.parametrize('start', [1, 4, 1_000_003])
+def test_a_restart_continues_exactly(run, start):
+  continued = run(3, start_step=start - 1)[1:]
+  assert_equal(continued, run(2, start_step=start))
+
+
+def test_steps_differ(run):
+  (first, _), (second, _) = run(2)
+  assert (first.token_ids != second.token_ids).any()
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_share_the_same_global_batch(run, count):
+  parts = [
+    run(3, process_index=index, process_count=count) for index in range(count)
+  ]
+  joined = [
+    (
+      Batch(*(np.concatenate(leaf) for leaf in zip(*batches, strict=True))),
+      sum(dropped),
+    )
+    for batches, dropped in (
+      zip(*step, strict=True) for step in zip(*parts, strict=True)
+    )
+  ]
+  assert joined[0][0].token_ids.shape == (4, 32)
+  assert_equal(joined, run(3))
+
+
+def test_workers_change_nothing(run):
+  workers = dataclasses.replace(CONFIG, num_workers=2)
+  assert_equal(run(5, start_step=2), run(5, config=workers, start_step=2))
+
+
+def test_an_epoch_shows_each_record_once_and_epochs_differ(run, tokenizer):
+  tasks = {'answers': CountingTask('answers', 12)}
+  config = dataclasses.replace(
+    CONFIG, weights={'answers': 1.0}, examples=4, groups=1, drop_prefix=0.0
+  )
+  steps = run(12, config=config, tasks=tasks)
+  assert not any(dropped for _, dropped in steps)
+  order = [prompts(batch, tokenizer) for batch, _ in steps]
+  epochs = [order[i : i + 3] for i in range(0, 12, 3)]
+  for epoch in epochs:
+    assert sum(epoch, collections.Counter()) == dict.fromkeys(range(12), 1)
+  assert any(epoch != epochs[0] for epoch in epochs[1:])
+
+
+def test_proportions_of_the_mixture(run):
+  written = answered = 0
+  for batch, dropped in run(20):
+    assert dropped == 0
+    written += (batch.generated_slots >= 0).sum()
+    answered += batch.text_weights.sum() / 2  # a letter and EOS
+  assert written + answered == 20 * CONFIG.examples
+  assert written == pytest.approx(20 * CONFIG.examples / 4, abs=2)
+
+
+def test_prefixes_of_images_are_dropped_at_their_rate(run, tokenizer):
+  config = dataclasses.replace(CONFIG, weights={'drawings': 1.0})
+  found = sum(
+    (prompts(batch, tokenizer) for batch, _ in run(20, config=config)),
+    collections.Counter(),
+  )
+  assert found[-1] / found.total() == pytest.approx(0.25, abs=0.08)
+
+
+def test_draws_differ_between_epochs_of_a_record(run):
+  one = {'drawings': CountingTask('drawings', 1, target_size=4)}
+  config = dataclasses.replace(CONFIG, weights={'drawings': 1.0})
+  batch, _ = run(1, config=config, tasks=one)[0]
+  shown = batch.generated_images[batch.generated_slots >= 0]
+  assert len(np.unique(shown[:, 0, 0, 0])) > len(shown) / 2
+
+
+def test_what_does_not_fit_is_counted(run):
+  tight = dataclasses.replace(CONFIG, row=RowConfig(14, 8, 0, 3))
+  for batch, dropped in run(3, config=tight):
+    assert dropped > 0
+    assert batch.segment_ids.max(1).sum() + dropped == CONFIG.examples
+
+
+@pytest.mark.parametrize('groups', [1, 12])
+def test_windows_of_any_size(run, groups):
+  config = dataclasses.replace(CONFIG, rows=12, groups=groups)
+  batch, dropped = run(2, config=config, start_step=5)[1]
+  assert dropped == 0
+  assert batch.segment_ids.max(1).sum() == CONFIG.examples
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_error_of_a_record_arrives_as_it_is(run, workers):
+  tasks = {'answers': CountingTask('answers', 10_000_000)}
+  config = dataclasses.replace(
+    CONFIG, weights={'answers': 1.0}, num_workers=workers
+  )
+  with pytest.raises(UserError, match='takes 7 tokens, more than max_text'):
+    run(1, config=config, tasks=tasks)
+
+
+def test_image_batches_are_the_written_images():
+  tasks = {'drawings': CountingTask('drawings', 700, target_size=4)}
+  batches = make_image_batches(3, {'drawings': 1.0}, tasks, 5)
+  images = list(itertools.islice(batches, 3))
+  batches.close()
+  assert [(i.shape, i.dtype) for i in images] == [((5, 4, 4, 3), np.uint8)] * 3
+  again = make_image_batches(3, {'drawings': 1.0}, tasks, 5, start_step=2)
+  np.testing.assert_array_equal(next(again), images[2])
+  again.close()
+
+
+def test_a_vae_does_not_learn_from_texts():
+  batches = make_image_batches(3, {'answers': 1.0}, TASKS, 5)
+  with pytest.raises(UserError, match="'answers' writes texts"):
+    next(batches)
+
+
+@pytest.mark.parametrize(
+  ('change', 'count', 'message'),
+  [
+    ({'examples': 14}, 1, '14 examples .* 4 groups; .*: 12, 16'),
+    ({'rows': 3}, 1, '3 rows .* 4 groups; .*: 4'),
+    ({}, 3, '4 groups .* 3 processes; .*: 3, 6'),
+    ({'weights': {'songs': 1.0}}, 1, "no task 'songs'.*'answers', 'drawings'"),
+    ({'weights': {'answers': 0.0}}, 1, "weight of task 'answers' is 0.0"),
+    ({'weights': {'empty': 1.0}}, 1, "'empty' has no records"),
+  ],
+)
+def test_a_config_that_cannot_work(run, change, count, message):
+  config = dataclasses.replace(CONFIG, **change)
+  tasks = TASKS
+  if 'empty' in config.weights:
+    tasks = {'empty': CountingTask('empty', 0)}
+  with pytest.raises(UserError, match=message):
+    run(1, config=config, tasks=tasks, process_count=count)

@@ -1,0 +1,100 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from unifluid_jax.diffusion import chain as markov
+from unifluid_jax.errors import UserError
+
+
+def test_cosine_schedule_has_the_published_constants():
+  alpha_bar = markov.cosine_alpha_bar()
+  assert alpha_bar.shape == (1000,)
+  assert 1 - alpha_bar[0] == pytest.approx(4.13e-5, rel=2e-3)
+  assert alpha_bar[500] == pytest.approx(0.492, abs=5e-4)
+  assert alpha_bar[999] == pytest.approx(2.4e-9, rel=2e-2)
+  assert 1 - alpha_bar[999] / alpha_bar[998] == pytest.approx(0.999)
+
+
+def test_chain_is_bayes_rule_at_every_timestep():
+  # q(x_{t-1} | x_t, x_0) from the precisions of its two factors.
+  alpha_bar = markov.cosine_alpha_bar()
+  chain = markov.make_chain(alpha_bar)
+  previous, now = alpha_bar[:-1], alpha_bar[1:]
+  ratio = now / previous
+  likelihood = ratio / (1 - ratio)
+  prior = 1 / (1 - previous)
+  variance = 1 / (likelihood + prior)
+  np.testing.assert_allclose(chain.log_variance[1:], np.log(variance), 1e-5)
+  np.testing.assert_allclose(
+    chain.x_t_weight[1:], variance * likelihood / np.sqrt(ratio), 1e-5
+  )
+  np.testing.assert_allclose(
+    chain.x_0_weight[1:], variance * prior * np.sqrt(previous), 1e-5
+  )
+  np.testing.assert_allclose(chain.log_beta[1:], np.log1p(-ratio), 1e-5)
+  # At t = 0 the posterior is x_0 itself, and its log variance is clipped.
+  assert chain.x_0_weight[0] == 1
+  assert chain.x_t_weight[0] == 0
+  assert chain.log_variance[0] == chain.log_variance[1]
+
+
+def test_respaced_chain_keeps_levels_and_joins_betas():
+  alpha_bar = markov.cosine_alpha_bar()
+  timesteps = markov.spaced_timesteps(999, 100)
+  assert len(np.unique(timesteps)) == 100
+  assert (timesteps[0], timesteps[1], timesteps[-1]) == (999, 989, 0)
+  full = markov.make_chain(alpha_bar)
+  spaced = markov.make_chain(alpha_bar[timesteps[::-1]])
+  np.testing.assert_array_equal(spaced.alpha, full.alpha[timesteps[::-1]])
+  # 1 - beta of a long step is the product over the short ones it joins.
+  low, high = timesteps[50], timesteps[49]
+  kept = np.prod(
+    -np.expm1(np.asarray(full.log_beta, float)[low + 1 : high + 1])
+  )
+  assert 1 - np.exp(spaced.log_beta[50]) == pytest.approx(kept, rel=1e-5)
+
+
+def test_more_steps_than_timesteps_is_an_error():
+  with pytest.raises(UserError, match='1001 diffusion steps'):
+    markov.spaced_timesteps(999, 1001)
+  assert len(np.unique(markov.spaced_timesteps(999, 1000))) == 1000
+
+
+def test_learned_log_variance_spans_posterior_to_beta():
+  logits = jnp.array([[-1.0, 0.0, 1.0, 3.0]])
+  got = markov.learned_log_variance(
+    logits, jnp.array([[-2.0]]), jnp.array([[-6.0]])
+  )
+  np.testing.assert_allclose(got, [[-6.0, -4.0, -2.0, 2.0]])
+
+
+def test_gaussian_kl_is_its_integral():
+  p, q = stats.norm(0.3, np.exp(-0.4)), stats.norm(-0.5, np.exp(0.1))
+  expected, _ = integrate.quad(
+    lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), -10, 10
+  )
+  got = markov.gaussian_kl(
+    jnp.array([[0.8]]), jnp.array([[-0.8]]), jnp.array([[0.2]])
+  )
+  np.testing.assert_allclose(got, [[expected]], rtol=1e-5)
+
+
+def test_discretized_nll_is_the_mass_of_the_bin():
+  x = jnp.linspace(-1.5, 1.5, 301)[:, None]
+  mean = x + 0.03 * jnp.sin(jnp.arange(301.0))[:, None]
+  got = markov.discretized_nll(x, mean, jnp.full_like(x, 2 * np.log(0.01)))
+  x, mean = np.asarray(x, float), np.asarray(mean, float)
+  low = stats.norm.logcdf((x - 1 / 255 - mean) / 0.01)
+  high = stats.norm.logcdf((x + 1 / 255 - mean) / 0.01)
+  above = stats.norm.logsf((x - 1 / 255 - mean) / 0.01)
+  inside = np.log(np.exp(high) - np.exp(low))
+  expected = -np.where(x < -0.999, high, np.where(x > 0.999, above, inside))
+  np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-5)
+
+
+def test_discretized_nll_of_an_impossible_bin_is_finite():
+  got = markov.discretized_nll(
+    jnp.array([[0.0]]), jnp.array([[0.9]]), jnp.array([[-10.0]])
+  )
+  np.testing.assert_allclose(got, [[-np.log(1e-12)]], rtol=1e-6)

@@ -1,0 +1,227 @@
+"""The data is N(MU, S^2) per channel: the best predictor is a closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unifluid_jax.diffusion import chain as markov
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.diffusion.solvers import make_solver
+from unifluid_jax.errors import UserError
+
+MU = np.array([0.5, -1.0])
+S = np.array([0.3, 1.5])
+DETERMINISTIC = [
+  ('flow', 'euler'),
+  ('flow', 'heun'),
+  ('flow', 'dpm_solver'),
+  ('ddpm', 'ddim'),
+  ('ddpm', 'dpm_solver'),
+]
+
+
+def levels(name, time):
+  """alpha and sigma at the head's time."""
+  if name == 'flow':
+    return 1 - time / 1000, time / 1000
+  alpha_bar = jnp.asarray(markov.cosine_alpha_bar())[time.astype(int)]
+  return jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
+
+
+def best_predictor(name, logits=None):
+  """The head that minimises the loss; `logits` maps time to its variance's."""
+
+  def predict(x, time):
+    alpha, sigma = (level[:, None] for level in levels(name, time))
+    score = (x - alpha * MU) / (alpha**2 * S**2 + sigma**2)
+    eps, x_0 = sigma * score, MU + alpha * S**2 * score
+    if name == 'flow':
+      return eps - x_0
+    return jnp.concatenate(
+      [eps, jnp.zeros_like(eps) if logits is None else logits(time)], axis=-1
+    )
+
+  return predict
+
+
+def exact_end(name, count, noise):
+  """Where the ODE takes the noise: the same quantile of the data."""
+  steps = make_objective(name).steps(count)
+  alpha, sigma = steps.alpha[0], steps.sigma[0]
+  score = (noise - alpha * MU) / np.sqrt(alpha**2 * S**2 + sigma**2)
+  return MU + S * score
+
+
+def error(name, solver, count):
+  noise = jax.random.normal(jax.random.key(0), (256, 2))
+  solver = make_solver(solver, make_objective(name), count)
+  end = solver.solve(best_predictor(name), noise)
+  return np.sqrt(np.mean((end - exact_end(name, count, noise)) ** 2))
+
+
+@pytest.mark.parametrize(
+  ('name', 'solver', 'order', 'bound'),
+  [
+    ('flow', 'euler', 1.0, 3e-2),
+    ('flow', 'heun', 2.0, 5e-4),
+    ('flow', 'dpm_solver', 1.7, 2e-3),
+    ('ddpm', 'ddim', 1.0, 3e-2),
+    ('ddpm', 'dpm_solver', 2.0, 6e-3),
+  ],
+)
+def test_solver_converges_to_the_ode_with_its_order(name, solver, order, bound):
+  # 2M on a flow has log-SNR steps that do not shrink at the ends of its way,
+  # which costs its second order a logarithm.
+  coarse, fine = error(name, solver, 64), error(name, solver, 256)
+  assert coarse < bound
+  assert np.log2(coarse / fine) / 2 == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize(('name', 'solver'), DETERMINISTIC)
+def test_deterministic_solver_recovers_the_distribution(name, solver):
+  keys = jax.random.split(jax.random.key(1), 20_000)
+  solver = make_solver(solver, make_objective(name), 100)
+  draw = jax.jit(lambda t: solver.sample(best_predictor(name), keys, 2, t))
+  for temperature in (1.0, 0.6):
+    x = np.asarray(draw(temperature))
+    std = temperature * S
+    margin = 4 * std / np.sqrt(len(keys)) + 0.01
+    assert (np.abs(x.mean(axis=0) - MU) < margin).all()
+    assert (np.abs(x.std(axis=0) - std) < margin).all()
+
+
+def reverse_chain(timesteps):
+  """The exact p(x_s | x_t) of Gaussian data between neighbouring timesteps.
+
+  Returns:
+    Slopes, offsets and variances [S 2], timesteps ascending, and the logits
+    that stand for these variances in the respaced chain.
+  """
+  now = markov.cosine_alpha_bar()[timesteps, None]
+  after = np.append(1.0, now[:-1])[:, None]
+  spread_now = now * S**2 + 1 - now
+  spread_after = after * S**2 + 1 - after
+  covariance = np.sqrt(now / after) * spread_after
+  slope = covariance / spread_now
+  offset = np.sqrt(after) * MU - slope * np.sqrt(now) * MU
+  variance = spread_after - covariance**2 / spread_now
+  beta = 1 - now / after
+  posterior = beta * (1 - after) / (1 - now)
+  fraction = np.zeros_like(variance)
+  fraction[1:] = np.log(variance[1:] / posterior[1:])
+  fraction[1:] /= np.log(beta[1:] / posterior[1:])
+  return slope, offset, variance, 2 * fraction - 1
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.5])
+def test_ancestral_solver_is_exact_for_gaussian_data(temperature):
+  count, samples = 12, 40_000
+  timesteps = np.round(np.linspace(0, 999, count)).astype(int)
+  slope, offset, variance, logits = reverse_chain(timesteps)
+  mean, spread = np.zeros(2), np.ones(2)
+  for step in reversed(range(count)):
+    mean = slope[step] * mean + offset[step]
+    spread = slope[step] ** 2 * spread
+    spread += (step > 0) * temperature**2 * variance[step]
+  if temperature == 1:
+    np.testing.assert_allclose(mean, MU, atol=1e-3)
+    np.testing.assert_allclose(np.sqrt(spread), S, atol=1e-3)
+
+  table = jnp.zeros((1000, 2)).at[timesteps].set(logits)
+  predict = best_predictor('ddpm', lambda time: table[time.astype(int)])
+  keys = jax.random.split(jax.random.key(2), samples)
+  solver = make_solver('ancestral', make_objective('ddpm'), count)
+  x = np.asarray(solver.sample(predict, keys, 2, temperature), float)
+  std = np.sqrt(spread)
+  assert (np.abs(x.mean(axis=0) - mean) < 4 * std / np.sqrt(samples)).all()
+  assert (np.abs(x.std(axis=0) / std - 1) < 4 / np.sqrt(2 * samples)).all()
+
+
+def test_heun_is_the_textbooks_with_an_euler_end():
+  # A predictor that is not linear, and one that is wrong at time 0.
+  def velocity(x, t):
+    return np.sin(3 * x) + t * x
+
+  def predict(x, time):
+    assert time.shape == (4,)
+    return jnp.sin(3 * x) + (time / 1000)[:, None] * x
+
+  noise = np.random.default_rng(0).normal(size=(4, 2))
+  x, h = noise, 1 / 3
+  for t in (1, 2 / 3):
+    proposal = x - h * velocity(x, t)
+    x = x - h * (velocity(x, t) + velocity(proposal, t - h)) / 2
+  x = x - h * velocity(x, 1 / 3)
+  solver = make_solver('heun', make_objective('flow'), 3)
+  got = solver.solve(predict, jnp.asarray(noise, jnp.float32))
+  np.testing.assert_allclose(got, x, rtol=1e-5, atol=1e-5)
+
+
+def test_dpm_solver_is_the_papers():
+  """DPM-Solver++(2M), algorithm 2, in float64, on uneven log-SNR steps."""
+  count = 6
+  objective = make_objective('ddpm')
+  time = np.asarray(objective.steps(count).time, int)
+  alpha_bar = markov.cosine_alpha_bar()[time]
+  alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+  log_snr = np.log(alpha / sigma)
+
+  noise = np.random.default_rng(1).normal(size=(3, 2))
+  x = noise
+  clean = [(x - sigma[0] * np.tanh(x)) / alpha[0]]
+  for i in range(1, count):
+    h = log_snr[i] - log_snr[i - 1]
+    direction = clean[-1]
+    if i > 1:
+      r = (log_snr[i - 1] - log_snr[i - 2]) / h
+      direction = (1 + 1 / (2 * r)) * clean[-1] - 1 / (2 * r) * clean[-2]
+    x = sigma[i] / sigma[i - 1] * x - alpha[i] * np.expm1(-h) * direction
+    clean.append((x - sigma[i] * np.tanh(x)) / alpha[i])
+
+  def predict(x, time):
+    return jnp.concatenate([jnp.tanh(x), jnp.full_like(x, 1e3)], axis=-1)
+
+  solver = make_solver('dpm_solver', objective, count)
+  got = solver.solve(predict, jnp.asarray(noise, jnp.float32))
+  np.testing.assert_allclose(got, clean[-1], rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+  ('name', 'solver'), [('flow', 'euler'), ('ddpm', 'ancestral')]
+)
+def test_a_sample_does_not_depend_on_its_batch(name, solver):
+  keys = jax.random.split(jax.random.key(3), 6)
+  solver = make_solver(solver, make_objective(name), 4)
+  predict = best_predictor(name)
+  batch = solver.sample(predict, keys, 2)
+  alone = solver.sample(predict, keys[4:5], 2)
+  np.testing.assert_allclose(batch[4:5], alone, rtol=1e-5, atol=1e-5)
+  distances = jnp.abs(batch[:, None] - batch).max(axis=-1) + jnp.eye(6)
+  assert distances.min() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ('name', 'solver'),
+  [('flow', 'dpm_solver'), ('flow', 'euler'), ('flow', 'heun')],
+)
+def test_one_step_jumps_to_the_mean(name, solver):
+  solver = make_solver(solver, make_objective(name), 1)
+  noise = jax.random.normal(jax.random.key(4), (5, 2))
+  end = solver.solve(best_predictor(name), noise)
+  np.testing.assert_allclose(end, np.tile(MU, (5, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'solver', 'count', 'message'),
+  [
+    ('flow', 'ancestral', 10, 'Ancestral needs a head trained as Ddpm'),
+    ('ddpm', 'heun', 10, 'Heun needs a head trained as Flow'),
+    ('ddpm', 'ancestral', 1, '2 or more diffusion steps, not 1'),
+    ('flow', 'euler', 0, '1 or more diffusion steps, not 0'),
+    ('flow', 'rk4', 10, "'rk4' is unknown.*dpm_solver"),
+  ],
+)
+def test_impossible_solvers_are_errors(name, solver, count, message):
+  with pytest.raises(UserError, match=message):
+    make_solver(solver, make_objective(name), count)

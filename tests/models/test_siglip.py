@@ -1,0 +1,125 @@
+"""SigLIP's encoder against transformers' eager model."""
+
+import functools
+
+import hf_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers.models.siglip import SiglipVisionConfig, SiglipVisionModel
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.models import parameters
+from unifluid_jax.models.siglip import Siglip, SiglipConfig
+
+CONFIGS = {
+  'three heads': SiglipConfig(
+    image_size=21,
+    patch_size=7,
+    width=24,
+    layers=3,
+    heads=3,
+    mlp_dim=40,
+  ),
+  'one layer': SiglipConfig(
+    image_size=16,
+    patch_size=4,
+    width=20,
+    layers=1,
+    heads=2,
+    mlp_dim=33,
+    norm_eps=1e-3,
+  ),
+}
+
+
+@functools.cache
+def make_pair(case: str) -> tuple[torch.nn.Module, Siglip]:
+  """The same random weights in transformers and in our model."""
+  config = CONFIGS[case]
+  torch.manual_seed(0)
+  hf = SiglipVisionModel(
+    SiglipVisionConfig(
+      image_size=config.image_size,
+      patch_size=config.patch_size,
+      hidden_size=config.width,
+      num_hidden_layers=config.layers,
+      num_attention_heads=config.heads,
+      intermediate_size=config.mlp_dim,
+      layer_norm_eps=config.norm_eps,
+      attn_implementation='eager',
+    )
+  ).eval()
+  with torch.no_grad():
+    for parameter in hf.parameters():
+      parameter.normal_(0, 1.5 * config.width**-0.5)
+  graphdef, fresh = parameters.flatten(Siglip(config, rngs=nnx.Rngs(0)))
+  weights = hf_weights.siglip(hf.state_dict(), config)
+  assert {k: v.shape for k, v in weights.items()} == {
+    k: v.shape for k, v in fresh.items()
+  }
+  return hf, parameters.unflatten(
+    graphdef, {k: jnp.asarray(v) for k, v in weights.items()}
+  )
+
+
+def make_images(config: SiglipConfig) -> np.ndarray:
+  rng = np.random.default_rng(0)
+  side = config.image_size
+  return rng.uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize('case', CONFIGS)
+def test_features_equal_transformers(case):
+  hf, model = make_pair(case)
+  images = make_images(model.config)
+  with torch.no_grad():
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2))
+    expected = hf(pixel_values=pixels).last_hidden_state.numpy()
+  features = model(jnp.asarray(images))
+  assert features.shape == (2, model.config.tokens, model.config.width)
+  error = np.abs(features - expected).max() / np.abs(expected).max()
+  assert error < 1e-5
+
+
+def test_bfloat16_stays_near_float32():
+  config = CONFIGS['three heads']
+  images = jnp.asarray(make_images(config))
+  expected = Siglip(config, rngs=nnx.Rngs(0))(images)
+  half = Siglip(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)(images)
+  assert half.dtype == jnp.bfloat16
+  error = jnp.sqrt(jnp.mean((half - expected) ** 2) / jnp.mean(expected**2))
+  assert error < 0.02
+
+
+def test_unroll_and_remat_do_not_change_gradients():
+  config = CONFIGS['three heads']
+  images = jnp.asarray(make_images(config))
+
+  def gradients(**kwargs):
+    graphdef, values = parameters.flatten(
+      Siglip(config, rngs=nnx.Rngs(0), **kwargs)
+    )
+
+    def loss(values):
+      return jnp.mean(jnp.sin(parameters.unflatten(graphdef, values)(images)))
+
+    return jax.jit(jax.grad(loss))(values)
+
+  expected = gradients()
+  for name, value in gradients(unroll=3, remat='full').items():
+    np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-7)
+
+
+def test_wrong_sizes_are_told():
+  kwargs = {'patch_size': 7, 'width': 24, 'layers': 1, 'mlp_dim': 8}
+  with pytest.raises(UserError, match='20 is not a multiple of patch_size 7'):
+    SiglipConfig(image_size=20, heads=3, **kwargs)
+  with pytest.raises(UserError, match='24 is not a multiple of heads 5'):
+    SiglipConfig(image_size=21, heads=5, **kwargs)
+  model = Siglip(CONFIGS['one layer'], rngs=nnx.Rngs(0))
+  with pytest.raises(UserError, match='images of 20 px'):
+    model(jnp.zeros((1, 20, 20, 3)))

@@ -1,0 +1,250 @@
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from flax import nnx
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.models import parameters
+from unifluid_jax.models.sizes import VAE_SIZES
+from unifluid_jax.models.vae import (
+  VAE,
+  LatentStatistics,
+  Moments,
+  VAEConfig,
+  from_patches,
+  to_patches,
+)
+
+SD_LIKE = VAEConfig(latent_channels=4, widths=(8, 16, 16), groups=4)
+NO_ATTENTION = VAEConfig(
+  latent_channels=16,
+  widths=(16, 8),
+  encoder_blocks=1,
+  decoder_blocks=2,
+  groups=8,
+  mid_attention=False,
+  quant_convs=False,
+)
+LEVEL_ATTENTION = VAEConfig(
+  latent_channels=3, widths=(8, 16), groups=2, attention_levels=(1,)
+)
+PATCHES = VAEConfig(
+  latent_channels=6,
+  widths=(8,),
+  encoder_blocks=0,
+  decoder_blocks=1,
+  groups=4,
+  patch_size=4,
+  mid_attention=False,
+  quant_convs=False,
+)
+
+
+def oracle(config: VAEConfig) -> AutoencoderKL:
+  """diffusers' autoencoder of that shape, with no parameter at 0 or 1."""
+  levels = range(len(config.widths))
+  attention = [level in config.attention_levels for level in levels]
+  torch.manual_seed(0)
+  model = AutoencoderKL(
+    down_block_types=[
+      'AttnDownEncoderBlock2D' if a else 'DownEncoderBlock2D' for a in attention
+    ],
+    up_block_types=['UpDecoderBlock2D' for _ in levels],
+    block_out_channels=config.widths,
+    layers_per_block=config.encoder_blocks,
+    latent_channels=config.latent_channels,
+    norm_num_groups=config.groups,
+    use_quant_conv=config.quant_convs,
+    use_post_quant_conv=config.quant_convs,
+    mid_block_add_attention=config.mid_attention,
+  )
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter.add_(0.1 * torch.randn_like(parameter))
+  return model.eval()
+
+
+def our_name(name: str) -> str:
+  """The name of ours for a parameter of diffusers' autoencoder."""
+  for theirs, ours in (
+    (r'(down|up)_blocks', 'levels'),
+    (r'(down|up)samplers\.0\.', ''),
+    (r'resnets', 'blocks'),
+    (r'mid_block\.blocks\.0', 'mid.block1'),
+    (r'mid_block\.blocks\.1', 'mid.block2'),
+    (r'mid_block\.attentions\.0', 'mid.attention'),
+    (r'group_norm', 'norm'),
+    (r'to_q', 'query'),
+    (r'to_k', 'key'),
+    (r'to_v', 'value'),
+    (r'to_out\.0', 'out'),
+    (r'conv_norm_out', 'norm_out'),
+    (r'conv_shortcut', 'shortcut'),
+    (r'(norm\w*)\.weight', r'\1.scale'),
+    (r'weight', 'kernel'),
+  ):
+    name = re.sub(theirs, ours, name)
+  return name.replace('.', '/')
+
+
+def our_value(value: torch.Tensor) -> np.ndarray:
+  """Kernels as [height width in out]; linear layers are 1x1 kernels."""
+  if value.ndim == 2:
+    value = value[..., None, None]
+  return value.permute(2, 3, 1, 0).numpy() if value.ndim == 4 else value.numpy()
+
+
+def from_oracle(model: AutoencoderKL, config: VAEConfig) -> VAE:
+  graphdef, flat = parameters.flatten(VAE(config, rngs=nnx.Rngs(0)))
+  theirs = {our_name(n): our_value(v) for n, v in model.state_dict().items()}
+  assert theirs.keys() == flat.keys() - {'shift', 'scale'}
+  for name, value in theirs.items():
+    assert value.shape == flat[name].shape, name
+  return parameters.unflatten(
+    graphdef, flat | jax.tree.map(jnp.asarray, theirs)
+  )
+
+
+def assert_close(ours: jax.Array, theirs: torch.Tensor):
+  expected = theirs.permute(0, 2, 3, 1).numpy()
+  error = np.abs(np.asarray(ours) - expected).max() / np.abs(expected).max()
+  assert error < 1e-5
+
+
+@pytest.mark.parametrize('config', [SD_LIKE, NO_ATTENTION, LEVEL_ATTENTION])
+def test_agrees_with_diffusers(config):
+  theirs = oracle(config)
+  ours = from_oracle(theirs, config)
+  images = torch.rand(2, 3, 16, 16) * 2 - 1
+  with torch.no_grad():
+    posterior = theirs.encode(images).latent_dist
+    decoded = theirs.decode(posterior.mean).sample
+  moments = ours.encode(jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
+  assert_close(moments.mean, posterior.mean)
+  assert_close(moments.logvar, posterior.logvar)
+  assert_close(ours.decode(moments.mean), decoded)
+
+
+def test_log_variance_is_clamped_as_in_diffusers():
+  theirs = oracle(SD_LIKE)
+  with torch.no_grad():
+    theirs.quant_conv.bias.copy_(torch.linspace(-200, 200, 8))
+  images = torch.rand(1, 3, 8, 8)
+  with torch.no_grad():
+    logvar = theirs.encode(images).latent_dist.logvar
+  ours = from_oracle(theirs, SD_LIKE).encode(
+    jnp.asarray(images.permute(0, 2, 3, 1).numpy())
+  )
+  assert_close(ours.logvar, logvar)
+  assert ours.logvar.max() == 20.0
+
+
+def count(config: VAEConfig) -> int:
+  model = nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+  return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def test_stable_diffusion_size():
+  assert count(VAE_SIZES['sd']) == 83_653_863
+  assert VAE_SIZES['sd'].stride == 8
+
+
+def test_mar_size_has_the_stride_and_attention_of_kl16():
+  config = VAE_SIZES['mar_kl16']
+  model = nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+  assert (config.stride, config.latent_channels) == (16, 16)
+  attentions = [len(level.attentions) for level in model.encoder.levels]
+  assert attentions == [0, 0, 0, 0, 2]
+  assert all(not level.attentions for level in model.decoder.levels)
+
+
+def test_tiny_makes_an_8x8_grid_of_a_32_pixel_image():
+  config = VAE_SIZES['tiny']
+  vae = nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+  images = jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32)
+  moments = jax.eval_shape(vae.encode, images)
+  assert moments.mean.shape == (3, 8, 8, config.latent_channels)
+  assert jax.eval_shape(vae.decode, moments.mean).shape == images.shape
+
+
+def test_patches_are_squares_of_pixels():
+  images = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
+  patches = to_patches(images, 4)
+  assert patches.shape == (2, 3, 3, 48)
+  np.testing.assert_array_equal(
+    patches[1, 2, 0], images[1, 8:12, 0:4].reshape(-1)
+  )
+  np.testing.assert_array_equal(from_patches(patches, 4), images)
+
+
+def test_side_must_be_a_multiple_of_the_stride():
+  vae = VAE(PATCHES, rngs=nnx.Rngs(0))
+  with pytest.raises(UserError, match='30 is not a multiple of 4'):
+    vae.encode(jnp.zeros((1, 30, 30, 3)))
+
+
+def test_samples_follow_the_posterior():
+  shape = (4000, 1, 1, 2)
+  posterior = Moments(
+    jnp.broadcast_to(jnp.array([1.0, -2.0]), shape),
+    jnp.broadcast_to(2 * jnp.log(jnp.array([0.5, 3.0])), shape),
+  )
+  samples = posterior.sample(jax.random.key(0))
+  np.testing.assert_allclose(samples.mean((0, 1, 2)), [1, -2], atol=0.15)
+  np.testing.assert_allclose(samples.std((0, 1, 2)), [0.5, 3], rtol=0.05)
+
+
+def test_calibrated_latents_are_standardised():
+  """Means and posterior noise both count, over batches of any size."""
+  vae = VAE(PATCHES, rngs=nnx.Rngs(0))
+  key = jax.random.key(1)
+  deviations = jnp.array([0.1, 0.5, 1.0, 2.0, 5.0, 0.0])
+  mean = 100.0 + deviations * jax.random.normal(key, (300, 4, 4, 6))
+  logvar = jnp.broadcast_to(2 * jnp.log(jnp.linspace(0.1, 3, 6)), mean.shape)
+  posterior = Moments(mean, logvar)
+  vae.calibrate(
+    Moments(mean[part], logvar[part])
+    for part in (slice(0, 7), slice(7, 200), slice(200, 300))
+  )
+  samples = posterior.sample(jax.random.key(2))
+  normalised = vae.normalise(samples)
+  np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=0.05)
+  np.testing.assert_allclose(normalised.std((0, 1, 2)), 1, atol=0.05)
+  np.testing.assert_allclose(vae.denormalise(normalised), samples, rtol=1e-5)
+
+
+def test_stable_diffusion_latents_are_scaled_by_its_constant():
+  vae = VAE(
+    dataclasses.replace(SD_LIKE, latent_scale=VAE_SIZES['sd'].latent_scale),
+    rngs=nnx.Rngs(0),
+  )
+  latents = jax.random.normal(jax.random.key(0), (1, 2, 2, 4))
+  np.testing.assert_allclose(
+    vae.normalise(latents), latents * 0.18215, rtol=1e-6
+  )
+
+
+def test_statistics_are_not_trained():
+  vae = VAE(PATCHES, rngs=nnx.Rngs(0))
+  assert {'shift', 'scale'} == set(nnx.state(vae, LatentStatistics))
+  assert not {'shift', 'scale'} & set(nnx.state(vae, nnx.Param))
+
+
+def test_bfloat16_compute_stays_near_float32():
+  images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)) * 2 - 1
+  exact = VAE(PATCHES, rngs=nnx.Rngs(0))
+  fast = VAE(PATCHES, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+  moments = fast.encode(images)
+  expected = exact.encode(images)
+  assert moments.mean.dtype == jnp.float32
+  assert not jnp.array_equal(moments.mean, expected.mean)
+  np.testing.assert_allclose(moments.mean, expected.mean, atol=0.1)
+  decoded = fast.decode(expected.mean)
+  assert decoded.dtype == jnp.float32
+  np.testing.assert_allclose(decoded, exact.decode(expected.mean), atol=0.1)

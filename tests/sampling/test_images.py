@@ -1,0 +1,162 @@
+"""The cached decoder against one that forwards whole rows for every token."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests import tiny
+
+from unifluid_jax import masking
+from unifluid_jax.data.example import Example
+from unifluid_jax.data.packing import prefix_batch
+from unifluid_jax.diffusion.guidance import Guidance
+from unifluid_jax.diffusion.objectives import Flow
+from unifluid_jax.diffusion.solvers import Euler
+from unifluid_jax.errors import UserError
+from unifluid_jax.sampling import images
+from unifluid_jax.sampling.seeds import sample_keys
+
+SOLVER = Euler(Flow(), 2)
+PREFIXES = (
+  Example(('a cat on a mat',), ''),
+  Example((tiny.image(1), 'edit: flip'), ''),
+  Example(('a',), ''),
+)
+NOTHING = Example((), '')
+
+
+@functools.cache
+def model(order):
+  return tiny.make_model(dataclasses.replace(tiny.CONFIG, order=order))
+
+
+def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
+  """Runs the sampler on prefixes with their guidance branch."""
+  rows = [*prefixes]
+  if guidance.scale != 1:
+    rows += [NOTHING] * len(prefixes)
+  prefix = jax.tree.map(
+    jnp.asarray, prefix_batch(rows, letters, tiny.LAYOUT)
+  )
+  if keys is None:
+    keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
+  positions = images.draw_positions(keys, tiny.TOKENS, raster=False)
+  unifluid = model(order)
+  run = jax.jit(
+    lambda prefix: images.write_images(
+      unifluid, SOLVER, guidance, 1.0, counts, prefix, keys, positions
+    )
+  )
+  return run(prefix), positions, keys
+
+
+@functools.partial(jax.jit, static_argnames='order_name')
+def whole_row_states(row, tokens, order, order_name):
+  """Hidden states of the image slots of one packed row."""
+  unifluid = model(order_name)
+  hidden = unifluid.hidden_of_rows(row, tokens, order)
+  start = row.generated_slots[0, 0]
+  return jax.lax.dynamic_slice_in_dim(hidden[0], start, tiny.TOKENS)
+
+
+def reference(order_name, letters, counts, guidance, example, key, positions):
+  """Writes one image without a cache, token by token."""
+  unifluid = model(order_name)
+  target = dataclasses.replace(example, target=tiny.image(0))
+  nothing = dataclasses.replace(NOTHING, target=tiny.image(0))
+  rows = []
+  for whole in (target, nothing):
+    slots = tiny.lay_out(whole, letters, tiny.LAYOUT)
+    row = tiny.RowConfig(48, 0, 1, 1)
+    packed, _ = tiny.pack([slots], 1, row, tiny.LAYOUT, letters.pad_id)
+    rows.append(jax.tree.map(jnp.asarray, packed))
+  raster = np.zeros((tiny.TOKENS, tiny.CONFIG.token_dim), np.float32)
+  first = 0
+  for count in counts:
+    drawn = []
+    for j in range(first, first + count):
+      asked = np.array(positions)
+      asked[[first, j]] = asked[[j, first]]
+      order = masking.Order(
+        jnp.asarray(asked)[None, None], jnp.array([[first]])
+      )
+      slot = positions[j] if order_name == 'masked' else first
+      states = [
+        whole_row_states(row, jnp.asarray(raster)[None, None], order, order_name)
+        for row in rows
+      ]
+      hidden = jnp.stack([state[slot] for state in states])
+      condition = unifluid.head.embed_condition(hidden)
+
+      def predict(x, time, condition=condition):
+        return unifluid.head(x, time, condition[: x.shape[0]])
+
+      guided = guidance.guide(predict, (first + count) / tiny.TOKENS)
+      drawn.append(
+        SOLVER.sample(
+          predict if guidance.scale == 1 else guided,
+          jax.random.fold_in(key, j)[None],
+          tiny.CONFIG.token_dim,
+        )[0]
+      )
+    for j, token in zip(range(first, first + count), drawn, strict=True):
+      raster[positions[j]] = token
+    first += count
+  return raster
+
+
+@pytest.mark.parametrize('order', ['causal', 'masked'])
+@pytest.mark.parametrize(
+  ('counts', 'guidance'),
+  [
+    ((1,) * 9, Guidance()),
+    ((1, 2, 2, 4), Guidance(3.0, 'linear')),
+    ((3, 1, 1, 1, 3), Guidance(2.0)),
+    ((9,), Guidance()),
+  ],
+)
+def test_cached_decoding_equals_uncached(letters, order, counts, guidance):
+  written, positions, keys = write(order, letters, counts, guidance)
+  for i, example in enumerate(PREFIXES[:2]):
+    expected = reference(
+      order, letters, counts, guidance, example, keys[i], np.array(positions[i])
+    )
+    np.testing.assert_allclose(written.tokens[i], expected, atol=2e-5)
+
+
+def test_an_image_does_not_depend_on_its_batch(letters):
+  counts, guidance = (1, 2, 2, 4), Guidance(3.0)
+  together, _, keys = write('causal', letters, counts, guidance)
+  alone, _, _ = write(
+    'causal', letters, counts, guidance, PREFIXES[1:2], keys[1:2]
+  )
+  np.testing.assert_allclose(
+    together.tokens[1], alone.tokens[0], atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('tokens', 'steps'), [(256, 64), (256, 256), (16, 5), (9, 1), (16, 15)]
+)
+def test_tokens_per_step(tokens, steps):
+  counts = images.tokens_per_step(tokens, steps)
+  assert sum(counts) == tokens
+  assert len(counts) == steps
+  assert min(counts) >= 1
+
+
+def test_tokens_per_step_are_mars():
+  counts = images.tokens_per_step(256, 64)
+  assert counts[:12] == (1,) * 12
+  assert max(counts) in (6, 7)
+  assert max(images.tokens_per_step(256, 32)) == 13
+  assert max(images.tokens_per_step(256, 16)) == 25
+  assert images.tokens_per_step(256, None) == (1,) * 256
+
+
+def test_more_steps_than_tokens_is_refused():
+  with pytest.raises(UserError, match='steps is 17'):
+    images.tokens_per_step(16, 17)

@@ -1,0 +1,127 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests import tiny
+
+from unifluid_jax import masking
+from unifluid_jax.batch import Kind
+from unifluid_jax.models.unifluid import UniFluid
+
+
+def picture(mask):
+  return [''.join('.#'[int(see)] for see in row) for row in mask]
+
+
+def test_attention_mask_is_the_docstrings_picture():
+  mask = masking.attention_mask(
+    jnp.array([[1, 1, 1, 1, 2, 2, 2, 0]]),
+    jnp.array([[0, 0, 1, 1, 0, 1, 1, 0]]),
+  )
+  assert picture(mask[0]) == [
+    '##......',
+    '##......',
+    '###.....',
+    '####....',
+    '....#...',
+    '....##..',
+    '....###.',
+    '........',
+  ]
+
+
+def test_decoding_mask_is_the_docstrings_picture():
+  mask = masking.decoding_mask(jnp.array([[False, True]]), 7, 3, 2, 3)
+  assert picture(mask[0]) == ['.###...', '.####..', '.###.#.', '.###..#']
+
+
+def test_orders_are_permutations_and_differ():
+  order = masking.draw_order(jax.random.key(0), 3, 2, 16)
+  positions = np.array(order.positions)
+  assert (np.sort(positions, -1) == np.arange(16)).all()
+  assert len({tuple(p) for p in positions.reshape(-1, 16)}) == 6
+
+
+def test_masked_share_is_mars():
+  order = masking.draw_order(jax.random.key(0), 2000, 1, 256)
+  masked = 1 - np.array(order.visible) / 256
+  assert masked.min() >= 0.7
+  assert np.array(order.visible).min() >= 0
+  # Mean and median of N(1, 0.25^2) cut to [0.7, 1].
+  assert abs(masked.mean() - 0.867) < 0.005
+  assert abs(np.median(masked) - 0.875) < 0.007
+
+
+def test_annealing_goes_from_random_to_raster():
+  share = [
+    float(masking.random_share(jnp.int32(s), (10, 20))) for s in (0, 10, 15, 30)
+  ]
+  assert share == [1, 1, 0.5, 0]
+  raster = masking.draw_order(jax.random.key(0), 4, 1, 9, 0.0)
+  assert (raster.positions == jnp.arange(9)).all()
+  half = masking.draw_order(jax.random.key(0), 1000, 1, 9, 0.5)
+  is_raster = (half.positions == jnp.arange(9)).all(-1).mean()
+  assert abs(is_raster - 0.5) < 0.05
+
+
+def test_image_index_numbers_the_blocks():
+  index = masking.image_index(jnp.array([[5, 1, -1]]), 3, 9)
+  assert index.tolist() == [[-1, 3, 4, 5, -1, 0, 1, 2, -1]]
+
+
+def test_open_image_blocks_joins_each_image_alone():
+  g, t = Kind.GENERATED, Kind.TEXT
+  opened = masking.open_image_blocks(
+    jnp.ones((1, 6), jnp.int32),
+    jnp.array([[t, g, g, g, g, t]]),
+    jnp.array([[1, 3]]),
+  )
+  assert opened.tolist() == [[1, 1, 0, 1, 0, 1]]
+
+
+def influences(model: UniFluid, letters, order: masking.Order) -> np.ndarray:
+  """[target token j, token at grid position i]: does j's hidden state see i?
+
+  The text-to-image example is alone in a row.
+  """
+  batch = jax.tree.map(
+    jnp.asarray,
+    tiny.pack(
+      [tiny.lay_out(tiny.examples()[0], letters, tiny.LAYOUT)],
+      1,
+      tiny.RowConfig(24, 0, 0, 1),
+      tiny.LAYOUT,
+      letters.pad_id,
+    )[0],
+  )
+
+  def states(tokens):
+    hidden = model.hidden_of_rows(batch, tokens, order)
+    targets = model.image_targets(hidden, batch, tokens, order)
+    return targets.hidden[0]
+
+  jacobian = jax.jacrev(states)(tiny.tokens(1, 1))[:, :, 0, 0]
+  return np.abs(jacobian).max(axis=(1, 3)) > 0
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_causal_order_sees_exactly_what_is_written(letters, seed):
+  order = masking.draw_order(jax.random.key(seed), 1, 1, tiny.TOKENS)
+  sees = influences(tiny.make_model(), letters, order)
+  positions = np.array(order.positions[0, 0])
+  for j in range(tiny.TOKENS):
+    expected = np.isin(np.arange(tiny.TOKENS), positions[:j])
+    assert (sees[j] == expected).all(), j
+
+
+def test_masked_order_sees_exactly_the_visible(letters):
+  import dataclasses
+
+  config = dataclasses.replace(tiny.CONFIG, order='masked')
+  order = masking.draw_order(jax.random.key(0), 1, 1, tiny.TOKENS)
+  order = order._replace(visible=jnp.array([[4]]))
+  sees = influences(tiny.make_model(config), letters, order)
+  visible = np.isin(
+    np.arange(tiny.TOKENS), np.array(order.positions[0, 0, :4])
+  )
+  assert (sees == visible).all()

@@ -1,0 +1,94 @@
+"""What the entry points share: flags, clear errors, exit codes.
+
+    exit code 0    done
+              1    a user's mistake: one message, no traceback
+              130  interrupted by Ctrl-C after saving; start again to go on
+              0    stopped by SIGTERM after saving (preemption)
+"""
+
+import logging as logging_std
+import pathlib
+import signal
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.training.loop import Interrupted
+
+
+def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
+  """Defines --config and --workdir."""
+  config = config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'Experiment, e.g. experiments/quickstart.py; keys can be set by '
+    '--config.train.steps=100.',
+    lock_config=True,
+  )
+  workdir = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+  return config, workdir
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags and runs an entry point.
+
+  Args:
+    main: The program; flags are parsed before it is called.
+  """
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(None)
+  handler.addFilter(_is_ours_or_grave)
+  try:
+    app.run(lambda _: main(), flags_parser=_parse)
+  except UserError as error:
+    sys.exit(f'error: {error}')
+  except Interrupted as interrupted:
+    logging.info('%s; start the same command again to go on', interrupted)
+    sys.exit(130 if interrupted.number == signal.SIGINT else 0)
+
+
+def _is_ours_or_grave(record: logging_std.LogRecord) -> bool:
+  """Keeps the libraries' progress reports out of ours."""
+  ours = str(pathlib.Path(__file__).parent)
+  grave = record.levelno > logging_std.WARNING
+  return record.pathname.startswith(ours) or grave
+
+
+def require(holder: flags.FlagHolder) -> str:
+  """The value of a flag that must be given.
+
+  Raises:
+    UserError: It is not given.
+  """
+  if holder.value is None:
+    raise UserError(f'--{holder.name} must be given')
+  return holder.value
+
+
+def workdir_path(holder: flags.FlagHolder) -> pathlib.Path:
+  """The folder of the run, made if it is not there.
+
+  Raises:
+    UserError: The flag is not given, or the folder cannot be made.
+  """
+  path = pathlib.Path(require(holder))
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'--workdir: cannot make {path}: {error}') from error
+  return path
+
+
+def _parse(arguments: list[str]) -> list[str]:
+  """Parses the flags; a config's unknown key is a user's mistake."""
+  try:
+    rest = flags.FLAGS(arguments)
+  except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
+    raise UserError(str(error).strip().splitlines()[0]) from error
+  if rest[1:]:
+    raise UserError(f'unknown arguments: {" ".join(rest[1:])}')
+  return rest

@@ -1,0 +1,121 @@
+"""From an ml_collections config to frozen dataclasses, strictly.
+
+A key that no dataclass field has, a missing required key, or a value of
+another type is a `UserError` that names the key and what is near it.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import ml_collections
+
+from unifluid_jax.errors import UserError
+
+T = TypeVar('T')
+
+
+def build(
+  cls: type[T],
+  config: ml_collections.ConfigDict | Mapping[str, Any],
+  path: str = 'config',
+) -> T:
+  """Builds a (nested) dataclass from a config section.
+
+  Args:
+    cls: Dataclass to build.
+    config: Mapping of field names to values or sections.
+    path: Name of the section, for messages.
+
+  Returns:
+    The instance; fields that the section leaves out keep their defaults.
+
+  Raises:
+    UserError: On an unknown key, a missing key or a value of another type.
+  """
+  if isinstance(config, ml_collections.ConfigDict):
+    config = config.to_dict()
+  if not isinstance(config, Mapping):
+    raise UserError(f'{path} is {config!r}; it must be a section of keys')
+  hints = typing.get_type_hints(cls)
+  fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+  for key in config:
+    if key not in fields:
+      raise UserError(_unknown_key(path, key, list(fields)))
+  values = {
+    key: _value(hints[key], value, f'{path}.{key}')
+    for key, value in config.items()
+  }
+  missing = [
+    name
+    for name, field in fields.items()
+    if name not in values
+    and field.default is dataclasses.MISSING
+    and field.default_factory is dataclasses.MISSING
+  ]
+  if missing:
+    raise UserError(f'{path} lacks {", ".join(missing)}')
+  return cls(**values)
+
+
+def to_dict(instance: Any) -> Any:
+  """The inverse of `build`: plain dicts and lists, as JSON holds them."""
+  if dataclasses.is_dataclass(instance):
+    return {
+      field.name: to_dict(getattr(instance, field.name))
+      for field in dataclasses.fields(instance)
+    }
+  if isinstance(instance, Mapping):
+    return {key: to_dict(value) for key, value in instance.items()}
+  if isinstance(instance, tuple | list):
+    return [to_dict(value) for value in instance]
+  return instance
+
+
+def _unknown_key(path: str, key: str, known: list[str]) -> str:
+  near = difflib.get_close_matches(key, known, n=1)
+  hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(known)}'
+  return f'{path} has no key {key!r}; {hint}'
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    return build(hint, value, path)  # type: ignore[arg-type]
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    if value is None and type(None) in arguments:
+      return None
+    (hint,) = [a for a in arguments if a is not type(None)]
+    return _value(hint, value, path)
+  if origin is tuple:
+    return _tuple(arguments, value, path)
+  if origin in (dict, Mapping):
+    return {
+      key: _value(arguments[1], item, f'{path}.{key}')
+      for key, item in value.items()
+    }
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if isinstance(hint, type) and (
+    not isinstance(value, hint) or (hint is int and isinstance(value, bool))
+  ):
+    raise UserError(
+      f'{path} is {value!r} ({type(value).__name__}); it must be of type '
+      f'{hint.__name__}'
+    )
+  return value
+
+
+def _tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple:
+  if not isinstance(value, list | tuple):
+    raise UserError(f'{path} is {value!r}; it must be a list')
+  if arguments[-1] is not Ellipsis and len(arguments) != len(value):
+    raise UserError(
+      f'{path} has {len(value)} values; it must have {len(arguments)}'
+    )
+  return tuple(
+    _value(arguments[0], item, f'{path}[{i}]') for i, item in enumerate(value)
+  )

@@ -1,0 +1,74 @@
+"""Drawings to pixels: SVG through resvg, and compositing on a background."""
+
+import functools
+import io
+from collections.abc import Callable
+
+import numpy as np
+import resvg
+from jaxtyping import UInt8
+from PIL import Image as PillowImage
+
+from unifluid_jax.data.emoji.catalog import Icon, load_catalog
+
+CACHE_BYTES = 2**28
+"""Memory for the rendered drawings of one size: all of them up to 64 px."""
+
+
+def render_icon(icon: Icon, side: int) -> UInt8[np.ndarray, '{side} {side} 4']:
+  """Renders a drawing to RGBA with straight (not premultiplied) alpha."""
+  svg = (
+    '<svg xmlns="http://www.w3.org/2000/svg" '
+    'xmlns:xlink="http://www.w3.org/1999/xlink" '
+    f'width="{side}" height="{side}" '
+    f'viewBox="{icon.left} {icon.top} {icon.width} {icon.height}">'
+    f'{icon.body}</svg>'
+  )
+  tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
+  png = bytes(resvg.render(tree, (1, 0, 0, 0, 1, 0)))
+  with PillowImage.open(io.BytesIO(png)) as image:
+    rgba = np.array(image.convert('RGBA'))
+  rgba.setflags(write=False)  # cached images are shared
+  return rgba
+
+
+def render(
+  artist: str, hex: str, side: int
+) -> UInt8[np.ndarray, '{side} {side} 4']:
+  """An artist's emoji at any size, from the cache where it was drawn before.
+
+  Args:
+    artist: One of ARTISTS.
+    hex: Code points of an emoji that the artist drew.
+    side: Pixels.
+
+  Returns:
+    RGBA with straight alpha, read-only.
+  """
+  return _renderer(side)(artist, hex)
+
+
+@functools.cache
+def _renderer(side: int) -> Callable[[str, str], np.ndarray]:
+  icons = load_catalog().icons
+
+  @functools.lru_cache(CACHE_BYTES // (4 * side * side))
+  def cached(artist: str, hex: str) -> np.ndarray:
+    return render_icon(icons[artist][hex], side)
+
+  return cached
+
+
+def composite(
+  rgba: UInt8[np.ndarray, 'H W 4'],
+  background: tuple[int, int, int] | UInt8[np.ndarray, 'H W 3'],
+) -> UInt8[np.ndarray, 'H W 3']:
+  """Lays RGBA over a colour or over an image of the same size.
+
+  Each value is rounded to the nearest integer of
+  (alpha * foreground + (255 - alpha) * background) / 255.
+  """
+  alpha = rgba[..., 3:].astype(np.uint32)
+  below = np.asarray(background, np.uint32)
+  mixed = rgba[..., :3] * alpha + below * (255 - alpha)
+  return ((mixed + 127) // 255).astype(np.uint8)

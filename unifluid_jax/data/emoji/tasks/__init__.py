@@ -1,0 +1,40 @@
+"""The tasks of the embedded data set, by name: the four of UniFluid, and bare
+pictures for the VAE."""
+
+from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.emoji.tasks.captioning import Captioning
+from unifluid_jax.data.emoji.tasks.editing import Editing
+from unifluid_jax.data.emoji.tasks.picture import PictureTask
+from unifluid_jax.data.emoji.tasks.task import Task
+from unifluid_jax.data.emoji.tasks.text_to_image import TextToImage
+from unifluid_jax.data.emoji.tasks.vqa import VisualQuestionAnswering
+from unifluid_jax.errors import UserError
+
+TASKS: dict[str, type[Task]] = {
+  task.name: task
+  for task in (
+    TextToImage,
+    Captioning,
+    VisualQuestionAnswering,
+    Editing,
+    PictureTask,
+  )
+}
+
+
+def make_task(name: str, config: EmojiConfig, split: str) -> Task:
+  """Makes a task's source of records and examples.
+
+  Args:
+    name: A key of TASKS.
+    config: Concepts, artists and image size.
+    split: 'train', 'cell' or 'concept'; editing also has 'pair'.
+
+  Raises:
+    UserError: If there is no such task or split, or the split is empty.
+  """
+  if name not in TASKS:
+    raise UserError(
+      f'There is no emoji task {name!r}; choose one of {", ".join(TASKS)}.'
+    )
+  return TASKS[name](config, split)

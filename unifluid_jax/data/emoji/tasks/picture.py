@@ -1,0 +1,73 @@
+"""Pictures without words: () -> a drawing or a scene, to train the VAE on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.colors import BACKGROUNDS
+from unifluid_jax.data.emoji.pictures import Picture, draw, draw_augmented
+from unifluid_jax.data.emoji.scenes import QUADRANTS, arrange, draw_scene
+from unifluid_jax.data.emoji.splits import Cell, cells_of
+from unifluid_jax.data.emoji.tasks.task import Task, pick, shuffled
+from unifluid_jax.data.example import Example
+
+SCENE_SHARE = 0.1
+"""Share of scenes among the augmented pictures; of smaller, shifted drawings
+too."""
+
+WHITE_SHARE = 0.6
+"""Share of augmented pictures on white."""
+
+
+class PictureTask(Task):
+  """Records are cells; the skin tone is drawn among the cell's."""
+
+  name = 'picture'
+
+  def build(
+    self, record: Cell, rng: np.random.Generator, augment: bool
+  ) -> Example:
+    """A drawing; augmented on any background, flipped, or within a scene."""
+    members = record.members()
+    if not augment:
+      picture = Picture(record.artist, members[0].hex)
+      return self._example(draw(picture, self.config.image_size), picture)
+    white = rng.random() < WHITE_SHARE
+    background = 'white' if white else pick(tuple(BACKGROUNDS), rng)
+    emoji = pick(members, rng)
+    picture = Picture(
+      record.artist, emoji.hex, background, bool(rng.random() < 0.5)
+    )
+    kind = rng.random()
+    if kind < SCENE_SHARE:
+      image = self._scene(record, background, rng)
+    elif kind < 2 * SCENE_SHARE:
+      image = draw_augmented(picture, self.config.image_size, rng)
+    else:
+      image = draw(picture, self.config.image_size)
+    return self._example(image, picture)
+
+  def _example(self, image: np.ndarray, picture: Picture) -> Example:
+    return Example((), image, self.name, {'picture': picture})
+
+  def _scene(
+    self, record: Cell, background: str, rng: np.random.Generator
+  ) -> np.ndarray:
+    cells = [pick(self._records, rng) for _ in QUADRANTS]
+    icons = load_catalog().icons[record.artist]
+    hexes = [record.base, *(c.base for c in cells if c.base in icons)]
+    count = int(rng.integers(1, len(QUADRANTS) + 1))
+    scene = arrange(
+      record.artist,
+      hexes[:count],
+      rng.permutation(len(QUADRANTS)),
+      background,
+      self.config.image_size,
+      True,
+      rng,
+    )
+    return draw_scene(scene, self.config.image_size)
+
+  def _list_records(self) -> Sequence[Cell]:
+    return shuffled(cells_of(self.config, self.split))

@@ -1,0 +1,50 @@
+"""Image files to square RGB arrays."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from jaxtyping import UInt8
+
+from unifluid_jax.errors import UserError
+
+
+def decode(data: bytes, name: str) -> UInt8[np.ndarray, 'H W 3']:
+  """Reads an image file (PNG, JPEG, WebP, ...), upright and on white.
+
+  Args:
+    data: The content of the file.
+    name: What the error message calls it.
+
+  Raises:
+    UserError: If Pillow cannot read it.
+  """
+  try:
+    with PIL.Image.open(io.BytesIO(data)) as image:
+      return to_rgb(PIL.ImageOps.exif_transpose(image))
+  # What Pillow's decoders raise on broken files.
+  except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+    raise UserError(f'{name} is no image that Pillow can read') from None
+
+
+def to_rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, 'H W 3']:
+  """Pixels of an image of any mode; what is transparent becomes white."""
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    white = PIL.Image.new('RGBA', image.size, 'white')
+    image = PIL.Image.alpha_composite(white, image)
+  return np.asarray(image.convert('RGB'))
+
+
+def fit(
+  image: UInt8[np.ndarray, 'H W 3'], size: int
+) -> UInt8[np.ndarray, '{size} {size} 3']:
+  """Cuts out the central square and resizes it, bicubic and antialiased."""
+  height, width, _ = image.shape
+  if height == width == size:
+    return image
+  square = PIL.ImageOps.fit(
+    PIL.Image.fromarray(image), (size, size), PIL.Image.Resampling.BICUBIC
+  )
+  return np.asarray(square)

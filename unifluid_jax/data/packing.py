@@ -1,0 +1,189 @@
+"""Packs laid-out examples into the rows of a batch."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from unifluid_jax.batch import Batch, Kind
+from unifluid_jax.data.example import Example
+from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.errors import UserError
+
+# Prefix lengths are rounded up to this, so that few lengths get compiled.
+PREFIX_MULTIPLE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class RowConfig:
+  """What one row has room for.
+
+  Attributes:
+    length: Slots.
+    text_targets: Predictions of a text token.
+    understanding_images: Images that are read.
+    generated_images: Images that are written.
+  """
+
+  length: int
+  text_targets: int
+  understanding_images: int
+  generated_images: int
+
+
+def pack(
+  examples: Sequence[Slots],
+  rows: int,
+  row: RowConfig,
+  layout: LayoutConfig,
+  pad_id: int,
+) -> tuple[Batch, int]:
+  """Packs examples into rows, the longest first, each into the first row with
+  room for it.
+
+  The result depends on nothing but the arguments. Examples of equal length
+  keep their order. An example is never split.
+
+  Args:
+    examples: The examples of one window.
+    rows: Number of rows, B.
+    row: What a row has room for.
+    layout: Gives the sizes of the images.
+    pad_id: Token id of slots without text.
+
+  Returns:
+    The rows, and the number of examples that no row had room for.
+
+  Raises:
+    UserError: If an example would not fit an empty row.
+  """
+  batch = _empty(rows, row, layout, pad_id)
+  needs = np.array([_needs(slots) for slots in examples]).reshape(-1, 4)
+  left = np.tile(np.array(dataclasses.astuple(row)), (rows, 1))
+  used = np.zeros((rows, 4), np.int64)
+  segments = [0] * rows
+  dropped = 0
+  for i in np.argsort(-needs[:, 0], kind='stable').tolist():
+    _check_fits(needs[i], row)
+    fits = (needs[i] <= left).all(1)
+    r = int(fits.argmax())
+    if not fits[r]:
+      dropped += 1
+      continue
+    segments[r] += 1
+    _write(batch, r, used[r], segments[r], examples[i])
+    used[r] += needs[i]
+    left[r] -= needs[i]
+  return batch, dropped
+
+
+def prefix_batch(
+  examples: Sequence[Example],
+  tokenizer: Tokenizer,
+  layout: LayoutConfig,
+  length: int | None = None,
+) -> Batch:
+  """Lays out prefixes for sampling: one a row, padded on the left.
+
+  Every prefix ends in the last slot, where the sampler goes on. Targets are
+  ignored; T and G are 0, U is the largest number of images in a prefix.
+
+  Args:
+    examples: What to answer; an empty prefix gives the unconditional one.
+    tokenizer: Encodes the texts.
+    layout: Sizes of the parts.
+    length: Slots of a row. By default those of the longest prefix, rounded up
+      to a multiple of `PREFIX_MULTIPLE`.
+
+  Raises:
+    UserError: If a prefix is longer than `length`.
+  """
+  prefixes = [lay_out_prefix(e, tokenizer, layout) for e in examples]
+  longest = max(len(p.kind) for p in prefixes)
+  if length is None:
+    length = -(-longest // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
+  if length < longest:
+    raise UserError(
+      f'a prefix takes {longest} slots, more than the {length} of a row; '
+      'shorten the prompt or raise the length'
+    )
+  images = max(len(p.understanding_slots) for p in prefixes)
+  row = RowConfig(length, 0, images, 0)
+  batch = _empty(len(prefixes), row, layout, tokenizer.pad_id)
+  for r, prefix in enumerate(prefixes):
+    start = np.array([length - len(prefix.kind), 0, 0, 0])
+    _write(batch, r, start, 1, prefix)
+  return batch
+
+
+def _empty(
+  rows: int, row: RowConfig, layout: LayoutConfig, pad_id: int
+) -> Batch:
+  """Rows of padding."""
+
+  def full(columns: int, value: int) -> np.ndarray:
+    return np.full((rows, columns), value, np.int32)
+
+  def images(columns: int, size: int) -> np.ndarray:
+    return np.zeros((rows, columns, size, size, 3), np.uint8)
+
+  return Batch(
+    token_ids=full(row.length, pad_id),
+    kind=full(row.length, Kind.PAD),
+    segment_ids=full(row.length, 0),
+    positions=full(row.length, 0),
+    mask_ar=full(row.length, 0),
+    text_slots=full(row.text_targets, 0),
+    text_targets=full(row.text_targets, 0),
+    text_weights=np.zeros((rows, row.text_targets), np.float32),
+    understanding_images=images(
+      row.understanding_images, layout.understanding_size
+    ),
+    understanding_slots=full(row.understanding_images, -1),
+    generated_images=images(row.generated_images, layout.generated_size),
+    generated_slots=full(row.generated_images, -1),
+  )
+
+
+def _needs(slots: Slots) -> tuple[int, int, int, int]:
+  """What an example takes of a row, in the order of `RowConfig`'s fields."""
+  return (
+    len(slots.kind),
+    len(slots.text_slots),
+    len(slots.understanding_slots),
+    len(slots.generated_slots),
+  )
+
+
+def _check_fits(needs: np.ndarray, row: RowConfig) -> None:
+  """Refuses an example that would not fit an empty row."""
+  for field, need in zip(dataclasses.fields(row), needs, strict=True):
+    room = getattr(row, field.name)
+    if need > room:
+      raise UserError(
+        f'an example needs {field.name} = {need}, but a row has {room}; '
+        f'raise {field.name} of the rows'
+      )
+
+
+def _write(
+  batch: Batch, r: int, start: np.ndarray, segment: int, slots: Slots
+) -> None:
+  """Writes an example into row r, behind the `start` that is in use there."""
+  stop = start + _needs(slots)
+  span, text, read, written = (
+    (r, slice(*ends)) for ends in zip(start, stop, strict=True)
+  )
+  batch.token_ids[span] = slots.token_ids
+  batch.kind[span] = slots.kind
+  batch.segment_ids[span] = segment
+  batch.positions[span] = np.arange(len(slots.kind))
+  batch.mask_ar[span] = slots.mask_ar
+  batch.text_slots[text] = slots.text_slots + start[0]
+  batch.text_targets[text] = slots.text_targets
+  batch.text_weights[text] = 1
+  batch.understanding_images[read] = slots.understanding_images
+  batch.understanding_slots[read] = slots.understanding_slots + start[0]
+  batch.generated_images[written] = slots.generated_images
+  batch.generated_slots[written] = slots.generated_slots + start[0]

@@ -1,0 +1,8 @@
+"""How a prompt tells the model its task, as PaliGemma's (arXiv 2407.07726).
+
+Text to image has no such words: its prompt is the description alone.
+"""
+
+CAPTION = 'caption en'
+ANSWER = 'answer en {question}'
+EDIT = 'edit {instruction}'

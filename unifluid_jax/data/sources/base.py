@@ -1,0 +1,102 @@
+"""From a record of a user's data to an example.
+
+A record says by its keys what it holds; the kind of the task says which keys
+it reads and which one it learns to write:
+
+    kind            reads                writes
+    text_to_image   text                 image
+    captioning      image                text
+    vqa             image, question      answer
+    editing         source, instruction  image
+
+A text may be a list of texts, any of which is right: training draws one,
+evaluation takes the first and knows the others as references.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unifluid_jax.data import images, prompts
+from unifluid_jax.data.example import Example, Image
+from unifluid_jax.errors import UserError
+
+KEYS = {
+  'text_to_image': ('text', 'image'),
+  'captioning': ('image', 'text'),
+  'vqa': ('image', 'question', 'answer'),
+  'editing': ('source', 'instruction', 'image'),
+}
+IMAGE_KEYS = ('image', 'source')
+
+Texts = tuple[str, ...]
+
+
+class SourceTask(abc.ABC):
+  """What the tasks over a user's data share: from a record to an example."""
+
+  def __init__(self, kind: str, image_size: int):
+    """Checks the kind.
+
+    Args:
+      kind: A key of KEYS.
+      image_size: Side in pixels to which images are cropped and resized.
+    """
+    if kind not in KEYS:
+      raise UserError(f'no task of kind {kind!r}; choose one of {list(KEYS)}')
+    self.kind = kind
+    self.image_size = image_size
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """Number of records."""
+
+  @abc.abstractmethod
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """The record of an index."""
+
+  @abc.abstractmethod
+  def read_image(self, record: Mapping[str, Any], key: str) -> Image:
+    """The image of a record, of any size."""
+
+  @abc.abstractmethod
+  def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
+    """The text of a record, or the texts where several are right."""
+
+  def build(
+    self, record: Mapping[str, Any], rng: np.random.Generator, augment: bool
+  ) -> Example:
+    """Makes an example; `augment` draws among texts, images stay as they are.
+
+    An image is not mirrored, since a text may tell left from right.
+    """
+    values: dict[str, Any] = {}
+    texts: dict[str, Texts] = {}
+    for key in KEYS[self.kind]:
+      if key in IMAGE_KEYS:
+        image = self.read_image(record, key)
+        values[key] = images.fit(image, self.image_size)
+      else:
+        texts[key] = self.read_texts(record, key)
+        choice = rng.integers(len(texts[key])) if augment else 0
+        values[key] = texts[key][choice]
+    target = KEYS[self.kind][-1]
+    facts = {'references': texts[target]} if target in texts else {}
+    return Example(_prefix(self.kind, values), values[target], self.kind, facts)
+
+
+def _prefix(kind: str, values: Mapping[str, Any]) -> tuple[str | Image, ...]:
+  """What an example of a kind reads."""
+  match kind:
+    case 'text_to_image':
+      return (values['text'],)
+    case 'captioning':
+      return (values['image'], prompts.CAPTION)
+    case 'vqa':
+      question = prompts.ANSWER.format(question=values['question'])
+      return (values['image'], question)
+    case _:
+      instruction = prompts.EDIT.format(instruction=values['instruction'])
+      return (values['source'], instruction)

@@ -1,0 +1,109 @@
+"""A folder of images with a JSONL file."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from unifluid_jax.data import images
+from unifluid_jax.data.example import Image
+from unifluid_jax.data.sources.base import (
+  IMAGE_KEYS,
+  KEYS,
+  SourceTask,
+  Texts,
+)
+from unifluid_jax.errors import UserError
+
+
+class FolderTask(SourceTask):
+  """A folder of images with a JSONL file: one JSON object a line.
+
+  Keys are those of KEYS; image and source are paths relative to the file's
+  folder. Keys that the kind does not use are ignored, so that one file can
+  serve several kinds:
+
+      {"image": "fox.png", "text": "a fox"}
+      {"image": "two.jpg", "question": "how many?", "answer": "2"}
+      {"source": "fox.png", "instruction": "make it blue", "image": "blue.png"}
+  """
+
+  def __init__(self, file: str | pathlib.Path, kind: str, image_size: int):
+    """Reads the JSONL file and looks for every image.
+
+    Args:
+      file: The JSONL file, inside the folder.
+      kind: A key of KEYS.
+      image_size: Side in pixels to which images are cropped and resized.
+
+    Raises:
+      UserError: If a line is wrong or an image is missing; names both.
+    """
+    super().__init__(kind, image_size)
+    self._file = pathlib.Path(file)
+    try:
+      # Not splitlines: JSON may hold other line separators, such as U+2028.
+      lines = self._file.read_text(encoding='utf-8-sig').split('\n')
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(f'cannot read {file} as UTF-8 text: {error}') from error
+    self._records = [
+      self._parse(line, f'{file}, line {number}')
+      for number, line in enumerate(lines, 1)
+      if line.strip()
+    ]
+    if not self._records:
+      raise UserError(f'{file} has no records')
+
+  def __len__(self) -> int:
+    """Number of lines that are not blank."""
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """The object of a line, with its 'place' for error messages."""
+    return self._records[index]
+
+  def read_image(self, record: Mapping[str, Any], key: str) -> Image:
+    """Reads the image file that the record names."""
+    path = self._file.parent / record[key]
+    name = f'{record["place"]}: {path}'
+    try:
+      data = path.read_bytes()
+    except OSError as error:
+      raise UserError(f'{name} cannot be read: {error.strerror}') from error
+    return images.decode(data, name)
+
+  def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
+    """The text, or the list of texts, of a record."""
+    value = record[key]
+    return (value,) if isinstance(value, str) else tuple(value)
+
+  def _parse(self, line: str, place: str) -> Mapping[str, Any]:
+    """The record of a line, checked."""
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError as error:
+      raise UserError(f'{place} is not JSON: {error}') from error
+    if not isinstance(record, dict):
+      raise UserError(f'{place} is not a JSON object, like {{"text": "a fox"}}')
+    for key in KEYS[self.kind]:
+      if key not in record:
+        raise UserError(
+          f'{place} has no key {key!r}; the kind {self.kind!r} needs '
+          f'{list(KEYS[self.kind])}'
+        )
+      self._check_value(key, record[key], place)
+    return {key: record[key] for key in KEYS[self.kind]} | {'place': place}
+
+  def _check_value(self, key: str, value: Any, place: str) -> None:
+    """Refuses a value of the wrong type and an image that is not there."""
+    if key in IMAGE_KEYS:
+      if not isinstance(value, str):
+        raise UserError(f'{place}: {key!r} is not the path of an image')
+      if not (self._file.parent / value).is_file():
+        raise UserError(
+          f'{place}: there is no image {self._file.parent / value}'
+        )
+      return
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) for text in texts):
+      raise UserError(f'{place}: {key!r} is neither a text nor a list of texts')

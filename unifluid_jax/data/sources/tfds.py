@@ -1,0 +1,114 @@
+"""A data set of TensorFlow Datasets (TFDS)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from unifluid_jax.data import images
+from unifluid_jax.data.example import Image
+from unifluid_jax.data.sources.base import KEYS, SourceTask, Texts
+from unifluid_jax.errors import UserError
+
+
+class TfdsTask(SourceTask):
+  """A TFDS data set in ArrayRecord files, read without TensorFlow."""
+
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    kind: str,
+    image_size: int,
+    features: Mapping[str, str],
+    data_dir: str | None = None,
+  ):
+    """Opens the data set, which must have been prepared.
+
+    Args:
+      name: Name as TFDS knows it, such as 'coco_captions/2014:1.1.0'.
+      split: Split as TFDS knows it, such as 'train[:90%]'.
+      kind: A key of KEYS.
+      image_size: Side in pixels to which images are cropped and resized.
+      features: For each key of the kind, the feature that holds it, such as
+        {'image': 'image', 'text': 'captions/text'}. A class label reads as
+        the name of the class.
+      data_dir: Where data sets are; TFDS's default if None.
+
+    Raises:
+      UserError: If the data set, the split or a feature is not there.
+    """
+    super().__init__(kind, image_size)
+    # Slow to import, and only this class needs it.
+    import tensorflow_datasets as tfds
+
+    try:
+      self._source = tfds.data_source(
+        name,
+        split=split,
+        data_dir=data_dir,
+        download=False,
+        builder_kwargs={'file_format': 'array_record'},
+      )
+    # What TFDS raises for an unknown name or split, for data that has not been
+    # prepared, and for a builder that imports TensorFlow.
+    except (ValueError, LookupError, AssertionError, ImportError) as error:
+      raise UserError(
+        f'cannot open split {split!r} of the TFDS data set {name!r}: '
+        f'{_first_line(error)} Prepare it with `tfds build '
+        '--file_format=array_record`, and give its version, as in NAME:1.0.0, '
+        'to read it without TensorFlow'
+      ) from error
+    self._features = {}
+    self._classes = {}
+    for key in KEYS[kind]:
+      path = tuple(features.get(key, key).split('/'))
+      feature = _follow(self._source.dataset_info.features, path)
+      if feature is None:
+        raise UserError(
+          f'the TFDS data set {name!r} has no feature {"/".join(path)!r} for '
+          f'the key {key!r}; it has {list(self._source.dataset_info.features)}'
+        )
+      self._features[key] = path
+      if isinstance(feature, tfds.features.ClassLabel):
+        self._classes[key] = tuple(feature.names)
+
+  def __len__(self) -> int:
+    """Number of records of the split."""
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """Reads a record and keeps the kind's keys."""
+    record = self._source[index]
+    return {key: _follow(record, path) for key, path in self._features.items()}
+
+  def read_image(self, record: Mapping[str, Any], key: str) -> Image:
+    """The image, which TFDS has decoded."""
+    pixels = np.asarray(record[key])
+    gray = pixels.shape[-1] == 1
+    return images.to_rgb(
+      PIL.Image.fromarray(pixels[..., 0] if gray else pixels)
+    )
+
+  def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
+    """The text or texts, or the name of the class."""
+    value = record[key]
+    if key in self._classes:
+      return (self._classes[key][value],)
+    texts = [value] if np.ndim(value) == 0 else value
+    return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
+
+
+def _follow(tree: Any, path: tuple[str, ...]) -> Any:
+  """The value at a path of keys, or None."""
+  for key in path:
+    if key not in tree:
+      return None
+    tree = tree[key]
+  return tree
+
+
+def _first_line(error: Exception) -> str:
+  """The first sentence of TFDS's messages, which may list all data sets."""
+  return str(error.args[0]).partition('\n')[0].rstrip('.') + '.'

@@ -1,0 +1,148 @@
+"""Text to token ids, with SentencePiece.
+
+Small configs train a vocabulary on the text of their tasks; full configs load
+Gemma's `tokenizer.model`. Both go through this one class.
+"""
+
+import hashlib
+import io
+import pathlib
+from collections.abc import Iterable
+from typing import SupportsIndex
+
+import sentencepiece
+
+from unifluid_jax.errors import UserError
+
+SEPARATOR = '\n'
+BOI = '<start_of_image>'
+# Stands in for BOI in a Gemma vocabulary that does not have it.
+UNUSED = '<unused0>'
+
+
+class Tokenizer:
+  """A SentencePiece vocabulary with the special tokens that a row needs.
+
+  `encode` adds no special token: the layout of an example does.
+
+  Attributes:
+    pad_id: Fills slots that hold no text.
+    eos_id: Ends a text target.
+    bos_id: Begins the text of a prefix.
+    unk_id: Stands for what the vocabulary cannot spell.
+    separator_id: Ends a prefix; the newline piece.
+    boi_id: Asks for the first token of an image.
+    vocab_size: Number of pieces.
+    fingerprint: SHA-256 of the model, in hexadecimal.
+  """
+
+  def __init__(self, model: bytes, name: str = 'tokenizer'):
+    """Reads a serialized SentencePiece model.
+
+    Args:
+      model: The content of a `.model` file.
+      name: What error messages call it.
+
+    Raises:
+      UserError: If it is no SentencePiece model, or lacks a special token.
+    """
+    self._processor = sentencepiece.SentencePieceProcessor()
+    try:
+      self._processor.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+      raise UserError(
+        f'{name} is not a SentencePiece model; is the file complete?'
+      ) from error
+    self.pad_id = self._processor.pad_id()
+    self.eos_id = self._processor.eos_id()
+    self.bos_id = self._processor.bos_id()
+    self.unk_id = self._processor.unk_id()
+    self.separator_id = self._find(SEPARATOR)
+    self.boi_id = self._find(BOI, UNUSED)
+    self.vocab_size = self._processor.GetPieceSize()
+    self.fingerprint = hashlib.sha256(model).hexdigest()
+    for special in ('pad', 'eos', 'bos', 'separator', 'boi'):
+      if getattr(self, f'{special}_id') < 0:
+        raise UserError(
+          f"{name} has no {special} token; use Gemma's tokenizer.model or one "
+          'made by Tokenizer.train'
+        )
+
+  def _find(self, *pieces: str) -> int:
+    """The id of the first of the pieces that the vocabulary has, or -1."""
+    ids = (self._processor.PieceToId(piece) for piece in pieces)
+    return next((i for i in ids if i != self.unk_id), -1)
+
+  @classmethod
+  def load(cls, path: str | pathlib.Path) -> 'Tokenizer':
+    """Reads a `.model` file, such as Gemma's `tokenizer.model`.
+
+    Raises:
+      UserError: If the file is missing or is no usable model.
+    """
+    try:
+      model = pathlib.Path(path).read_bytes()
+    except OSError as error:
+      raise UserError(
+        f'cannot read the tokenizer {path}: {error.strerror}'
+      ) from error
+    return cls(model, name=str(path))
+
+  @classmethod
+  def train(
+    cls, texts: Iterable[str], vocab_size: int, path: str | pathlib.Path
+  ) -> 'Tokenizer':
+    """Trains a byte-pair vocabulary and writes it to a file.
+
+    The same texts in the same order give the same file. Text round-trips
+    exactly: nothing is normalised, and what no piece covers falls back to
+    bytes. Ids of pad, eos, bos and unk are 0, 1, 2 and 3, as in Gemma.
+
+    Args:
+      texts: What the vocabulary should be good at.
+      vocab_size: Number of pieces, 262 of which are special tokens and bytes.
+      path: Where to write the `.model` file.
+
+    Raises:
+      UserError: If the texts do not allow for a vocabulary of this size.
+    """
+    model = io.BytesIO()
+    try:
+      sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type='bpe',
+        vocab_size=vocab_size,
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece='<pad>',
+        eos_piece='<eos>',
+        bos_piece='<bos>',
+        unk_piece='<unk>',
+        user_defined_symbols=[SEPARATOR, BOI],
+        byte_fallback=True,
+        character_coverage=1.0,
+        split_digits=True,
+        normalization_rule_name='identity',
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+      )
+    except RuntimeError as error:
+      reason = str(error).rpartition(']')[2].strip() or 'there is no text'
+      raise UserError(
+        f'cannot train a tokenizer of {vocab_size} pieces: {reason}'
+      ) from error
+    pathlib.Path(path).write_bytes(model.getvalue())
+    return cls(model.getvalue(), name=str(path))
+
+  def encode(self, text: str) -> list[int]:
+    """Token ids of a text, without BOS or EOS."""
+    return self._processor.Encode(text)
+
+  def decode(self, ids: Iterable[SupportsIndex]) -> str:
+    """The text of token ids; pad, eos and bos read as nothing."""
+    return self._processor.Decode([int(i) for i in ids])

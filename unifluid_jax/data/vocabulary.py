@@ -1,0 +1,41 @@
+"""A vocabulary for the texts of tasks."""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from unifluid_jax.data.example import Example
+from unifluid_jax.data.task import Task
+from unifluid_jax.data.tokenizer import Tokenizer
+
+# Examples of a task that the vocabulary is trained on.
+_EXAMPLES = 2000
+
+
+def train_tokenizer(
+  tasks: Mapping[str, Task], vocab_size: int, path: pathlib.Path
+) -> Tokenizer:
+  """Trains a SentencePiece vocabulary on what tasks read and write.
+
+  Args:
+    tasks: The tasks.
+    vocab_size: Number of pieces.
+    path: Where the model is written.
+  """
+  return Tokenizer.train(_texts(tasks), vocab_size, path)
+
+
+def _texts(tasks: Mapping[str, Task]) -> Iterator[str]:
+  for name in sorted(tasks):
+    task = tasks[name]
+    rng = np.random.default_rng(0)
+    for i in range(_EXAMPLES):
+      record = task[i * max(len(task) // _EXAMPLES, 1) % len(task)]
+      yield from _texts_of(task.build(record, rng, augment=True))
+
+
+def _texts_of(example: Example) -> Iterator[str]:
+  for part in (*example.prefix, example.target):
+    if isinstance(part, str):
+      yield part

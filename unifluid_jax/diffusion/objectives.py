@@ -1,0 +1,227 @@
+"""What the diffusion head predicts, how it is trained, and its noise levels.
+
+Both objectives noise a clean token as x_t = alpha x_0 + sigma eps, and know
+nothing of the head but a function `predict(x_t, time) -> output`. Its time
+runs from 0 (data) to 1000 (noise) in both, so that a head needs no objective.
+
+Legend: n tokens, Z channels of a token, O output channels, S solver steps.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from unifluid_jax.diffusion import chain as markov
+from unifluid_jax.errors import UserError
+
+Predict = Callable[[Array, Array], Array]
+"""(x_t [n Z], time [n]) -> output [n O]."""
+
+TIME_SCALE = markov.TIMESTEPS
+"""Time of pure noise."""
+
+# Where alpha is 5e-5, x_0 = (x_t - sigma eps) / alpha blows up the head's
+# error, and a solver without noise of its own never forgets it. Bound of the
+# DPM-Solver++ implementation for cosine schedules, on log(alpha / sigma).
+_MIN_LOG_RATIO = -5.1
+
+
+class Steps(NamedTuple):
+  """The steps of a solver from noise to data, or one of them.
+
+  Attributes:
+    time: Where the head is asked.
+    alpha: Signal there.
+    sigma: Noise there.
+    next_time: Where the step ends, 0 for the last.
+    next_alpha: Signal there, 1 for the last.
+    next_sigma: Noise there, 0 for the last.
+  """
+
+  time: Float[Array, '*S']
+  alpha: Float[Array, '*S']
+  sigma: Float[Array, '*S']
+  next_time: Float[Array, '*S']
+  next_alpha: Float[Array, '*S']
+  next_sigma: Float[Array, '*S']
+
+
+class Objective(abc.ABC):
+  """What the head predicts and how it learns to."""
+
+  @abc.abstractmethod
+  def output_channels(self, token_dim: int) -> int:
+    """Output channels of the head for tokens of `token_dim` channels."""
+
+  @abc.abstractmethod
+  def loss(
+    self, predict: Predict, x_0: Float[Array, 'n Z'], key: PRNGKeyArray
+  ) -> Float[Array, ' n']:
+    """Loss of each token at a noise level of its own, a mean over channels.
+
+    Args:
+      predict: The head, bound to the conditions of the n tokens.
+      x_0: Clean tokens.
+      key: Random key of the noise levels and the noise.
+    """
+
+  @abc.abstractmethod
+  def steps(self, count: int) -> Steps:
+    """`count` evenly spaced steps for a deterministic solver."""
+
+  @abc.abstractmethod
+  def denoise(
+    self,
+    output: Float[Array, 'n O'],
+    x_t: Float[Array, 'n Z'],
+    alpha: Float[Array, ''],
+    sigma: Float[Array, ''],
+  ) -> tuple[Float[Array, 'n Z'], Float[Array, 'n Z']]:
+    """The clean tokens and the noise that the head sees in `x_t`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ddpm(Objective):
+  """Noise prediction with a learned variance (MAR, Fluid).
+
+  The output is eps and the variance logits. The first learns by a squared
+  error; the second by the variational bound in bits, where eps is a constant.
+  """
+
+  def output_channels(self, token_dim: int) -> int:
+    """Twice the token's: eps and variance logits."""
+    return 2 * token_dim
+
+  def loss(
+    self, predict: Predict, x_0: Float[Array, 'n Z'], key: PRNGKeyArray
+  ) -> Float[Array, ' n']:
+    """Squared error plus variational bound at uniform timesteps."""
+    time_key, noise_key = jax.random.split(key)
+    x_0 = x_0.astype(jnp.float32)
+    t = jax.random.randint(time_key, x_0.shape[:1], 0, markov.TIMESTEPS)
+    eps = jax.random.normal(noise_key, x_0.shape)
+    level = _levels(t)
+    x_t = level.alpha * x_0 + level.sigma * eps
+    output = predict(x_t, t.astype(jnp.float32))
+    eps_hat, logits = jnp.split(output, 2, axis=-1)
+    difference = eps - eps_hat
+    bound = _bound(x_0, jax.lax.stop_gradient(difference), logits, t)
+    return jnp.mean(difference**2 + bound, axis=-1)
+
+  def steps(self, count: int) -> Steps:
+    """Timesteps from the first whose signal is not vanishing."""
+    alpha_bar = markov.cosine_alpha_bar()
+    ratio = np.log(alpha_bar / (1 - alpha_bar)) / 2
+    first = np.flatnonzero(ratio >= _MIN_LOG_RATIO)[-1]
+    t = markov.spaced_timesteps(int(first), count)
+    return _make_steps(t, np.sqrt(alpha_bar[t]), np.sqrt(1 - alpha_bar[t]))
+
+  def denoise(
+    self,
+    output: Float[Array, 'n O'],
+    x_t: Float[Array, 'n Z'],
+    alpha: Float[Array, ''],
+    sigma: Float[Array, ''],
+  ) -> tuple[Float[Array, 'n Z'], Float[Array, 'n Z']]:
+    """Drops the variance logits."""
+    eps = output[:, : x_t.shape[-1]]
+    return (x_t - sigma * eps) / alpha, eps
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow(Objective):
+  """Rectified flow: x_t = (1 - t) x_0 + t eps, the velocity is eps - x_0.
+
+  Liu et al. (2022, arXiv 2209.03003); t is logit-normal as in Esser et al.
+  (2024, arXiv 2403.03206). The head's time is 1000 t.
+  """
+
+  def output_channels(self, token_dim: int) -> int:
+    """As many as the token's."""
+    return token_dim
+
+  def loss(
+    self, predict: Predict, x_0: Float[Array, 'n Z'], key: PRNGKeyArray
+  ) -> Float[Array, ' n']:
+    """Squared error of the velocity."""
+    time_key, noise_key = jax.random.split(key)
+    x_0 = x_0.astype(jnp.float32)
+    t = jax.nn.sigmoid(jax.random.normal(time_key, x_0.shape[:1]))
+    eps = jax.random.normal(noise_key, x_0.shape)
+    x_t = (1 - t)[:, None] * x_0 + t[:, None] * eps
+    velocity = predict(x_t, TIME_SCALE * t)
+    return jnp.mean((eps - x_0 - velocity) ** 2, axis=-1)
+
+  def steps(self, count: int) -> Steps:
+    """From t = 1."""
+    t = np.linspace(1, 0, count + 1)[:-1]
+    return _make_steps(TIME_SCALE * t, 1 - t, t)
+
+  def denoise(
+    self,
+    output: Float[Array, 'n O'],
+    x_t: Float[Array, 'n Z'],
+    alpha: Float[Array, ''],
+    sigma: Float[Array, ''],
+  ) -> tuple[Float[Array, 'n Z'], Float[Array, 'n Z']]:
+    """Follows the velocity to both ends of its line."""
+    return x_t - sigma * output, x_t + alpha * output
+
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {'ddpm': Ddpm, 'flow': Flow}
+
+
+def make_objective(name: str) -> Objective:
+  """The objective of a config's name.
+
+  Raises:
+    UserError: If no objective has that name.
+  """
+  if name not in OBJECTIVES:
+    raise UserError(
+      f'diffusion objective {name!r} is unknown; use one of {[*OBJECTIVES]}'
+    )
+  return OBJECTIVES[name]()
+
+
+def _make_steps(
+  time: np.ndarray, alpha: np.ndarray, sigma: np.ndarray
+) -> Steps:
+  ends = (time, 0.0), (alpha, 1.0), (sigma, 0.0)
+  after = [np.append(values[1:], last) for values, last in ends]
+  values = (time, alpha, sigma, *after)
+  return Steps(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def _levels(t: Int[Array, ' n']) -> markov.Chain:
+  """The training chain at n timesteps, leaves [n 1]."""
+  chain = markov.make_chain(markov.cosine_alpha_bar())
+  return jax.tree.map(lambda values: values[t, None], chain)
+
+
+def _bound(
+  x_0: Float[Array, 'n Z'],
+  difference: Float[Array, 'n Z'],
+  logits: Float[Array, 'n Z'],
+  t: Int[Array, ' n'],
+) -> Float[Array, 'n Z']:
+  """Term t of the variational bound in bits, where eps_hat = eps - difference.
+
+  As x_0 = (x_t - sigma eps) / alpha, the means of q and p differ by
+  `x_0_weight * sigma / alpha * difference`; at t = 0 that of q is x_0.
+  """
+  level = _levels(t)
+  log_variance = markov.learned_log_variance(
+    logits, level.log_beta, level.log_variance
+  )
+  shift = level.x_0_weight * level.sigma / level.alpha * difference
+  divergence = markov.gaussian_kl(shift, level.log_variance, log_variance)
+  decoder = markov.discretized_nll(x_0, x_0 + shift, log_variance)
+  return jnp.where(t[:, None] == 0, decoder, divergence) / math.log(2)

@@ -1,0 +1,338 @@
+"""An experiment: the whole config as frozen dataclasses, checked across
+sections, and the objects that it describes.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from unifluid_jax import config as config_lib
+from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.emoji.tasks import make_task
+from unifluid_jax.data.layout import LayoutConfig
+from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.pipeline import PipelineConfig
+from unifluid_jax.data.sources.folder import FolderTask
+from unifluid_jax.data.sources.tfds import TfdsTask
+from unifluid_jax.data.task import Task
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.data.vocabulary import train_tokenizer
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
+from unifluid_jax.models.gemma import GemmaConfig
+from unifluid_jax.models.siglip import SiglipConfig
+from unifluid_jax.models.unifluid import UniFluidConfig
+from unifluid_jax.models.vae import VAEConfig
+from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sampling.text import TextSamplingConfig
+from unifluid_jax.training.checkpoint import CheckpointConfig
+from unifluid_jax.training.optimizer import OptimizerConfig
+from unifluid_jax.training.sharding import MeshConfig
+from unifluid_jax.training.vae_losses import VAELossConfig
+
+TOKENIZER_FILE = 'tokenizer.model'
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+  """Where the vocabulary comes from.
+
+  Attributes:
+    path: A SentencePiece model, such as Gemma's; empty to train one on the
+      texts of the tasks.
+    vocab_size: Size of a vocabulary that is trained.
+  """
+
+  path: str = ''
+  vocab_size: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+  """One source of examples.
+
+  Attributes:
+    weight: Share of the examples, up to a factor.
+    kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds'.
+    task: 'text_to_image', 'captioning', 'vqa' or 'editing'; the embedded data
+      also has 'picture', for the VAE.
+    split: Split of the embedded data or of the TFDS data set.
+    path: The JSONL file, or the name of the TFDS data set.
+    features: For TFDS: the feature that holds each key of a record.
+    concepts: For 'emoji': concepts other than data.concepts.
+  """
+
+  weight: float
+  kind: str
+  task: str
+  split: str = 'train'
+  path: str = ''
+  features: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  concepts: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """What batches are made of; see `PipelineConfig` for the last six.
+
+  Attributes:
+    image_size: Side in pixels of all images.
+    sources: The sources, by name.
+    max_text: Most tokens of a prompt, and of a text target.
+    concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
+    artists: Artists of the embedded data.
+  """
+
+  image_size: int
+  sources: Mapping[str, SourceConfig]
+  max_text: int
+  examples: int
+  rows: int
+  groups: int
+  row: RowConfig
+  drop_prefix: float = 0.1
+  num_workers: int = 0
+  concepts: str = 'quickstart'
+  artists: tuple[str, ...] = EmojiConfig.artists
+
+
+@dataclasses.dataclass(frozen=True)
+class VAETrainingConfig:
+  """How the VAE is trained.
+
+  Attributes:
+    steps: Length of the run.
+    batch: Images of a step.
+    sources: Where the images come from: the images that tasks write.
+    optimizer: Hyper-parameters.
+    loss: Weights of the loss.
+    log_every: Steps between two lines of the log.
+    checkpoint: When checkpoints are made.
+    statistics_batches: Batches over which the latents are measured.
+  """
+
+  steps: int
+  batch: int
+  sources: Mapping[str, SourceConfig]
+  optimizer: OptimizerConfig
+  loss: VAELossConfig = VAELossConfig()
+  log_every: int = 50
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  statistics_batches: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Shape of UniFluid, and its diffusion.
+
+  Attributes:
+    gemma: The decoder.
+    encoder: The image encoder for understanding.
+    head: The diffusion head.
+    order: 'causal' or 'masked', see `masking`.
+    objective: 'ddpm' or 'flow', see `diffusion.objectives`.
+    patch: Side of the group of latents that makes an image token.
+    dtype: Compute dtype.
+    remat: What the backward pass keeps of a block, see `models.stack`.
+    unroll: Blocks per iteration of the scan over layers.
+  """
+
+  gemma: GemmaConfig
+  encoder: SiglipConfig
+  head: DiffusionHeadConfig
+  order: str = 'causal'
+  objective: str = 'flow'
+  patch: int = 2
+  dtype: str = 'float32'
+  remat: str = 'none'
+  unroll: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """How UniFluid is trained.
+
+  Attributes:
+    steps: Length of the run.
+    text_weight: lambda, the weight of the text loss.
+    repeats: Noise levels drawn per image token.
+    anneal: First and last step of the fade from random to raster order; [0, 0]
+      is raster order throughout, None random order throughout.
+    balance: Policy of the loss balance, see `training.balance`.
+    balance_every: Steps between two measurements of the tasks' gradients,
+      and updates of the balance; 0 for none.
+    accumulate: Microbatches of a step.
+    log_every: Steps between two lines of the log.
+    checkpoint: When checkpoints are made.
+  """
+
+  steps: int
+  text_weight: float
+  repeats: int = 4
+  anneal: tuple[int, ...] | None = None
+  balance: str = 'fixed'
+  balance_every: int = 0
+  accumulate: int = 1
+  log_every: int = 50
+  checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A whole config file."""
+
+  seed: int
+  data: DataConfig
+  vae: VAEConfig
+  vae_training: VAETrainingConfig
+  model: ModelConfig
+  training: TrainingConfig
+  optimizer: OptimizerConfig
+  tokenizer: TokenizerConfig = TokenizerConfig()
+  sampling: ImageSamplingConfig = ImageSamplingConfig()
+  text_sampling: TextSamplingConfig = TextSamplingConfig()
+  mesh: MeshConfig = MeshConfig()
+
+  def __post_init__(self):
+    side, stride = self.data.image_size, self.vae.stride * self.model.patch
+    if side % stride:
+      raise UserError(
+        f'data.image_size is {side}; the VAE and model.patch make one token '
+        f'of {stride}x{stride} pixels, so it must be a multiple of {stride}'
+      )
+    if self.model.encoder.image_size != side:
+      raise UserError(
+        f'model.encoder.image_size is {self.model.encoder.image_size} and '
+        f'data.image_size is {side}; they must be equal'
+      )
+    anneal, policy = self.training.anneal, self.training.balance
+    if anneal is not None and len(anneal) != 2:
+      raise UserError(
+        f'training.anneal is {list(anneal)}; it must be a first and a last step'
+      )
+    if policy != 'fixed' and not self.training.balance_every:
+      raise UserError(
+        f'training.balance is {policy!r}, which learns from measurements: set '
+        'training.balance_every'
+      )
+
+  @property
+  def grid(self) -> int:
+    """Tokens of a generated image, along one side."""
+    return self.data.image_size // (self.vae.stride * self.model.patch)
+
+  @property
+  def token_dim(self) -> int:
+    """Dimensions of an image token."""
+    return self.vae.latent_channels * self.model.patch**2
+
+  def layout(self) -> LayoutConfig:
+    """Sizes of the parts of an example."""
+    return LayoutConfig(
+      understanding_tokens=self.model.encoder.tokens,
+      generated_tokens=self.grid**2,
+      understanding_size=self.data.image_size,
+      generated_size=self.data.image_size,
+      max_text=self.data.max_text,
+    )
+
+  def pipeline(self) -> PipelineConfig:
+    """What batches of the training mixture are made of."""
+    data = self.data
+    return PipelineConfig(
+      seed=self.seed,
+      weights={name: s.weight for name, s in data.sources.items()},
+      examples=data.examples,
+      rows=data.rows,
+      groups=data.groups,
+      row=data.row,
+      drop_prefix=data.drop_prefix,
+      num_workers=data.num_workers,
+    )
+
+  def unifluid(self, tokenizer: Tokenizer) -> UniFluidConfig:
+    """Shape of the model for a vocabulary.
+
+    Raises:
+      UserError: The embedding table is too small for the vocabulary.
+    """
+    rows = self.model.gemma.vocab_size
+    if tokenizer.vocab_size > rows:
+      raise UserError(
+        f'the tokenizer has {tokenizer.vocab_size} pieces and '
+        f'model.gemma.vocab_size is {rows}; it must be at least as large'
+      )
+    return UniFluidConfig(
+      gemma=self.model.gemma,
+      encoder=self.model.encoder,
+      head=self.model.head,
+      order=self.model.order,
+      image_tokens=self.grid**2,
+      token_dim=self.token_dim,
+      boi_id=tokenizer.boi_id,
+      dtype=self.model.dtype,
+      remat=self.model.remat,
+      unroll=self.model.unroll,
+    )
+
+  def make_tasks(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
+    """Opens sources of examples."""
+    return {name: self._make_task(name, s) for name, s in sources.items()}
+
+  def emoji(self, concepts: str = '') -> EmojiConfig:
+    """The part of the embedded data set that is used."""
+    data = self.data
+    return EmojiConfig(
+      concepts or data.concepts, data.artists, data.image_size
+    )
+
+  def _make_task(self, name: str, source: SourceConfig) -> Task:
+    size = self.data.image_size
+    match source.kind:
+      case 'emoji':
+        emoji = self.emoji(source.concepts)
+        return make_task(source.task, emoji, source.split)
+      case 'folder':
+        return FolderTask(source.path, source.task, size)
+      case 'tfds':
+        return TfdsTask(
+          source.path, source.split, source.task, size, source.features
+        )
+    raise UserError(
+      f'data.sources.{name}.kind is {source.kind!r}; it must be '
+      "'emoji', 'folder' or 'tfds'"
+    )
+
+  def make_tokenizer(self, workdir: pathlib.Path) -> Tokenizer:
+    """The vocabulary of a run: the run's own, else the config's.
+
+    A vocabulary that has to be trained is trained once, on the texts of the
+    tasks, and kept in the run's folder.
+    """
+    own = workdir / TOKENIZER_FILE
+    if own.exists():
+      return Tokenizer.load(own)
+    if self.tokenizer.path:
+      tokenizer = Tokenizer.load(self.tokenizer.path)
+      own.write_bytes(pathlib.Path(self.tokenizer.path).read_bytes())
+      return tokenizer
+    tasks = self.make_tasks(self.data.sources)
+    return train_tokenizer(tasks, self.tokenizer.vocab_size, own)
+
+  def vae_identity(self) -> dict[str, Any]:
+    """What fixes the meaning of a VAE checkpoint's arrays."""
+    return config_lib.to_dict({'seed': self.seed, 'vae': self.vae})
+
+  def identity(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What fixes the meaning of a UniFluid checkpoint's arrays."""
+    model = dataclasses.replace(self.model, dtype='', remat='', unroll=0)
+    return config_lib.to_dict(
+      {
+        **self.vae_identity(),
+        'model': model,
+        'image_size': self.data.image_size,
+        'frozen': self.optimizer.frozen,
+        'tokenizer': tokenizer.fingerprint,
+      }
+    )

@@ -1,0 +1,213 @@
+"""Random-permutation masking: in which order an image's tokens are written,
+which of them a slot is told, and which slots see each other.
+
+Legend: B rows, L slots of a row, G generated images of a row, N tokens of an
+image. `order[j]` is the grid position (raster index) that is written j-th.
+
+Order 'causal' (A), next-token prediction in permuted order. N = 4 and
+order = [2, 0, 3, 1]; x_i is the token at grid position i:
+
+    slot      j =  0         1         2         3
+    is told        BOI       x_2       x_0       x_3       the last one written
+    asked for      at 2      at 0      at 3      at 1      target position
+    writes         x_2       x_0       x_3       x_1
+    sees      0    #         .         .         .
+              1    #         #         .         .
+              2    #         #         #         .
+              3    #         #         #         #
+
+Order 'masked' (B), masked prediction as in MAR (arXiv 2406.11838, section
+3.4). Slots stand in raster order, the first `visible` positions of the order
+are shown, the others are asked for; the block sees itself whole. With the
+same order and visible = 1:
+
+    slot      j =  0         1         2         3
+    is told        [mask]    [mask]    x_2       [mask]
+    writes         x_0       x_1                 x_3
+    sees      all  #         #         #         #
+
+The identity order makes 'causal' plain raster generation.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from unifluid_jax.batch import Kind
+
+CAUSAL = 'causal'
+MASKED = 'masked'
+ORDERS = (CAUSAL, MASKED)
+
+# MAR's distribution of the masked share: N(1, 0.25^2) cut to [0.7, 1]
+# (LTH14/mar, models/mar.py).
+_MASKED_SHARE_STD = 0.25
+_MASKED_SHARE_MIN = 0.7
+
+
+class Order(NamedTuple):
+  """The orders of images, of a batch [B G] or of a sampler [B].
+
+  Attributes:
+    positions: Grid position written j-th, a permutation of 0..N-1.
+    visible: How many of those are given; only order 'masked' looks at it.
+  """
+
+  positions: Int[Array, '*B N']
+  visible: Int[Array, '*B']
+
+
+def random_share(
+  step: Int[Array, ''], anneal: tuple[int, int] | None
+) -> Float[Array, '']:
+  """Share of images in random order: 1, falling linearly to 0 over `anneal`.
+
+  Random-to-raster annealing is RAR's (bytedance/1d-tokenizer, rar.py).
+
+  Args:
+    step: Training step.
+    anneal: First and last step of the fall; None keeps random order.
+  """
+  if anneal is None:
+    return jnp.float32(1)
+  start, end = anneal
+  return 1 - jnp.clip((step - start) / max(end - start, 1), 0, 1)
+
+
+def draw_order(
+  key: PRNGKeyArray,
+  rows: int,
+  images: int,
+  tokens: int,
+  share: Float[Array, ''] | float = 1.0,
+) -> Order:
+  """Draws an order for each image, and how much of it order 'masked' shows.
+
+  Args:
+    key: Random key.
+    rows: B.
+    images: G.
+    tokens: N.
+    share: Probability that an image's order is random, else it is raster.
+  """
+  permutation_key, raster_key, visible_key = jax.random.split(key, 3)
+  shape = (rows, images, tokens)
+  raster = jnp.broadcast_to(jnp.arange(tokens), shape)
+  shuffled = jax.random.permutation(
+    permutation_key, raster, axis=-1, independent=True
+  )
+  is_random = jax.random.uniform(raster_key, (rows, images, 1)) < share
+  lowest = (_MASKED_SHARE_MIN - 1) / _MASKED_SHARE_STD
+  masked_share = 1 + _MASKED_SHARE_STD * jax.random.truncated_normal(
+    visible_key, lowest, 0.0, (rows, images)
+  )
+  masked = jnp.ceil(tokens * masked_share).astype(jnp.int32)
+  return Order(
+    jnp.where(is_random, shuffled, raster),
+    tokens - jnp.clip(masked, 1, tokens),
+  )
+
+
+def is_visible(order: Order) -> Bool[Array, '*B N']:
+  """Order 'masked': True at the grid positions that are shown."""
+  rank = jnp.argsort(order.positions, axis=-1)
+  return rank < order.visible[..., None]
+
+
+def image_index(
+  slots: Int[Array, 'B M'], tokens: int, length: int
+) -> Int[Array, 'B L']:
+  """Index of each slot into its row's M x `tokens` image tokens, else -1.
+
+  Args:
+    slots: First slot of each image's block, -1 where absent.
+    tokens: Slots of one image.
+    length: L.
+  """
+  offset = jnp.arange(length)[None, :, None] - slots[:, None, :]
+  inside = (slots[:, None, :] >= 0) & (offset >= 0) & (offset < tokens)
+  index = offset + tokens * jnp.arange(slots.shape[1])
+  return jnp.max(jnp.where(inside, index, -1), axis=-1, initial=-1)
+
+
+def open_image_blocks(
+  mask_ar: Int[Array, 'B L'],
+  kind: Int[Array, 'B L'],
+  generated_slots: Int[Array, 'B G'],
+) -> Int[Array, 'B L']:
+  """Order 'masked': joins the slots of each generated image into one block.
+
+    mask_ar    0 0 0 1 1 1 1      kind  T T T G G G G
+    becomes    0 0 0 1 0 0 0
+  """
+  starts = image_index(generated_slots, 1, mask_ar.shape[1]) >= 0
+  return jnp.where((kind == Kind.GENERATED) & ~starts, 0, mask_ar)
+
+
+def attention_mask(
+  segment_ids: Int[Array, 'B L'], mask_ar: Int[Array, 'B L']
+) -> Bool[Array, 'B L L']:
+  """Who sees whom: prefix-LM inside an example, nothing across examples.
+
+  A slot sees the slots of its example whose block is not after its own;
+  `mask_ar` 1 opens a block (big_vision's make_attn_mask). Rows look, columns
+  are looked at; two packed examples and one pad:
+
+    segment   1 1 1 1 2 2 2 0
+    mask_ar   0 0 1 1 0 1 1 0
+
+    1 0       # # . . . . . .      prefix: bidirectional
+    1 0       # # . . . . . .
+    1 1       # # # . . . . .      target: causal
+    1 1       # # # # . . . .
+    2 0       . . . . # . . .
+    2 1       . . . . # # . .
+    2 1       . . . . # # # .
+    0 0       . . . . . . . .      padding sees nothing
+  """
+  block = jnp.cumsum(mask_ar, axis=-1)
+  not_after = block[:, None, :] <= block[:, :, None]
+  same = segment_ids[:, None, :] == segment_ids[:, :, None]
+  return same & not_after & (segment_ids > 0)[:, None, :]
+
+
+def decoding_mask(
+  valid: Bool[Array, 'B P'],
+  slots: int,
+  written: Int[Array, ''] | int,
+  kept: int,
+  queries: int,
+) -> Bool[Array, 'B R S']:
+  """Order 'causal', one decoding step over a KV cache of S slots.
+
+  The step feeds R = kept + queries - 1 slots behind the `written` ones. The
+  first `kept` stay in the cache; the last of them is the first query. The
+  other queries are fed the same token with other target positions, see what
+  stays but neither the first query nor each other, and are overwritten by the
+  next step. With P = 2 prefix slots (the first one padding), written = 3 (one
+  image slot so far), kept = 2, queries = 3:
+
+                 prefix  image       this step
+                 0   1   2           3   4   5   6
+    kept         .   #   #           #   .   .   .
+    kept, query  .   #   #           #   #   .   .
+    query        .   #   #           #   .   #   .
+    query        .   #   #           #   .   .   #
+
+  Args:
+    valid: False at the padding of the prefix.
+    slots: S, capacity of the cache.
+    written: Cache slots in use before this step, the prefix included.
+    kept: Slots of this step that stay in the cache.
+    queries: Tokens asked for in this step.
+  """
+  rows = kept + queries - 1
+  row = jnp.arange(rows)[:, None]
+  column = jnp.arange(slots)[None, :] - written
+  before = column < jnp.where(row < kept, 0, kept - 1)
+  causal = (row < kept) & (column >= 0) & (column <= row)
+  prefix = valid.shape[1]
+  shown = jnp.pad(valid, ((0, 0), (0, slots - prefix)), constant_values=True)
+  return (before | causal | (column == row))[None] & shown[:, None, :]

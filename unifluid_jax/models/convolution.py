@@ -1,0 +1,112 @@
+"""The pieces of a convolutional residual network, channels last.
+
+Legend: n images, h w grid, c channels.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from unifluid_jax.models.parameters import constant, fan_in
+
+GROUP_NORM_EPSILON = 1e-6
+
+
+class Conv(nnx.Module):
+  """A convolution that keeps the grid, or halves it with stride 2.
+
+  The stride-2 form pads below and to the right only, as Stable Diffusion's
+  autoencoder does. Kernels are [height width in out].
+  """
+
+  def __init__(
+    self,
+    inputs: int,
+    outputs: int,
+    *,
+    rngs: nnx.Rngs,
+    size: int = 3,
+    stride: int = 1,
+  ):
+    self.kernel = fan_in(
+      rngs.params(),
+      (size, size, inputs, outputs),
+      ('height', 'width', 'in', 'out'),
+    )
+    self.bias = constant(0.0, (outputs,), ('out',))
+    self.stride = stride
+    before = (size - 1) // 2 if stride == 1 else 0
+    self.padding = ((before, size - 1 - before - (stride - 1)),) * 2
+
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 c2']:
+    y = jax.lax.conv_general_dilated(
+      x,
+      self.kernel[...].astype(x.dtype),
+      (self.stride, self.stride),
+      self.padding,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    return y + self.bias[...].astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+  """Group normalisation (Wu & He, 2018); statistics in float32."""
+
+  def __init__(self, channels: int, groups: int):
+    self.scale = constant(1.0, (channels,), ('out',))
+    self.bias = constant(0.0, (channels,), ('out',))
+    self.groups = groups
+
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+    n, h, w, c = x.shape
+    grouped = x.astype(jnp.float32).reshape(n, h * w, self.groups, -1)
+    mean = grouped.mean((1, 3), keepdims=True)
+    variance = grouped.var((1, 3), keepdims=True)
+    y = (grouped - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON)
+    y = y.reshape(n, h, w, c) * self.scale[...] + self.bias[...]
+    return y.astype(x.dtype)
+
+
+class ResidualBlock(nnx.Module):
+  """x + conv(silu(norm(conv(silu(norm(x)))))).
+
+  A 1x1 convolution carries x to the new width where the width changes.
+  """
+
+  def __init__(self, inputs: int, outputs: int, groups: int, *, rngs: nnx.Rngs):
+    self.norm1 = GroupNorm(inputs, groups)
+    self.conv1 = Conv(inputs, outputs, rngs=rngs)
+    self.norm2 = GroupNorm(outputs, groups)
+    self.conv2 = Conv(outputs, outputs, rngs=rngs)
+    self.shortcut = (
+      Conv(inputs, outputs, rngs=rngs, size=1) if inputs != outputs else None
+    )
+
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c2']:
+    y = self.conv1(nnx.silu(self.norm1(x)))
+    y = self.conv2(nnx.silu(self.norm2(y)))
+    return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class GridAttention(nnx.Module):
+  """Single-head self-attention over the positions of the grid, residual."""
+
+  def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
+    self.norm = GroupNorm(channels, groups)
+    self.query = Conv(channels, channels, rngs=rngs, size=1)
+    self.key = Conv(channels, channels, rngs=rngs, size=1)
+    self.value = Conv(channels, channels, rngs=rngs, size=1)
+    self.out = Conv(channels, channels, rngs=rngs, size=1)
+
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+    n, h, w, c = x.shape
+    y = self.norm(x)
+    query, key, value = (
+      project(y).reshape(n, h * w, c)
+      for project in (self.query, self.key, self.value)
+    )
+    logits = jnp.einsum('nqc,nkc->nqk', query, key).astype(jnp.float32)
+    weights = jax.nn.softmax(logits * c**-0.5).astype(x.dtype)
+    y = jnp.einsum('nqk,nkc->nqc', weights, value)
+    return x + self.out(y.reshape(n, h, w, c))

@@ -1,0 +1,57 @@
+"""Normalisation over the last axis; statistics in float32."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from unifluid_jax.models.parameters import constant
+
+
+class RMSNorm(nnx.Module):
+  """RMS normalisation with Gemma's zero-centred scale: x / rms * (1 + scale).
+
+  Source: google-deepmind/gemma, gm/nn/_layers.py.
+  """
+
+  def __init__(self, width: int, eps: float = 1e-6, axis: str = 'embed'):
+    """Makes the identity scale.
+
+    Args:
+      width: Size of the normalised axis.
+      eps: Added to the mean square.
+      axis: Logical name of the normalised axis.
+    """
+    self.scale = constant(0.0, (width,), (axis,))
+    self.eps = eps
+
+  def __call__(self, x: Float[Array, '*n D']) -> Float[Array, '*n D']:
+    """Normalises in float32, returns x's dtype."""
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt(mean_square + self.eps)
+    return (wide * (1 + self.scale[...])).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+  """Layer normalisation (Ba et al., 2016) with scale and bias."""
+
+  def __init__(self, width: int, eps: float = 1e-6, axis: str = 'embed'):
+    """Makes the identity scale and bias.
+
+    Args:
+      width: Size of the normalised axis.
+      eps: Added to the variance.
+      axis: Logical name of the normalised axis.
+    """
+    self.scale = constant(1.0, (width,), (axis,))
+    self.bias = constant(0.0, (width,), (axis,))
+    self.eps = eps
+
+  def __call__(self, x: Float[Array, '*n D']) -> Float[Array, '*n D']:
+    """Normalises in float32, returns x's dtype."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    wide = centred * jax.lax.rsqrt(variance + self.eps)
+    return (wide * self.scale[...] + self.bias[...]).astype(x.dtype)

@@ -1,0 +1,300 @@
+"""UniFluid (arXiv 2503.13436): one Gemma over text and continuous image tokens.
+
+Texts enter by Gemma's embedding, images to be understood by a SigLIP encoder
+and a linear connector, images to be written as VAE tokens by a linear layer.
+Texts leave by Gemma's tied softmax head, image tokens by a diffusion head.
+
+Legend: B rows, L slots, D width, T text targets, U and G images of a row,
+N tokens of a generated image, Z dimensions of a token, M soft tokens of an
+understanding image.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from unifluid_jax import masking
+from unifluid_jax.batch import Batch, Kind
+from unifluid_jax.errors import UserError
+from unifluid_jax.models import parameters
+from unifluid_jax.models.diffusion_head import (
+  DiffusionHead,
+  DiffusionHeadConfig,
+)
+from unifluid_jax.models.gemma import Gemma, GemmaConfig, KVCache
+from unifluid_jax.models.norms import RMSNorm
+from unifluid_jax.models.siglip import Siglip, SiglipConfig
+
+# Image inputs and texts share Gemma's residual stream, whose text embeddings
+# have an RMS of about 1 after their sqrt(D) factor; positions start below it.
+_POSITION_STD = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class UniFluidConfig:
+  """Shape of the model.
+
+  Attributes:
+    gemma: The decoder.
+    encoder: The image encoder for understanding.
+    head: The per-token diffusion head.
+    order: 'causal' or 'masked', see `masking`.
+    image_tokens: N, tokens of a generated image.
+    token_dim: Z, dimensions of a token.
+    boi_id: Vocabulary id of the slot that asks for an image's first token.
+    dtype: Compute dtype of the transformer and the encoder.
+    remat: What the backward pass keeps of a block, see `models.stack`.
+    unroll: Blocks per iteration of the scan over layers.
+  """
+
+  gemma: GemmaConfig
+  encoder: SiglipConfig
+  head: DiffusionHeadConfig
+  order: str
+  image_tokens: int
+  token_dim: int
+  boi_id: int
+  dtype: str = 'float32'
+  remat: str = 'none'
+  unroll: int = 1
+
+  def __post_init__(self):
+    if self.order not in masking.ORDERS:
+      raise UserError(
+        f'model.order is {self.order!r}; it must be one of {masking.ORDERS}'
+      )
+
+
+class ImageTargets(NamedTuple):
+  """What the diffusion head learns: hidden state -> token, with a weight."""
+
+  hidden: Float[Array, 'B W D']
+  tokens: Float[Array, 'B W Z']
+  weights: Float[Array, 'B W']
+
+
+class UniFluid(nnx.Module):
+  """The model. The VAE is a model of its own, not a part of it."""
+
+  def __init__(
+    self, config: UniFluidConfig, head_channels: int, *, rngs: nnx.Rngs
+  ):
+    """Makes the model with fresh parameters.
+
+    Args:
+      config: Shape of the model.
+      head_channels: Outputs of the diffusion head per token, which depends
+        on the objective.
+      rngs: Source of the parameters' keys.
+    """
+    self.config = config
+    width = config.gemma.width
+    kwargs = {
+      'dtype': jnp.dtype(config.dtype),
+      'remat': config.remat,
+      'unroll': config.unroll,
+      'rngs': rngs,
+    }
+    self.gemma = Gemma(config.gemma, **kwargs)
+    self.encoder = Siglip(config.encoder, **kwargs)
+    self.connector = parameters.fan_in(
+      rngs.params(), (config.encoder.width, width), ('encoder_embed', 'embed')
+    )
+    self.token_in = parameters.fan_in(
+      rngs.params(), (config.token_dim, width), (None, 'embed')
+    )
+    self.token_norm = RMSNorm(width, config.gemma.norm_eps)
+    grid = (config.image_tokens, width)
+    self.source_positions = parameters.normal(
+      rngs.params(), grid, (None, 'embed'), _POSITION_STD
+    )
+    self.target_positions = parameters.normal(
+      rngs.params(), grid, (None, 'embed'), _POSITION_STD
+    )
+    if config.order == masking.MASKED:
+      self.mask_token = parameters.normal(
+        rngs.params(), (width,), ('embed',), 1.0
+      )
+    self.head = DiffusionHead(
+      config.head,
+      token_dim=config.token_dim,
+      condition_dim=width,
+      output_channels=head_channels,
+      rngs=rngs,
+    )
+
+  # Inputs ------------------------------------------------------------------
+
+  def embed_understanding(
+    self, images: Float[Array, '*n S S 3']
+  ) -> Float[Array, '*n M D']:
+    """Soft tokens of images in [-1, 1]; they enter unscaled (PaliGemma)."""
+    lead = images.shape[:-3]
+    features = self.encoder(images.reshape(-1, *images.shape[-3:]))
+    soft = features @ self.connector[...].astype(features.dtype)
+    return soft.reshape(*lead, *soft.shape[1:])
+
+  def embed_tokens(
+    self,
+    tokens: Float[Array, '*n Z'],
+    source: Int[Array, '*n'],
+  ) -> Float[Array, '*n D']:
+    """Known image tokens and the grid positions they come from."""
+    projected = self.token_norm(tokens @ self.token_in[...])
+    return projected + self.source_positions[...][source]
+
+  def embed_boi(self) -> Float[Array, ' D']:
+    """The slot that asks for an image's first token."""
+    return self.gemma.embed(jnp.full((1, 1), self.config.boi_id))[0, 0]
+
+  def ask_for(self, target: Int[Array, '*n']) -> Float[Array, '*n D']:
+    """What tells a slot the grid position of the token it has to write."""
+    return self.target_positions[...][target]
+
+  def write_inputs(
+    self, tokens: Float[Array, '*B N Z'], order: masking.Order
+  ) -> Float[Array, '*B N D']:
+    """Teacher-forced inputs of image blocks, see the pictures in `masking`.
+
+    Args:
+      tokens: Tokens in raster order.
+      order: The order that they are written in.
+    """
+    positions = order.positions
+    if self.config.order == masking.MASKED:
+      raster = jnp.broadcast_to(
+        jnp.arange(self.config.image_tokens), positions.shape
+      )
+      known = self.embed_tokens(tokens, raster)
+      visible = masking.is_visible(order)[..., None]
+      told = jnp.where(visible, known, self.mask_token[...])
+      return told + self.ask_for(raster)
+    told = self.embed_tokens(
+      _take(tokens, positions[..., :-1]), positions[..., :-1]
+    )
+    boi = jnp.broadcast_to(
+      self.embed_boi().astype(told.dtype),
+      (*told.shape[:-2], 1, told.shape[-1]),
+    )
+    told = jnp.concatenate([boi, told], axis=-2)
+    return told + self.ask_for(positions)
+
+  def embed_row(
+    self,
+    batch: Batch,
+    tokens: Float[Array, 'B G N Z'],
+    order: masking.Order,
+  ) -> Float[Array, 'B L D']:
+    """Inputs of the transformer for packed rows.
+
+    Args:
+      batch: The rows; pixels of generated images are not looked at.
+      tokens: Tokens of the generated images, raster order.
+      order: Orders they are written in.
+    """
+    length = batch.token_ids.shape[1]
+    x = self.gemma.embed(batch.token_ids)
+    kind = batch.kind[..., None]
+    if batch.understanding_slots.shape[1]:
+      soft = self.embed_understanding(to_unit(batch.understanding_images))
+      index = masking.image_index(
+        batch.understanding_slots, soft.shape[2], length
+      )
+      x = jnp.where(
+        kind == Kind.UNDERSTANDING, _gather(soft, index).astype(x.dtype), x
+      )
+    if batch.generated_slots.shape[1]:
+      written = self.write_inputs(tokens, order)
+      index = masking.image_index(
+        batch.generated_slots, self.config.image_tokens, length
+      )
+      x = jnp.where(
+        kind == Kind.GENERATED, _gather(written, index).astype(x.dtype), x
+      )
+    return x
+
+  # The transformer -----------------------------------------------------------
+
+  def __call__(
+    self,
+    x: Float[Array, 'B L D'],
+    positions: Int[Array, 'B L'],
+    mask: Bool[Array, 'B L S'],
+    cache: KVCache | None = None,
+    index: Int[Array, ''] | int = 0,
+  ) -> tuple[Float[Array, 'B L D'], KVCache | None]:
+    """Gemma's final hidden states, and the cache when there is one."""
+    return self.gemma(x, positions, mask, cache, index)
+
+  def hidden_of_rows(
+    self,
+    batch: Batch,
+    tokens: Float[Array, 'B G N Z'],
+    order: masking.Order,
+  ) -> Float[Array, 'B L D']:
+    """Final hidden states of packed rows, teacher forced."""
+    mask_ar = batch.mask_ar
+    if self.config.order == masking.MASKED:
+      mask_ar = masking.open_image_blocks(
+        mask_ar, batch.kind, batch.generated_slots
+      )
+    mask = masking.attention_mask(batch.segment_ids, mask_ar)
+    x = self.embed_row(batch, tokens, order)
+    return self(x, batch.positions, mask)[0]
+
+  # Targets -------------------------------------------------------------------
+
+  def text_logits(
+    self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
+  ) -> Float[Array, 'B T V']:
+    """Logits at the text targets only; a vocabulary is too wide for more."""
+    return self.gemma.logits(_take(hidden, slots))
+
+  def image_targets(
+    self,
+    hidden: Float[Array, 'B L D'],
+    batch: Batch,
+    tokens: Float[Array, 'B G N Z'],
+    order: masking.Order,
+  ) -> ImageTargets:
+    """Pairs each hidden state of an image slot with the token it writes."""
+    rows, images, count, _ = tokens.shape
+    offsets = jnp.arange(count)
+    present = jnp.broadcast_to(
+      (batch.generated_slots >= 0)[..., None], (rows, images, count)
+    )
+    slots = jnp.maximum(batch.generated_slots, 0)[..., None] + offsets
+    if self.config.order == masking.MASKED:
+      written = tokens
+      present = present & ~masking.is_visible(order)
+    else:
+      written = _take(tokens, order.positions)
+    flat = (rows, images * count)
+    return ImageTargets(
+      _take(hidden, slots.reshape(flat)),
+      written.reshape(*flat, -1),
+      present.reshape(flat).astype(jnp.float32),
+    )
+
+
+def to_unit(images: Array) -> Float[Array, '*n']:
+  """Pixels 0..255 to [-1, 1]."""
+  return images.astype(jnp.float32) / 127.5 - 1
+
+
+def _take(
+  values: Float[Array, '*n K C'], index: Int[Array, '*n J']
+) -> Float[Array, '*n J C']:
+  return jnp.take_along_axis(values, index[..., None], axis=-2)
+
+
+def _gather(
+  images: Float[Array, 'B M N D'], index: Int[Array, 'B L']
+) -> Float[Array, 'B L D']:
+  flat = images.reshape(images.shape[0], -1, images.shape[-1])
+  return _take(flat, jnp.maximum(index, 0))
+
+

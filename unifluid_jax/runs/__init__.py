@@ -1,0 +1,1 @@
+"""Runs: an experiment carried out in a folder."""

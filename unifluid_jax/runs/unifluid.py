@@ -1,0 +1,164 @@
+"""Trains the UniFluid of an experiment: builds the state, the step, the run."""
+
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from clu import parameter_overview
+from flax import nnx
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.data.pipeline import make_batches
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.training import sharding as sharding_lib
+from unifluid_jax.training.balance import initial_state, make_balance
+from unifluid_jax.runs.flops import step_flops
+from unifluid_jax.training.loop import Run, fit
+from unifluid_jax.training.metrics import Work
+from unifluid_jax.training.optimizer import is_frozen, make_optimizer
+from unifluid_jax.training.step import (
+  Parameters,
+  StepContext,
+  TrainState,
+  make_balance_step,
+  make_train_step,
+)
+from unifluid_jax.runs.vae import load_vae, make_vae
+
+
+def make_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
+  """A UniFluid with fresh parameters."""
+  objective = make_objective(experiment.model.objective)
+  return UniFluid(
+    experiment.unifluid(tokenizer),
+    objective.output_channels(experiment.token_dim),
+    rngs=nnx.Rngs(experiment.seed),
+  )
+
+
+def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
+  """What the training step needs besides arrays."""
+  config, optimizer = experiment.training, experiment.optimizer
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  vae = nnx.eval_shape(lambda: make_vae(experiment))
+  axes = {
+    name: axes
+    for name, axes in parameters.logical_axes(model).items()
+    if not is_frozen(optimizer, name)
+  }
+  return StepContext(
+    graphdef=nnx.graphdef(model),
+    vae_graphdef=nnx.graphdef(vae),
+    objective=make_objective(experiment.model.objective),
+    optimizer=make_optimizer(optimizer, config.steps, axes),
+    balance=make_balance(config.balance),
+    text_weight=config.text_weight,
+    repeats=config.repeats,
+    patch=experiment.model.patch,
+    anneal=None if config.anneal is None else tuple(config.anneal),  # type: ignore[arg-type]
+    accumulate=config.accumulate,
+    ema=optimizer.ema,
+    seed=experiment.seed,
+  )
+
+
+def initial_train_state(
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  context: StepContext,
+  vae: Parameters,
+) -> TrainState:
+  """The state of step 0; to be jitted."""
+  _, flat = parameters.flatten(make_unifluid(experiment, tokenizer))
+  frozen = {
+    name for name in flat if is_frozen(experiment.optimizer, name)
+  }
+  params = {name: v for name, v in flat.items() if name not in frozen}
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    frozen={name: flat[name] for name in frozen},
+    vae=vae,
+    opt_state=context.optimizer.init(params),
+    ema=params,
+    balance=initial_state(),
+    bad_step=jnp.int32(-1),
+  )
+
+
+def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
+  """Trains UniFluid on the VAE in `<workdir>/vae`.
+
+  Args:
+    experiment: The config.
+    workdir: Folder of the run; a run that was stopped goes on.
+
+  Returns:
+    The last state.
+  """
+  config, data = experiment.training, experiment.data
+  tokenizer = experiment.make_tokenizer(workdir)
+  context = make_context(experiment, tokenizer)
+  mesh = sharding_lib.make_mesh(experiment.mesh)
+  sharding_lib.check_rows(mesh, data.rows, config.accumulate)
+  tasks = experiment.make_tasks(data.sources)
+  vae = load_vae(experiment, workdir / 'vae')
+
+  def initialise():
+    return initial_train_state(experiment, tokenizer, context, vae)
+
+  shapes = jax.eval_shape(initialise)
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  shardings = sharding_lib.state_shardings(
+    mesh, shapes, parameters.logical_axes(model)
+  )
+  logging.info(
+    'unifluid:\n%s',
+    parameter_overview.get_parameter_overview(
+      {**shapes.params, **shapes.frozen}, include_stats=False
+    ),
+  )
+
+  def batches(start: int) -> Iterator[Batch]:
+    rows = make_batches(
+      experiment.pipeline(),
+      experiment.layout(),
+      tasks,
+      tokenizer,
+      start,
+      jax.process_index(),
+      jax.process_count(),
+    )
+    return (sharding_lib.put_batch(mesh, batch) for batch, _ in rows)
+
+  run = Run(
+    name='unifluid',
+    workdir=workdir,
+    steps=config.steps,
+    log_every=config.log_every,
+    checkpoint=config.checkpoint,
+    identity=experiment.identity(tokenizer),
+    work=Work(
+      images=data.examples,
+      tokens=data.rows * data.row.length,
+      flops=step_flops(experiment),
+    ),
+  )
+  balance_step = None
+  if config.balance_every:
+    measure = jax.jit(make_balance_step(context), donate_argnums=0)
+    balance_step = (config.balance_every, measure)
+  return fit(
+    run,
+    jax.jit(initialise, out_shardings=shardings),
+    shardings,
+    jax.jit(make_train_step(context), donate_argnums=0),
+    batches,
+    balance_step,
+  )

@@ -1,0 +1,51 @@
+"""Reads the prefixes of a batch into a KV cache."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from unifluid_jax import masking
+from unifluid_jax.batch import Batch
+from unifluid_jax.models.gemma import KVCache
+from unifluid_jax.models.unifluid import UniFluid
+
+
+class Prefilled(NamedTuple):
+  """Prefixes of P slots, padded on the left, and what comes after them.
+
+  Attributes:
+    cache: KV cache of P slots and those still to be written.
+    last: Hidden state of the prefixes' last slot.
+    valid: False at the padding.
+    length: Slots of each prefix without padding: the next position.
+  """
+
+  cache: KVCache
+  last: Float[Array, 'B D']
+  valid: Bool[Array, 'B P']
+  length: Int[Array, ' B']
+
+
+def prefill(model: UniFluid, prefix: Batch, more: int) -> Prefilled:
+  """Reads prefixes, see `data.packing.prefix_batch`.
+
+  Args:
+    model: The model.
+    prefix: One prefix a row, no targets.
+    more: Slots that will follow.
+  """
+  rows, length = prefix.token_ids.shape
+  config = model.config
+  no_tokens = jnp.zeros((rows, 0, config.image_tokens, config.token_dim))
+  no_order = masking.Order(
+    jnp.zeros((rows, 0, config.image_tokens), jnp.int32),
+    jnp.zeros((rows, 0), jnp.int32),
+  )
+  x = model.embed_row(prefix, no_tokens, no_order)
+  mask = masking.attention_mask(prefix.segment_ids, prefix.mask_ar)
+  mask = jnp.pad(mask, ((0, 0), (0, 0), (0, more)))
+  cache = model.gemma.init_cache(rows, length + more)
+  hidden, cache = model(x, prefix.positions, mask, cache, 0)
+  valid = prefix.segment_ids > 0
+  return Prefilled(cache, hidden[:, -1], valid, valid.sum(-1))

@@ -1,0 +1,116 @@
+"""Writes text: prefill, then one token a step over a KV cache."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.sampling.prefill import prefill
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSamplingConfig:
+  """How texts are written.
+
+  Attributes:
+    max_tokens: Longest text, in tokens.
+    temperature: Divides the logits; 0 takes the likeliest token (greedy).
+    top_k: Keeps the k likeliest tokens; 0 keeps all.
+    top_p: Keeps the likeliest tokens whose probabilities sum up to p (nucleus
+      sampling, Holtzman et al., arXiv 1904.09751).
+  """
+
+  max_tokens: int = 32
+  temperature: float = 0.0
+  top_k: int = 0
+  top_p: float = 1.0
+
+  def __post_init__(self):
+    if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+      raise UserError(
+        f'text sampling with temperature {self.temperature}, top_k '
+        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must not be '
+        'negative, and 0 < top_p <= 1'
+      )
+
+
+def choose(
+  logits: Float[Array, 'B V'],
+  keys: Key[Array, ' B'],
+  config: TextSamplingConfig,
+) -> Int[Array, ' B']:
+  """Draws each row's next token."""
+  if config.temperature == 0:
+    return jnp.argmax(logits, axis=-1)
+  logits = logits / config.temperature
+  if config.top_k:
+    kth = jax.lax.top_k(logits, min(config.top_k, logits.shape[-1]))[0][:, -1:]
+    logits = jnp.where(logits < kth, -jnp.inf, logits)
+  if config.top_p < 1:
+    ranked = jnp.sort(logits, axis=-1, descending=True)
+    probabilities = jax.nn.softmax(ranked, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    kept = jnp.where(before < config.top_p, ranked, jnp.inf)
+    logits = jnp.where(
+      logits < kept.min(axis=-1, keepdims=True), -jnp.inf, logits
+    )
+  return jax.vmap(jax.random.categorical)(keys, logits)
+
+
+def write_texts(
+  model: UniFluid,
+  config: TextSamplingConfig,
+  prefix: Batch,
+  keys: Key[Array, ' B'],
+  pad_id: int,
+  eos_id: int,
+) -> Int[Array, 'B T']:
+  """Writes one text after each prefix, until all have ended.
+
+  Args:
+    model: The model.
+    config: How tokens are chosen.
+    prefix: Prefixes, padded on the left.
+    keys: One key a text.
+    pad_id: Token that fills a text behind its end.
+    eos_id: Token that ends a text; not part of the result.
+
+  Returns:
+    Tokens, T = `config.max_tokens`, padded behind the end.
+  """
+  state = prefill(model, prefix, config.max_tokens)
+  rows, length = state.valid.shape
+  shown = jnp.pad(
+    state.valid, ((0, 0), (0, config.max_tokens)), constant_values=True
+  )
+  columns = jnp.arange(shown.shape[1])
+
+  def ended(carry):
+    step, _, _, done, _ = carry
+    return (step < config.max_tokens) & ~done.all()
+
+  def body(carry):
+    step, cache, last, done, texts = carry
+    step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
+    token = choose(model.gemma.logits(last), step_keys, config)
+    done = done | (token == eos_id)
+    token = jnp.where(done, pad_id, token)
+    texts = jax.lax.dynamic_update_slice(texts, token[:, None], (0, step))
+    mask = (shown & (columns <= length + step))[:, None]
+    hidden, cache = model(
+      model.gemma.embed(token[:, None]),
+      (state.length + step)[:, None],
+      mask,
+      cache,
+      length + step,
+    )
+    return step + 1, cache, hidden[:, 0], done, texts
+
+  texts = jnp.full((rows, config.max_tokens), pad_id)
+  done = jnp.zeros(rows, bool)
+  carry = (jnp.int32(0), state.cache, state.last, done, texts)
+  return jax.lax.while_loop(ended, body, carry)[-1]

@@ -1,0 +1,25 @@
+"""Trains UniFluid.
+
+  python -m unifluid_jax.train --config=experiments/quickstart.py \
+      --workdir=runs/quickstart
+
+It needs the VAE of `unifluid_jax.train_vae` in the same folder. A run that was
+stopped goes on from its newest complete checkpoint.
+"""
+
+from unifluid_jax import cli
+from unifluid_jax.config import build
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.unifluid import train_unifluid
+
+_CONFIG, _WORKDIR = cli.define_config_flags()
+
+
+def main() -> None:
+  """Reads the flags and trains."""
+  experiment = build(Experiment, cli.require(_CONFIG))
+  train_unifluid(experiment, cli.workdir_path(_WORKDIR))
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,22 @@
+"""Trains the VAE of a config.
+
+  python -m unifluid_jax.train_vae --config=experiments/quickstart.py \
+      --workdir=runs/quickstart
+"""
+
+from unifluid_jax import cli
+from unifluid_jax.config import build
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.vae import train_vae
+
+_CONFIG, _WORKDIR = cli.define_config_flags()
+
+
+def main() -> None:
+  """Reads the flags and trains."""
+  experiment = build(Experiment, cli.require(_CONFIG))
+  train_vae(experiment, cli.workdir_path(_WORKDIR) / 'vae')
+
+
+if __name__ == '__main__':
+  cli.run(main)

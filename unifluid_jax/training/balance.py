@@ -1,0 +1,118 @@
+"""How the image loss and the text loss are weighted against each other.
+
+A policy is a pair of functions over a small state: weights(state), used in
+every step, and update(state, losses, gradient norms), run at an interval.
+UniFluid's own rule is a fixed weight lambda on the text loss; every policy
+multiplies its text weight by lambda, so lambda is one key everywhere.
+"""
+
+import dataclasses
+from typing import NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from unifluid_jax.errors import UserError
+
+Pair = Float[Array, '2']
+"""One value for the image loss, one for the text loss, in this order."""
+
+
+class BalanceState(NamedTuple):
+  """State of a policy.
+
+  Attributes:
+    weights: Current task weights before lambda.
+    reference: What the policy compares the losses with; 0 until it is set.
+  """
+
+  weights: Pair
+  reference: Pair
+
+
+class Balance(Protocol):
+  """A policy."""
+
+  def update(
+    self, state: BalanceState, losses: Pair, norms: Pair
+  ) -> BalanceState:
+    """The state after an interval with these losses and gradient norms."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+  """Weights 1 and lambda, as in UniFluid."""
+
+  def update(
+    self, state: BalanceState, losses: Pair, norms: Pair
+  ) -> BalanceState:
+    """Nothing changes."""
+    del losses, norms
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Uncertainty:
+  """Homoscedastic uncertainty (Kendall et al., arXiv 1705.07115, eq. 7).
+
+  L = sum_i exp(-s_i) L_i + s_i. A gradient step of size `rate` on s_i is
+  s_i += rate * (exp(-s_i) L_i - 1); the weight is exp(-s_i).
+  """
+
+  rate: float = 0.1
+
+  def update(
+    self, state: BalanceState, losses: Pair, norms: Pair
+  ) -> BalanceState:
+    """One gradient step on the log variances."""
+    del norms
+    residual = jnp.clip(state.weights * losses - 1, -1.0, 1.0)
+    weights = state.weights * jnp.exp(-self.rate * residual)
+    return state._replace(weights=weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradNorm:
+  """GradNorm (Chen et al., arXiv 1711.02257), moved towards its fixed point.
+
+  Where its loss is 0, task i's weighted gradient norm is the mean norm times
+  (relative inverse training rate)^alpha. The weights move there by `rate` an
+  interval and keep their sum of 2.
+  """
+
+  alpha: float = 0.5
+  rate: float = 0.1
+
+  def update(
+    self, state: BalanceState, losses: Pair, norms: Pair
+  ) -> BalanceState:
+    """One move towards balanced gradient norms."""
+    tiny = jnp.float32(1e-8)
+    reference = jnp.where(state.reference > 0, state.reference, losses)
+    progress = losses / jnp.maximum(reference, tiny)
+    pace = (progress / jnp.maximum(progress.mean(), tiny)) ** self.alpha
+    goal = (state.weights * norms).mean() * pace / jnp.maximum(norms, tiny)
+    goal = 2 * goal / jnp.maximum(goal.sum(), tiny)
+    weights = (1 - self.rate) * state.weights + self.rate * goal
+    return BalanceState(weights, reference)
+
+
+POLICIES: dict[str, Balance] = {
+  'fixed': Fixed(),
+  'uncertainty': Uncertainty(),
+  'gradnorm': GradNorm(),
+}
+
+
+def make_balance(name: str) -> Balance:
+  """The policy of a config's `balance` key."""
+  if name not in POLICIES:
+    raise UserError(
+      f'train.balance is {name!r}; it must be one of {tuple(POLICIES)}'
+    )
+  return POLICIES[name]
+
+
+def initial_state() -> BalanceState:
+  """Equal weights."""
+  return BalanceState(jnp.ones(2), jnp.zeros(2))

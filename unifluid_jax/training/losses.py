@@ -1,0 +1,118 @@
+"""The training loss: L = L_image + lambda * L_text (UniFluid).
+
+Each term is a sum over valid tokens divided by the count of the whole global
+batch, so neither packing nor the number of devices changes it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from unifluid_jax import masking
+from unifluid_jax.batch import Batch
+from unifluid_jax.diffusion.objectives import Objective
+from unifluid_jax.models.unifluid import ImageTargets, UniFluid
+
+
+class Counts(NamedTuple):
+  """Valid targets of a batch."""
+
+  text: Float[Array, '']
+  image: Float[Array, '']
+
+
+def count_targets(model: UniFluid, batch: Batch, order: masking.Order) -> Counts:
+  """Counts text targets and image tokens that have a loss."""
+  present = (batch.generated_slots >= 0)[..., None]
+  if model.config.order == masking.MASKED:
+    present = present & ~masking.is_visible(order)
+  tokens = jnp.broadcast_to(
+    present, (*batch.generated_slots.shape, model.config.image_tokens)
+  )
+  return Counts(
+    batch.text_weights.sum(), tokens.sum().astype(jnp.float32)
+  )
+
+
+def text_loss_sum(
+  logits: Float[Array, 'B T V'],
+  targets: Int[Array, 'B T'],
+  weights: Float[Array, 'B T'],
+) -> Float[Array, '']:
+  """Sum of the cross-entropies of the text targets, in nats."""
+  log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+  picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)
+  return -(picked[..., 0] * weights).sum()
+
+
+def image_loss_sum(
+  model: UniFluid,
+  objective: Objective,
+  targets: ImageTargets,
+  repeats: int,
+  key: PRNGKeyArray,
+) -> Float[Array, '']:
+  """Sum of the image tokens' diffusion losses.
+
+  Args:
+    model: Holder of the diffusion head.
+    objective: Diffusion objective.
+    targets: Hidden states and the tokens they write.
+    repeats: Noise levels drawn per token (MAR's diffusion_batch_mul); the
+      condition is embedded once.
+    key: Random key.
+  """
+  hidden = targets.hidden.astype(jnp.float32)
+  hidden = hidden.reshape(-1, hidden.shape[-1])
+  tokens = targets.tokens.reshape(-1, targets.tokens.shape[-1])
+  condition = jnp.tile(model.head.embed_condition(hidden), (repeats, 1))
+
+  def predict(x_t, time):
+    return model.head(x_t, time, condition)
+
+  loss = objective.loss(predict, jnp.tile(tokens, (repeats, 1)), key)
+  weights = jnp.tile(targets.weights.reshape(-1), repeats)
+  return (loss * weights).sum() / repeats
+
+
+class Losses(NamedTuple):
+  """Unweighted mean losses of a batch."""
+
+  image: Float[Array, '']
+  text: Float[Array, '']
+
+
+def losses(
+  model: UniFluid,
+  objective: Objective,
+  batch: Batch,
+  tokens: Float[Array, 'B G N Z'],
+  order: masking.Order,
+  counts: Counts,
+  repeats: int,
+  key: PRNGKeyArray,
+) -> Losses:
+  """Both losses of packed rows, over the counts of the global batch.
+
+  Args:
+    model: The model.
+    objective: Diffusion objective of the image tokens.
+    batch: The rows, or a microbatch of them.
+    tokens: Tokens of the generated images, raster order.
+    order: Orders they are written in.
+    counts: Targets of the global batch.
+    repeats: Noise levels drawn per image token.
+    key: Random key.
+  """
+  hidden = model.hidden_of_rows(batch, tokens, order)
+  logits = model.text_logits(hidden, batch.text_slots)
+  text = text_loss_sum(logits, batch.text_targets, batch.text_weights)
+  image = jnp.float32(0)
+  if batch.generated_slots.shape[1]:
+    targets = model.image_targets(hidden, batch, tokens, order)
+    image = image_loss_sum(model, objective, targets, repeats, key)
+  return Losses(
+    image / jnp.maximum(counts.image, 1), text / jnp.maximum(counts.text, 1)
+  )

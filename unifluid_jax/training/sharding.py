@@ -1,0 +1,112 @@
+"""The device mesh, and where parameters and rows lie on it.
+
+Parameters name logical axes where they are declared; the one table below maps
+these to the mesh axes. Rows of a batch are split over 'data' and 'fsdp'.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.parameters import Axes
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+# Logical axis -> mesh axis; what is not listed is not split.
+RULES = {
+  'embed': 'fsdp',
+  'encoder_embed': 'fsdp',
+  'vocab': 'tensor',
+  'heads': 'tensor',
+  'kv_heads': 'tensor',
+  'mlp': 'tensor',
+}
+ROWS = PartitionSpec(('data', 'fsdp'))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along each mesh axis; one of them may be -1 for 'the rest'."""
+
+  data: int = 1
+  fsdp: int = -1
+  tensor: int = 1
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+  """Lays all devices out as the config says.
+
+  Raises:
+    UserError: The axes' product is not the number of devices.
+  """
+  sizes = [config.data, config.fsdp, config.tensor]
+  devices = jax.device_count()
+  known = math.prod(size for size in sizes if size != -1)
+  if sizes.count(-1) == 1 and devices % known == 0:
+    sizes[sizes.index(-1)] = devices // known
+  if math.prod(sizes) != devices:
+    raise UserError(
+      f'mesh is {dict(zip(MESH_AXES, sizes, strict=True))}, which does not '
+      f'make up the {devices} devices; set one axis to -1 for the rest'
+    )
+  auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto)
+
+
+def parameter_sharding(
+  mesh: Mesh, axes: Axes, shape: tuple[int, ...]
+) -> NamedSharding:
+  """Where a parameter lies; an axis that does not divide is not split."""
+  spec: list[str | None] = []
+  for axis, size in zip(axes, shape, strict=True):
+    rule = RULES.get(axis) if axis else None
+    fits = rule is not None and size % mesh.shape[rule] == 0
+    spec.append(rule if fits and rule not in spec else None)
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def state_shardings(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
+  """Shardings of a training state.
+
+  Args:
+    mesh: The mesh.
+    state: Pytree of shapes whose parameter-like leaves sit in dictionaries
+      keyed by parameter name (parameters, moments, moving averages).
+    axes: Logical axes by parameter name.
+  """
+
+  def sharding(path, leaf):
+    name = next((str(p.key) for p in path[::-1] if hasattr(p, 'key')), '')
+    unnamed = (None,) * len(leaf.shape)
+    return parameter_sharding(mesh, axes.get(name, unnamed), leaf.shape)
+
+  return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def check_rows(mesh: Mesh, rows: int, accumulate: int) -> None:
+  """Makes sure that a batch of rows divides over the mesh.
+
+  Raises:
+    UserError: It does not; the message gives the nearest that do.
+  """
+  unit = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
+  if rows % unit:
+    below, above = rows // unit * unit, -(-rows // unit) * unit
+    near = ' or '.join(str(n) for n in (below, above) if n)
+    raise UserError(
+      f'data.rows is {rows}, which {accumulate} microbatch(es) on '
+      f'{unit // accumulate} device group(s) cannot share evenly; use {near}'
+    )
+
+
+def put_batch(mesh: Mesh, batch: Batch) -> Batch:
+  """Local rows of this process -> global arrays, rows split over the mesh."""
+  sharding = NamedSharding(mesh, ROWS)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+  )

@@ -1,0 +1,275 @@
+"""One training step of UniFluid: a pure function of (state, batch).
+
+Every random draw comes from fold_in(key(seed), step) by a named key, so a run
+that is killed and resumed repeats it exactly.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from unifluid_jax import masking
+from unifluid_jax.batch import Batch
+from unifluid_jax.diffusion.objectives import Objective
+from unifluid_jax.models import parameters
+from unifluid_jax.models.latents import to_tokens
+from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.training import losses as losses_lib
+from unifluid_jax.training.balance import Balance, BalanceState
+from unifluid_jax.training.optimizer import ema_update
+
+Parameters = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+  """All that a run carries from step to step, and that a checkpoint holds.
+
+  Attributes:
+    step: Steps done.
+    params: Trained parameters, float32, by name.
+    frozen: Parameters of the model that are not trained, by name.
+    vae: The VAE's parameters and latent statistics, by name.
+    opt_state: State of the optimizer.
+    ema: Moving average of `params`.
+    balance: State of the loss balance.
+    bad_step: First step whose loss or gradient was not finite, else -1.
+  """
+
+  step: Int[Array, '']
+  params: Parameters
+  frozen: Parameters
+  vae: Parameters
+  opt_state: optax.OptState
+  ema: Parameters
+  balance: BalanceState
+  bad_step: Int[Array, '']
+
+
+@dataclasses.dataclass(frozen=True)
+class StepContext:
+  """What a step needs besides arrays; fixed for a run.
+
+  Attributes:
+    graphdef: Structure of UniFluid.
+    vae_graphdef: Structure of the VAE.
+    objective: Diffusion objective of the image tokens.
+    optimizer: Update rule of the trained parameters.
+    balance: Policy of the loss balance.
+    text_weight: lambda.
+    repeats: Noise levels per image token.
+    patch: Side of the group of latents that makes a token.
+    anneal: Steps over which random order fades to raster, or None.
+    accumulate: Microbatches of a step.
+    ema: Decay of the moving average.
+    seed: Seed of the run.
+  """
+
+  graphdef: nnx.GraphDef
+  vae_graphdef: nnx.GraphDef
+  objective: Objective
+  optimizer: optax.GradientTransformation
+  balance: Balance
+  text_weight: float
+  repeats: int
+  patch: int
+  anneal: tuple[int, int] | None
+  accumulate: int
+  ema: float
+  seed: int
+
+
+class _Inputs(NamedTuple):
+  """A batch with everything random already drawn."""
+
+  batch: Batch
+  tokens: Float[Array, 'B G N Z']
+  order: masking.Order
+
+
+def encode_tokens(
+  context: StepContext, vae_parameters: Parameters, images: Array, key: Array
+) -> Float[Array, 'B G N Z']:
+  """Samples standardised VAE tokens of uint8 images [B G S S 3]."""
+  vae = parameters.unflatten(context.vae_graphdef, vae_parameters)
+  flat = to_unit(images.reshape(-1, *images.shape[2:]))
+  moments = vae.encode(flat)
+  noise = jax.random.normal(key, moments.mean.shape)
+  latents = vae.normalise(
+    moments.mean + jnp.exp(0.5 * moments.logvar) * noise
+  )
+  tokens = to_tokens(latents, context.patch)
+  return jax.lax.stop_gradient(
+    tokens.reshape(*images.shape[:2], *tokens.shape[1:])
+  )
+
+
+def _draw_inputs(
+  context: StepContext, state: TrainState, batch: Batch, key: Array
+) -> _Inputs:
+  order_key, posterior_key = jax.random.split(key)
+  tokens = encode_tokens(
+    context, state.vae, batch.generated_images, posterior_key
+  )
+  order = masking.draw_order(
+    order_key,
+    *tokens.shape[:3],
+    masking.random_share(state.step, context.anneal),
+  )
+  return _Inputs(batch, tokens, order)
+
+
+def _split(inputs: _Inputs, parts: int) -> _Inputs:
+  """Rows b, b + parts, ... of each leaf make microbatch b: [parts B/parts]."""
+
+  def split(x):
+    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+  return jax.tree.map(split, inputs)
+
+
+def _losses(
+  context: StepContext,
+  params: Parameters,
+  frozen: Parameters,
+  inputs: _Inputs,
+  counts: losses_lib.Counts,
+  key: Array,
+) -> losses_lib.Losses:
+  model = parameters.unflatten(context.graphdef, {**params, **frozen})
+  return losses_lib.losses(
+    model,
+    context.objective,
+    inputs.batch,
+    inputs.tokens,
+    inputs.order,
+    counts,
+    context.repeats,
+    key,
+  )
+
+
+def _gradients(
+  context: StepContext,
+  state: TrainState,
+  inputs: _Inputs,
+  weights: Float[Array, '2'],
+  key: Array,
+) -> tuple[Parameters, losses_lib.Losses]:
+  """Gradient of the weighted loss and both losses, over all microbatches."""
+  model = parameters.unflatten(
+    context.graphdef, {**state.params, **state.frozen}
+  )
+  counts = losses_lib.count_targets(model, inputs.batch, inputs.order)
+
+  def weighted(params, part, part_key):
+    both = _losses(context, params, state.frozen, part, counts, part_key)
+    return weights[0] * both.image + weights[1] * both.text, both
+
+  gradient = jax.grad(weighted, has_aux=True)
+  if context.accumulate == 1:
+    return gradient(state.params, inputs, key)
+
+  def accumulate(total, part):
+    return jax.tree.map(jnp.add, total, gradient(state.params, *part)), None
+
+  keys = jax.random.split(key, context.accumulate)
+  zeros = (
+    jax.tree.map(jnp.zeros_like, state.params),
+    losses_lib.Losses(jnp.float32(0), jnp.float32(0)),
+  )
+  parts = (_split(inputs, context.accumulate), keys)
+  return jax.lax.scan(accumulate, zeros, parts)[0]
+
+
+def task_weights(
+  context: StepContext, balance: BalanceState
+) -> Float[Array, '2']:
+  """Weights of the image and the text loss; lambda multiplies the latter."""
+  return balance.weights * jnp.array([1.0, context.text_weight])
+
+
+def make_train_step(
+  context: StepContext,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  """The step: (state, batch) -> (state, metrics), to be jitted.
+
+  A step with a loss or gradient that is not finite changes nothing but
+  `bad_step`.
+  """
+
+  def train_step(state, batch):
+    key = jax.random.fold_in(jax.random.key(context.seed), state.step)
+    input_key, diffusion_key = jax.random.split(key)
+    inputs = _draw_inputs(context, state, batch, input_key)
+    weights = task_weights(context, state.balance)
+    gradient, both = _gradients(context, state, inputs, weights, diffusion_key)
+    norm = optax.global_norm(gradient)
+    updates, opt_state = context.optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    loss = weights[0] * both.image + weights[1] * both.text
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    advanced = state._replace(
+      params=params,
+      opt_state=opt_state,
+      ema=ema_update(state.ema, params, state.step, context.ema),
+    )
+    state = jax.tree.map(
+      lambda new, old: jnp.where(finite, new, old), advanced, state
+    )
+    bad_step = jnp.where(
+      finite | (state.bad_step >= 0), state.bad_step, state.step
+    )
+    metrics = {
+      'loss': loss,
+      'loss_image': both.image,
+      'loss_text': both.text,
+      'gradient_norm': norm,
+      'text_weight': weights[1] / weights[0],
+    }
+    return state._replace(step=state.step + 1, bad_step=bad_step), metrics
+
+  return train_step
+
+
+def make_balance_step(
+  context: StepContext,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  """Measures each task's gradient and updates the loss balance.
+
+  To be jitted and run at an interval. The metrics are the norms of the
+  unweighted losses' gradients in the transformer's layers, which both tasks
+  share, and the cosine between the two.
+  """
+
+  def balance_step(state, batch):
+    key = jax.random.fold_in(jax.random.key(context.seed), state.step)
+    input_key, diffusion_key = jax.random.split(key)
+    inputs = _draw_inputs(context, state, batch, input_key)
+    pairs = [
+      _gradients(context, state, inputs, jnp.array(one), diffusion_key)
+      for one in ((1.0, 0.0), (0.0, 1.0))
+    ]
+    shared = [
+      {name: g for name, g in gradient.items() if name.startswith('gemma/l')}
+      for gradient, _ in pairs
+    ]
+    norms = jnp.stack([optax.global_norm(gradient) for gradient in shared])
+    dot = optax.tree.vdot(*shared)
+    both = jnp.stack(pairs[0][1])
+    balance = context.balance.update(state.balance, both, norms)
+    metrics = {
+      'gradient_norm_image': norms[0],
+      'gradient_norm_text': norms[1],
+      'gradient_cosine': dot / jnp.maximum(norms[0] * norms[1], 1e-12),
+    }
+    return state._replace(balance=balance), metrics
+
+  return balance_step

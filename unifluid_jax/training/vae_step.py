@@ -1,0 +1,86 @@
+"""One training step of the VAE: a pure function of (state, images)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Int, UInt8
+
+from unifluid_jax.models import parameters
+from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.training.optimizer import ema_update
+from unifluid_jax.training.vae_losses import VAELossConfig, vae_loss
+
+Parameters = dict[str, jax.Array]
+
+
+class VAEState(NamedTuple):
+  """All that a VAE run carries from step to step.
+
+  Attributes:
+    step: Steps done.
+    params: Trained parameters, float32, by name.
+    statistics: Shift and scale of the latents, measured after training.
+    opt_state: State of the optimizer.
+    ema: Moving average of `params`.
+    bad_step: First step whose loss or gradient was not finite, else -1.
+  """
+
+  step: Int[Array, '']
+  params: Parameters
+  statistics: Parameters
+  opt_state: optax.OptState
+  ema: Parameters
+  bad_step: Int[Array, '']
+
+
+def make_vae_step(
+  graphdef: nnx.GraphDef,
+  optimizer: optax.GradientTransformation,
+  loss: VAELossConfig,
+  ema: float,
+  seed: int,
+) -> Callable[
+  [VAEState, UInt8[Array, 'B S S 3']], tuple[VAEState, dict[str, Array]]
+]:
+  """The step: (state, images) -> (state, metrics), to be jitted.
+
+  Args:
+    graphdef: Structure of the VAE.
+    optimizer: Update rule.
+    loss: Weights of the loss.
+    ema: Decay of the moving average.
+    seed: Seed of the run.
+  """
+
+  def vae_step(state, images):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def loss_of(params):
+      vae = parameters.unflatten(graphdef, {**params, **state.statistics})
+      return vae_loss(vae, to_unit(images), key, loss)
+
+    (value, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+      state.params
+    )
+    norm = optax.global_norm(gradient)
+    updates, opt_state = optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    state = state._replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema=ema_update(state.ema, params, state.step, ema),
+      bad_step=jnp.where(
+        finite | (state.bad_step >= 0), state.bad_step, state.step
+      ),
+    )
+    return state, metrics | {'loss': value, 'gradient_norm': norm}
+
+  return vae_step
