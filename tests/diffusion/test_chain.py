@@ -41,24 +41,30 @@ def test_chain_is_bayes_rule_at_every_timestep():
 
 def test_respaced_chain_keeps_levels_and_joins_betas():
   alpha_bar = markov.cosine_alpha_bar()
-  timesteps = markov.spaced_timesteps(999, 100)
-  assert len(np.unique(timesteps)) == 100
-  assert (timesteps[0], timesteps[1], timesteps[-1]) == (999, 989, 0)
+  timesteps = markov.spaced_timesteps(99)
+  assert len(np.unique(timesteps)) == 99
+  assert (timesteps[0], timesteps[1], timesteps[-1]) == (980, 970, 0)
   full = markov.make_chain(alpha_bar)
   spaced = markov.make_chain(alpha_bar[timesteps[::-1]])
   np.testing.assert_array_equal(spaced.alpha, full.alpha[timesteps[::-1]])
   # 1 - beta of a long step is the product over the short ones it joins.
-  low, high = timesteps[50], timesteps[49]
-  kept = np.prod(
-    -np.expm1(np.asarray(full.log_beta, float)[low + 1 : high + 1])
-  )
-  assert 1 - np.exp(spaced.log_beta[50]) == pytest.approx(kept, rel=1e-5)
+  joined = np.asarray(full.log_beta, float)[
+    timesteps[49] + 1 : timesteps[48] + 1
+  ]
+  kept = np.prod(-np.expm1(joined))
+  assert -np.expm1(spaced.log_beta[50]) == pytest.approx(kept, rel=1e-4)
+
+
+def test_sampling_starts_where_some_signal_is_left():
+  first = markov.spaced_timesteps(10)[0]
+  alpha = np.sqrt(markov.cosine_alpha_bar()[first])
+  assert alpha == pytest.approx(0.03, abs=1e-3)
 
 
 def test_more_steps_than_timesteps_is_an_error():
-  with pytest.raises(UserError, match='1001 diffusion steps'):
-    markov.spaced_timesteps(999, 1001)
-  assert len(np.unique(markov.spaced_timesteps(999, 1000))) == 1000
+  with pytest.raises(UserError, match='982 diffusion steps'):
+    markov.spaced_timesteps(982)
+  assert len(np.unique(markov.spaced_timesteps(981))) == 981
 
 
 def test_learned_log_variance_spans_posterior_to_beta():

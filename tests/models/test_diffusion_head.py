@@ -27,22 +27,29 @@ def make_head(width=WIDTH, depth=DEPTH, **shape):
   )
 
 
-def perturb(head):
-  """Moves every parameter off its initial value; zero gates hide errors."""
-  graphdef, flat = parameters.flatten(head)
-  keys = jax.random.split(jax.random.key(1), len(flat))
+@pytest.fixture(scope='module')
+def fresh():
+  return make_head()
+
+
+@pytest.fixture(scope='module')
+def head(fresh):
+  """A head off its initial values, whose zero gates would hide errors."""
+  graphdef, flat = parameters.flatten(fresh)
+  rng = np.random.default_rng(1)
   moved = {
-    name: value + 0.3 * jax.random.normal(key, value.shape)
-    for key, (name, value) in zip(keys, flat.items(), strict=True)
+    name: value + 0.3 * rng.standard_normal(value.shape, np.float32)
+    for name, value in flat.items()
   }
   return parameters.unflatten(graphdef, moved)
 
 
 def inputs():
-  x_key, hidden_key = jax.random.split(jax.random.key(2))
-  x_t = jax.random.normal(x_key, (TOKENS, TOKEN_DIM))
-  hidden = jax.random.normal(hidden_key, (TOKENS, CONDITION_DIM))
-  return x_t, jnp.array([0.0, 0.5, 20.0, 500.0, 999.0]), hidden
+  rng = np.random.default_rng(2)
+  x_t = jnp.asarray(rng.standard_normal((TOKENS, TOKEN_DIM), np.float32))
+  hidden = rng.standard_normal((TOKENS, CONDITION_DIM), np.float32)
+  time = jnp.array([0.0, 0.5, 20.0, 500.0, 999.0])
+  return x_t, time, jnp.asarray(hidden)
 
 
 def reference(head, x_t, time, hidden):
@@ -78,26 +85,24 @@ def reference(head, x_t, time, hidden):
   return linear('final/output', norm(x) * (1 + scale) + shift)
 
 
-def test_head_is_mars():
-  head = perturb(make_head())
+def test_head_is_mars(head):
   x_t, time, hidden = inputs()
   got = head(x_t, time, head.embed_condition(hidden))
   expected = reference(head, x_t, time, hidden)
   np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_output_is_zero_at_init_and_its_gradient_is_not():
-  head = make_head()
+def test_output_is_zero_at_init_and_its_gradient_is_not(fresh):
   x_t, time, hidden = inputs()
-  assert not head(x_t, time, head.embed_condition(hidden)).any()
+  assert not fresh(x_t, time, fresh.embed_condition(hidden)).any()
 
-  graphdef, flat = parameters.flatten(head)
+  graphdef, flat = parameters.flatten(fresh)
 
   def loss(flat):
     head = parameters.unflatten(graphdef, flat)
     return ((head(x_t, time, head.embed_condition(hidden)) - 1) ** 2).sum()
 
-  gradient = jax.grad(loss)(flat)
+  gradient = jax.jit(jax.grad(loss))(flat)
   moved = {name for name, value in gradient.items() if value.any()}
   assert moved == {'final/output/kernel', 'final/output/bias'}
 
@@ -140,8 +145,7 @@ def test_parameter_count_of_six_blocks(width, condition_dim, millions):
   assert count / 1e6 == pytest.approx(millions, abs=0.05)
 
 
-def test_every_parameter_names_its_axes():
-  head = make_head()
+def test_every_parameter_names_its_axes(head):
   axes, (_, flat) = parameters.logical_axes(head), parameters.flatten(head)
   for name, value in flat.items():
     assert len(axes[name]) == value.ndim
@@ -149,20 +153,19 @@ def test_every_parameter_names_its_axes():
     assert name.startswith('blocks/') == ('layers' in axes[name])
 
 
-def test_no_token_sees_another():
-  head = perturb(make_head())
+def test_no_token_sees_another(head):
   x_t, time, hidden = inputs()
 
   def predict(x_t, time, hidden):
     return head(x_t, time, head.embed_condition(hidden)).sum(axis=-1)
 
-  for jacobian in jax.jacrev(predict, argnums=(0, 1, 2))(x_t, time, hidden):
+  jacobians = jax.jit(jax.jacrev(predict, argnums=(0, 1, 2)))
+  for jacobian in jacobians(x_t, time, hidden):
     sizes = np.abs(jacobian).reshape(TOKENS, TOKENS, -1).sum(axis=-1)
     np.testing.assert_array_equal(sizes != 0, np.eye(TOKENS, dtype=bool))
 
 
-def test_condition_is_embedded_once_for_many_noise_levels():
-  head = perturb(make_head())
+def test_condition_is_embedded_once_for_many_noise_levels(head):
   x_t, time, hidden = inputs()
   once = head.embed_condition(hidden)
   levels = [time, time[::-1]]
@@ -175,8 +178,7 @@ def test_condition_is_embedded_once_for_many_noise_levels():
     )
 
 
-def test_half_precision_states_give_float32():
-  head = perturb(make_head())
+def test_half_precision_states_give_float32(head):
   x_t, time, hidden = inputs()
   embedded = head.embed_condition(hidden.astype(jnp.bfloat16))
   assert embedded.dtype == jnp.float32
@@ -226,23 +228,21 @@ def train(objective, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('name', 'solver', 'count'),
-  [
-    ('flow', 'heun', 10),
-    ('ddpm', 'ancestral', 100),
-    ('ddpm', 'dpm_solver', 20),
-  ],
+  ('name', 'solver', 'count'), [('flow', 'heun', 10), ('ddpm', 'ancestral', 50)]
 )
 def test_trained_head_writes_the_gaussian_of_its_label(name, solver, count):
   objective = make_objective(name)
-  head = train(objective, 1000)
+  head = train(objective, 600)
   label = np.repeat(np.arange(3), 500)
   condition = head.embed_condition(jax.nn.one_hot(label, 3))
-  x = make_solver(solver, objective, count).sample(
-    lambda x_t, time: head(x_t, time, condition),
-    jax.random.split(jax.random.key(6), len(label)),
-    2,
-  )
+
+  @jax.jit
+  def draw(keys):
+    return make_solver(solver, objective, count).sample(
+      lambda x_t, time: head(x_t, time, condition), keys, 2
+    )
+
+  x = draw(jax.random.split(jax.random.key(6), len(label)))
   x = np.asarray(x).reshape(3, 500, 2)
   np.testing.assert_allclose(x.mean(axis=1), MEANS, atol=0.1)
   np.testing.assert_allclose(x.std(axis=1), STD, atol=0.1)

@@ -100,15 +100,34 @@ def our_value(value: torch.Tensor) -> np.ndarray:
   return value.permute(2, 3, 1, 0).numpy() if value.ndim == 4 else value.numpy()
 
 
+def abstract(config: VAEConfig) -> VAE:
+  """The model without arrays."""
+  return nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+
+
 def from_oracle(model: AutoencoderKL, config: VAEConfig) -> VAE:
-  graphdef, flat = parameters.flatten(VAE(config, rngs=nnx.Rngs(0)))
+  graphdef, flat = parameters.flatten(abstract(config))
   theirs = {our_name(n): our_value(v) for n, v in model.state_dict().items()}
   assert theirs.keys() == flat.keys() - {'shift', 'scale'}
   for name, value in theirs.items():
     assert value.shape == flat[name].shape, name
-  return parameters.unflatten(
-    graphdef, flat | jax.tree.map(jnp.asarray, theirs)
-  )
+  theirs |= {name: np.ones(flat[name].shape) for name in ('shift', 'scale')}
+  return parameters.unflatten(graphdef, jax.tree.map(jnp.asarray, theirs))
+
+
+@nnx.jit
+def encode(vae: VAE, images: jax.Array) -> Moments:
+  return vae.encode(images)
+
+
+@nnx.jit
+def decode(vae: VAE, latents: jax.Array) -> jax.Array:
+  return vae.decode(latents)
+
+
+@pytest.fixture(scope='module')
+def patch_vae() -> VAE:
+  return nnx.jit(lambda: VAE(PATCHES, rngs=nnx.Rngs(0)))()
 
 
 def assert_close(ours: jax.Array, theirs: torch.Tensor):
@@ -125,10 +144,10 @@ def test_agrees_with_diffusers(config):
   with torch.no_grad():
     posterior = theirs.encode(images).latent_dist
     decoded = theirs.decode(posterior.mean).sample
-  moments = ours.encode(jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
+  moments = encode(ours, jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
   assert_close(moments.mean, posterior.mean)
   assert_close(moments.logvar, posterior.logvar)
-  assert_close(ours.decode(moments.mean), decoded)
+  assert_close(decode(ours, moments.mean), decoded)
 
 
 def test_log_variance_is_clamped_as_in_diffusers():
@@ -138,15 +157,16 @@ def test_log_variance_is_clamped_as_in_diffusers():
   images = torch.rand(1, 3, 8, 8)
   with torch.no_grad():
     logvar = theirs.encode(images).latent_dist.logvar
-  ours = from_oracle(theirs, SD_LIKE).encode(
-    jnp.asarray(images.permute(0, 2, 3, 1).numpy())
+  ours = encode(
+    from_oracle(theirs, SD_LIKE),
+    jnp.asarray(images.permute(0, 2, 3, 1).numpy()),
   )
   assert_close(ours.logvar, logvar)
   assert ours.logvar.max() == 20.0
 
 
 def count(config: VAEConfig) -> int:
-  model = nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+  model = abstract(config)
   return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -157,7 +177,7 @@ def test_stable_diffusion_size():
 
 def test_mar_size_has_the_stride_and_attention_of_kl16():
   config = VAE_SIZES['mar_kl16']
-  model = nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+  model = abstract(config)
   assert (config.stride, config.latent_channels) == (16, 16)
   attentions = [len(level.attentions) for level in model.encoder.levels]
   assert attentions == [0, 0, 0, 0, 2]
@@ -166,11 +186,16 @@ def test_mar_size_has_the_stride_and_attention_of_kl16():
 
 def test_tiny_makes_an_8x8_grid_of_a_32_pixel_image():
   config = VAE_SIZES['tiny']
-  vae = nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+
+  def round_trip(images):
+    vae = VAE(config, rngs=nnx.Rngs(0))
+    latents = vae.encode(images).mean
+    return latents, vae.decode(latents)
+
   images = jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32)
-  moments = jax.eval_shape(vae.encode, images)
-  assert moments.mean.shape == (3, 8, 8, config.latent_channels)
-  assert jax.eval_shape(vae.decode, moments.mean).shape == images.shape
+  latents, decoded = jax.eval_shape(round_trip, images)
+  assert latents.shape == (3, 8, 8, config.latent_channels)
+  assert decoded.shape == images.shape
 
 
 def test_patches_are_squares_of_pixels():
@@ -183,10 +208,9 @@ def test_patches_are_squares_of_pixels():
   np.testing.assert_array_equal(from_patches(patches, 4), images)
 
 
-def test_side_must_be_a_multiple_of_the_stride():
-  vae = VAE(PATCHES, rngs=nnx.Rngs(0))
+def test_side_must_be_a_multiple_of_the_stride(patch_vae):
   with pytest.raises(UserError, match='30 is not a multiple of 4'):
-    vae.encode(jnp.zeros((1, 30, 30, 3)))
+    patch_vae.encode(jnp.zeros((1, 30, 30, 3)))
 
 
 def test_samples_follow_the_posterior():
@@ -200,9 +224,9 @@ def test_samples_follow_the_posterior():
   np.testing.assert_allclose(samples.std((0, 1, 2)), [0.5, 3], rtol=0.05)
 
 
-def test_calibrated_latents_are_standardised():
+def test_calibrated_latents_are_standardised(patch_vae):
   """Means and posterior noise both count, over batches of any size."""
-  vae = VAE(PATCHES, rngs=nnx.Rngs(0))
+  vae = nnx.clone(patch_vae)
   key = jax.random.key(1)
   deviations = jnp.array([0.1, 0.5, 1.0, 2.0, 5.0, 0.0])
   mean = 100.0 + deviations * jax.random.normal(key, (300, 4, 4, 6))
@@ -220,31 +244,38 @@ def test_calibrated_latents_are_standardised():
 
 
 def test_stable_diffusion_latents_are_scaled_by_its_constant():
-  vae = VAE(
-    dataclasses.replace(SD_LIKE, latent_scale=VAE_SIZES['sd'].latent_scale),
-    rngs=nnx.Rngs(0),
-  )
-  latents = jax.random.normal(jax.random.key(0), (1, 2, 2, 4))
+  scale = VAE_SIZES['sd'].latent_scale
+  vae = nnx.jit(
+    lambda: VAE(
+      dataclasses.replace(PATCHES, latent_scale=scale), rngs=nnx.Rngs(0)
+    )
+  )()
+  latents = jax.random.normal(jax.random.key(0), (1, 2, 2, 6))
   np.testing.assert_allclose(
     vae.normalise(latents), latents * 0.18215, rtol=1e-6
   )
 
 
 def test_statistics_are_not_trained():
-  vae = VAE(PATCHES, rngs=nnx.Rngs(0))
-  assert {'shift', 'scale'} == set(nnx.state(vae, LatentStatistics))
-  assert not {'shift', 'scale'} & set(nnx.state(vae, nnx.Param))
+  vae = abstract(PATCHES)
+  names = {
+    kind: {path[0] for path, _ in nnx.to_flat_state(nnx.state(vae, kind))}
+    for kind in (LatentStatistics, nnx.Param)
+  }
+  assert names[LatentStatistics] == {'shift', 'scale'}
+  assert names[nnx.Param] == {'encoder', 'decoder'}
 
 
-def test_bfloat16_compute_stays_near_float32():
+def test_bfloat16_compute_stays_near_float32(patch_vae):
   images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)) * 2 - 1
-  exact = VAE(PATCHES, rngs=nnx.Rngs(0))
-  fast = VAE(PATCHES, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
-  moments = fast.encode(images)
-  expected = exact.encode(images)
+  fast = nnx.clone(patch_vae)
+  fast.dtype = jnp.bfloat16
+  moments, expected = encode(fast, images), encode(patch_vae, images)
   assert moments.mean.dtype == jnp.float32
   assert not jnp.array_equal(moments.mean, expected.mean)
   np.testing.assert_allclose(moments.mean, expected.mean, atol=0.1)
-  decoded = fast.decode(expected.mean)
+  decoded = decode(fast, expected.mean)
   assert decoded.dtype == jnp.float32
-  np.testing.assert_allclose(decoded, exact.decode(expected.mean), atol=0.1)
+  np.testing.assert_allclose(
+    decoded, decode(patch_vae, expected.mean), atol=0.1
+  )

@@ -27,11 +27,6 @@ Predict = Callable[[Array, Array], Array]
 TIME_SCALE = markov.TIMESTEPS
 """Time of pure noise."""
 
-# Where alpha is 5e-5, x_0 = (x_t - sigma eps) / alpha blows up the head's
-# error, and a solver without noise of its own never forgets it. Bound of the
-# DPM-Solver++ implementation for cosine schedules, on log(alpha / sigma).
-_MIN_LOG_RATIO = -5.1
-
 
 class Steps(NamedTuple):
   """The steps of a solver from noise to data, or one of them.
@@ -116,12 +111,10 @@ class Ddpm(Objective):
     return jnp.mean(difference**2 + bound, axis=-1)
 
   def steps(self, count: int) -> Steps:
-    """Timesteps from the first whose signal is not vanishing."""
-    alpha_bar = markov.cosine_alpha_bar()
-    ratio = np.log(alpha_bar / (1 - alpha_bar)) / 2
-    first = np.flatnonzero(ratio >= _MIN_LOG_RATIO)[-1]
-    t = markov.spaced_timesteps(int(first), count)
-    return _make_steps(t, np.sqrt(alpha_bar[t]), np.sqrt(1 - alpha_bar[t]))
+    """Between timesteps of the training chain."""
+    t = markov.spaced_timesteps(count)
+    alpha_bar = markov.cosine_alpha_bar()[t]
+    return _make_steps(t, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
 
   def denoise(
     self,

@@ -74,7 +74,7 @@ class Solver(abc.ABC):
 
 
 class Ancestral(Solver):
-  """DDPM's reverse chain through evenly spaced timesteps, 999 to 0.
+  """DDPM's reverse chain through evenly spaced timesteps.
 
   Its betas are those of the respaced chain, its variance is the learned one.
   """
@@ -90,7 +90,7 @@ class Ancestral(Solver):
     temperature: Float[Array, ''] | float = 1.0,
   ) -> Float[Array, 'n Z']:
     """See `Solver`."""
-    t = markov.spaced_timesteps(markov.TIMESTEPS - 1, self.count)[::-1]
+    t = markov.spaced_timesteps(self.count)[::-1]
     chain = markov.make_chain(markov.cosine_alpha_bar()[t])
 
     def step(x, scanned):

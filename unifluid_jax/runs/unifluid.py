@@ -1,5 +1,6 @@
 """Trains the UniFluid of an experiment: builds the state, the step, the run."""
 
+import json
 import pathlib
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from clu import parameter_overview
 from flax import nnx
 
 from unifluid_jax.batch import Batch
+from unifluid_jax.config import to_dict
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
@@ -19,6 +21,7 @@ from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.balance import initial_state, make_balance
 from unifluid_jax.runs.flops import step_flops
+from unifluid_jax.training.checkpoint import Checkpoints, abstract
 from unifluid_jax.training.loop import Run, fit
 from unifluid_jax.training.metrics import Work
 from unifluid_jax.training.optimizer import is_frozen, make_optimizer
@@ -30,6 +33,10 @@ from unifluid_jax.training.step import (
   make_train_step,
 )
 from unifluid_jax.runs.vae import load_vae, make_vae
+
+
+CONFIG_FILE = 'config.json'
+"""The whole config of a run, in the run's folder."""
 
 
 def make_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
@@ -104,6 +111,7 @@ def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
   """
   config, data = experiment.training, experiment.data
   tokenizer = experiment.make_tokenizer(workdir)
+  _write_config(experiment, workdir)
   context = make_context(experiment, tokenizer)
   mesh = sharding_lib.make_mesh(experiment.mesh)
   sharding_lib.check_rows(mesh, data.rows, config.accumulate)
@@ -162,3 +170,35 @@ def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
     batches,
     balance_step,
   )
+
+
+def _write_config(experiment: Experiment, workdir: pathlib.Path) -> None:
+  if jax.process_index() == 0:
+    text = json.dumps(to_dict(experiment), indent=2)
+    (workdir / CONFIG_FILE).write_text(text + '\n', encoding='utf-8')
+
+
+def restore_averaged(
+  experiment: Experiment, tokenizer: Tokenizer, workdir: pathlib.Path
+) -> tuple[nnx.GraphDef, Parameters, Parameters]:
+  """Structure, averaged parameters and VAE of a run's newest checkpoint.
+
+  Raises:
+    UserError: If there is no complete checkpoint, or it is of another config.
+  """
+  context = make_context(experiment, tokenizer)
+  vae_shapes = jax.eval_shape(
+    lambda: parameters.flatten(make_vae(experiment))[1]
+  )
+  shapes = jax.eval_shape(
+    lambda vae: initial_train_state(experiment, tokenizer, context, vae),
+    vae_shapes,
+  )
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  shardings = jax.tree.map(lambda _: device, shapes)
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  state = checkpoints.restore(
+    abstract(shapes, shardings), experiment.identity(tokenizer)
+  )
+  checkpoints.close()
+  return context.graphdef, {**state.ema, **state.frozen}, state.vae

@@ -1,0 +1,181 @@
+"""All tasks on the whole quickstart: leaks, determinism, texts."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from unifluid_jax.data import task as task_lib
+from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.colors import BACKGROUNDS
+from unifluid_jax.data.emoji.pictures import Picture
+from unifluid_jax.data.emoji.render import composite, render
+from unifluid_jax.data.emoji.scenes import Scene
+from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
+from unifluid_jax.data.emoji.tasks import make_task
+from unifluid_jax.data.emoji.tasks.task import Interleaved
+from unifluid_jax.errors import UserError
+
+CONFIG = EmojiConfig()
+NAMES = ('text_to_image', 'captioning', 'vqa', 'editing')
+
+
+def build(task, index, augment=False, seed=0):
+  rng = np.random.default_rng((seed, index))
+  return task.build(task[index], rng, augment)
+
+
+def cells_in(example):
+  """Every (artist, concept) that an example shows."""
+  emojis = load_catalog().emojis
+  for fact in example.facts.values():
+    if isinstance(fact, Picture):
+      yield Cell(fact.artist, emojis[fact.hex].base)
+    elif isinstance(fact, Scene):
+      for placed in fact.objects:
+        yield Cell(fact.artist, emojis[placed.hex].base)
+
+
+def texts_in(example):
+  return [p for p in (*example.prefix, example.target) if isinstance(p, str)]
+
+
+def same(a, b):
+  return all(
+    np.array_equal(x, y)
+    for x, y in zip((*a.prefix, a.target), (*b.prefix, b.target), strict=True)
+  )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_training_shows_training_cells_only(name):
+  """Over all records; editing has many with the same pictures, so a part."""
+  task = make_task(name, CONFIG, 'train')
+  held_out = set(cells_of(CONFIG, 'cell'))
+  train = set(cells_of(CONFIG, 'train'))
+  seen = set()
+  for index in range(0, len(task), 7 if name == 'editing' else 1):
+    example = build(task, index, augment=True)
+    cells = set(cells_in(example))
+    assert cells
+    assert not cells & held_out
+    assert cells <= train
+    seen |= cells
+    for text in texts_in(example):
+      assert text.isascii(), text
+      assert text == text.lower(), text
+      assert not set('{}') & set(text), text
+  assert seen == train
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_each_held_out_example_shows_a_held_out_cell(name):
+  task = make_task(name, CONFIG, 'cell')
+  held_out = set(cells_of(CONFIG, 'cell'))
+  seen = set()
+  for index in range(len(task)):
+    # The absent object of a 'no' is no matter of the image.
+    cells = set(cells_in(build(task, index)))
+    assert cells & held_out
+    seen |= cells & held_out
+  assert seen == held_out
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('augment', [False, True])
+def test_an_example_is_a_function_of_record_and_generator(name, augment):
+  task = make_task(name, CONFIG, 'train')
+  assert isinstance(task, task_lib.Task)
+  copy = pickle.loads(pickle.dumps(task))
+  differs = 0
+  for index in range(0, len(task), len(task) // 60):
+    assert pickle.loads(pickle.dumps(task[index])) == copy[index]
+    example = build(task, index, augment)
+    assert same(example, build(copy, index, augment))
+    assert example.task == name
+    differs += not same(example, build(task, index, augment, seed=1))
+  assert differs > 5
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_another_size_gives_the_same_texts(name):
+  small = make_task(name, CONFIG, 'train')
+  large = make_task(name, EmojiConfig(image_size=64), 'train')
+  for index in range(20):
+    a, b = build(small, index), build(large, index)
+    if 'scene' in a.facts or isinstance(a.facts.get('source'), Scene):
+      continue  # places are drawn in pixels
+    assert texts_in(a) == texts_in(b)
+    images = [p for p in (*b.prefix, b.target) if not isinstance(p, str)]
+    assert all(image.shape == (64, 64, 3) for image in images)
+    assert all(image.dtype == np.uint8 for image in images)
+
+
+def test_canonical_prompts():
+  task = make_task('text_to_image', CONFIG, 'cell')
+  emojis = load_catalog().emojis
+  assert len(task) == 31
+  for index in range(len(task)):
+    example = build(task, index)
+    picture = example.facts['picture']
+    name = emojis[picture.hex].name
+    assert example.prefix == (f'{name}, {picture.artist} style',)
+    white = composite(render(picture.artist, picture.hex, 32), (255,) * 3)
+    np.testing.assert_array_equal(example.target, white)
+
+
+def test_a_training_prompt_says_what_is_drawn():
+  task = make_task('text_to_image', CONFIG, 'train')
+  emojis = load_catalog().emojis
+  prompts = set()
+  for index in range(len(task)):
+    for seed in range(4):
+      example = build(task, index, augment=True, seed=seed)
+      (prompt,) = example.prefix
+      picture = example.facts['picture']
+      emoji = emojis[picture.hex]
+      named = [c for c in BACKGROUNDS if f' {c} background' in prompt]
+      color = BACKGROUNDS[max(named, key=len) if named else 'white']
+      expected = composite(render(picture.artist, picture.hex, 32), color)
+      np.testing.assert_array_equal(example.target, expected)
+      assert picture.artist in prompt
+      names = (emoji.concept, *emoji.alternative_names)
+      assert any(name in prompt for name in names)
+      assert emoji.tone in prompt
+      prompts.add(prompt)
+  # Canonical prompts on white alone would be one per image.
+  assert len(prompts) > 600
+
+
+def test_captions():
+  task = make_task('captioning', CONFIG, 'train')
+  emojis = load_catalog().emojis
+  toned = 0
+  for index in range(len(task)):
+    example = build(task, index, augment=True)
+    picture = example.facts['picture']
+    assert example.prefix[1] == 'caption en'
+    assert example.target == emojis[picture.hex].name
+    references = example.facts['references']
+    assert example.target in references
+    assert f'a {picture.artist} emoji of {example.target}' in references
+    if tone := emojis[picture.hex].tone:
+      toned += 1
+      assert all(f'{tone} skin tone' in text for text in references)
+  assert toned > 20
+
+
+def test_interleaved_takes_the_lists_in_turn():
+  items = Interleaved({'a': range(5), 'none': [], 'b': range(10, 12)})
+  taken = list(items)
+  assert len(items) == len(taken) == 10
+  assert sorted(taken[::2]) == [0, 1, 2, 3, 4]
+  assert sorted(taken[1::2]) in ([10, 10, 10, 11, 11], [10, 10, 11, 11, 11])
+  assert taken[1] != taken[3]
+
+
+def test_a_wrong_task_or_split_is_named():
+  with pytest.raises(UserError, match="'translation'.*captioning"):
+    make_task('translation', CONFIG, 'train')
+  with pytest.raises(UserError, match="'vqa' has no split 'pair'"):
+    make_task('vqa', CONFIG, 'pair')

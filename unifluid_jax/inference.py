@@ -1,0 +1,328 @@
+"""A trained model, ready to use: generate, caption, answer, edit.
+
+  model = inference.load('runs/quickstart')
+  images = model.generate(['fox, noto style'])
+  texts = model.caption(images)
+  answers = model.answer(images, ['what is this?'])
+  edited = model.edit(images, ['make the background pink'])
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.config import build
+from unifluid_jax.data import prompts
+from unifluid_jax.data.example import Example, Image
+from unifluid_jax.data.packing import prefix_batch
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.diffusion.solvers import make_solver
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.models.latents import from_tokens
+from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.runs.unifluid import CONFIG_FILE, restore_averaged
+from unifluid_jax.runs.vae import make_vae
+from unifluid_jax.sampling import images as images_lib
+from unifluid_jax.sampling import text as text_lib
+from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sampling.seeds import sample_keys
+from unifluid_jax.sampling.text import TextSamplingConfig
+
+Parameters = dict[str, jax.Array]
+Images = Sequence[Image] | np.ndarray
+
+# Rows of a compiled sampler; longer lists go through it in parts.
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  """Images, and how they came about.
+
+  Attributes:
+    images: Pixels, RGB in 0..255.
+    tokens: Image tokens in raster order.
+    positions: Grid position of the token that was written j-th.
+  """
+
+  images: UInt8[np.ndarray, 'n S S 3']
+  tokens: Float[np.ndarray, 'n N Z']
+  positions: Int[np.ndarray, 'n N']
+
+
+def load(workdir: str | pathlib.Path) -> 'Model':
+  """Loads the averaged parameters of a run's newest checkpoint.
+
+  Args:
+    workdir: Folder that `unifluid_jax.train` wrote.
+
+  Raises:
+    UserError: If it is no such folder, or holds no complete checkpoint.
+  """
+  workdir = pathlib.Path(workdir)
+  file = workdir / CONFIG_FILE
+  if not file.exists():
+    raise UserError(
+      f'{file} does not exist; {workdir} must be the --workdir of a training '
+      'run'
+    )
+  experiment = build(Experiment, json.loads(file.read_text(encoding='utf-8')))
+  tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+  graphdef, params, vae = restore_averaged(experiment, tokenizer, workdir)
+  return Model(experiment, tokenizer, graphdef, params, vae)
+
+
+class Model:
+  """A UniFluid with its VAE and its vocabulary."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    tokenizer: Tokenizer,
+    graphdef: nnx.GraphDef,
+    params: Parameters,
+    vae: Parameters,
+  ):
+    """Holds the parameters; samplers are compiled when first used.
+
+    Args:
+      experiment: The config that the parameters were trained with.
+      tokenizer: The vocabulary.
+      graphdef: Structure of UniFluid.
+      params: Its parameters, by name.
+      vae: The VAE's parameters, by name.
+    """
+    self.experiment = experiment
+    self.tokenizer = tokenizer
+    self._graphdef = graphdef
+    self._params = params
+    self._vae = vae
+    self._vae_graphdef = nnx.graphdef(
+      nnx.eval_shape(lambda: make_vae(experiment))
+    )
+    self._layout = experiment.layout()
+
+  def generate(
+    self,
+    texts: Sequence[str],
+    *,
+    seed: int = 0,
+    samples: int = 1,
+    sampling: ImageSamplingConfig | None = None,
+  ) -> Pictures:
+    """Draws `samples` images for each prompt, one prompt after the other.
+
+    Args:
+      texts: Prompts.
+      seed: An image is a function of the seed, its prompt's index and its
+        sample's index.
+      samples: Images of each prompt.
+      sampling: How images are written; None for the config's own way.
+
+    Raises:
+      UserError: If a prompt is too long.
+    """
+    examples = [Example((text,), '') for text in texts]
+    return self.write_images(examples, seed, samples, sampling)
+
+  def edit(
+    self,
+    images: Images,
+    instructions: Sequence[str],
+    *,
+    seed: int = 0,
+    sampling: ImageSamplingConfig | None = None,
+  ) -> Pictures:
+    """Edits each image [S S 3] by its instruction."""
+    examples = [
+      Example((image, prompts.EDIT.format(instruction=text)), '')
+      for image, text in zip(images, instructions, strict=True)
+    ]
+    return self.write_images(examples, seed, 1, sampling)
+
+  def caption(
+    self,
+    images: Images,
+    *,
+    seed: int = 0,
+    sampling: TextSamplingConfig | None = None,
+  ) -> list[str]:
+    """Captions each image [S S 3]."""
+    examples = [Example((image, prompts.CAPTION), '') for image in images]
+    return self.write_texts(examples, seed, sampling)
+
+  def answer(
+    self,
+    images: Images,
+    questions: Sequence[str],
+    *,
+    seed: int = 0,
+    sampling: TextSamplingConfig | None = None,
+  ) -> list[str]:
+    """Answers a question about each image [S S 3]."""
+    examples = [
+      Example((image, prompts.ANSWER.format(question=text)), '')
+      for image, text in zip(images, questions, strict=True)
+    ]
+    return self.write_texts(examples, seed, sampling)
+
+  def write_images(
+    self,
+    examples: Sequence[Example],
+    seed: int = 0,
+    samples: int = 1,
+    sampling: ImageSamplingConfig | None = None,
+  ) -> Pictures:
+    """Writes images after the prefixes of examples; targets are ignored."""
+    sampling = sampling or self.experiment.sampling
+    rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
+    parts = []
+    length = self._prefix_length(examples)
+    for part in _parts(rows):
+      chosen = [examples[i] for i, _ in part]
+      if sampling.guidance.scale != 1:
+        chosen += [Example((), '')] * len(part)
+      keys = sample_keys(seed, *zip(*part, strict=True))
+      prefix = self._prefix(chosen, length)
+      parts.append(self._write_images(sampling, self._weights, prefix, keys))
+    images, tokens, positions = (
+      np.concatenate([np.asarray(part[k]) for part in parts])[: len(rows)]
+      for k in range(3)
+    )
+    return Pictures(images, tokens, positions)
+
+  def write_texts(
+    self,
+    examples: Sequence[Example],
+    seed: int = 0,
+    sampling: TextSamplingConfig | None = None,
+  ) -> list[str]:
+    """Writes texts after the prefixes of examples; targets are ignored."""
+    sampling = sampling or self.experiment.text_sampling
+    rows = [(i, 0) for i in range(len(examples))]
+    texts: list[str] = []
+    length = self._prefix_length(examples)
+    for part in _parts(rows):
+      keys = sample_keys(seed, *zip(*part, strict=True))
+      prefix = self._prefix([examples[i] for i, _ in part], length)
+      ids = np.asarray(self._write_texts(sampling, self._params, prefix, keys))
+      texts += [self._decode(row) for row in ids]
+    return texts[: len(rows)]
+
+  def decode(
+    self, tokens: Float[np.ndarray, 'n N Z']
+  ) -> UInt8[np.ndarray, 'n S S 3']:
+    """The pixels of image tokens in raster order."""
+    parts = [
+      np.asarray(self._decode_tokens(self._vae, tokens[list(part)]))
+      for part in _parts(range(len(tokens)))
+    ]
+    return np.concatenate(parts)[: len(tokens)]
+
+  def reconstruct(
+    self, images: UInt8[np.ndarray, 'n S S 3']
+  ) -> Float[np.ndarray, 'n S S 3']:
+    """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    parts = [
+      np.asarray(self._reconstruct(self._vae, images[list(part)]))
+      for part in _parts(range(len(images)))
+    ]
+    return np.concatenate(parts)[: len(images)]
+
+  @property
+  def _weights(self) -> tuple[Parameters, Parameters]:
+    return self._params, self._vae
+
+  def _prefix_length(self, examples: Sequence[Example]) -> int:
+    """One length for all parts of a list, so that one program serves them."""
+    batch = prefix_batch(examples, self.tokenizer, self._layout)
+    return batch.token_ids.shape[1]
+
+  def _prefix(self, examples: Sequence[Example], length: int) -> Batch:
+    return jax.tree.map(
+      jnp.asarray,
+      prefix_batch(examples, self.tokenizer, self._layout, length),
+    )
+
+  def _decode(self, ids: np.ndarray) -> str:
+    return self.tokenizer.decode(
+      [int(i) for i in ids if i != self.tokenizer.pad_id]
+    )
+
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def _write_images(
+    self,
+    sampling: ImageSamplingConfig,
+    weights: tuple[Parameters, Parameters],
+    prefix: Batch,
+    keys: Array,
+  ) -> tuple[Array, Array, Array]:
+    params, vae = weights
+    model = parameters.unflatten(self._graphdef, params)
+    objective = make_objective(self.experiment.model.objective)
+    count = model.config.image_tokens
+    raster = self.experiment.training.anneal is not None
+    written = images_lib.write_images(
+      model,
+      make_solver(sampling.solver, objective, sampling.head_steps),
+      sampling.guidance,
+      sampling.temperature,
+      images_lib.tokens_per_step(count, sampling.steps),
+      prefix,
+      keys,
+      images_lib.draw_positions(keys, count, raster),
+    )
+    pixels = self._decode_tokens(vae, written.tokens)
+    return pixels, written.tokens, written.positions
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def _decode_tokens(self, vae_parameters: Parameters, tokens: Array) -> Array:
+    vae = parameters.unflatten(self._vae_graphdef, vae_parameters)
+    side = self.experiment.data.image_size // self.experiment.vae.stride
+    latents = from_tokens(tokens, self.experiment.model.patch, side)
+    pixels = vae.decode(vae.denormalise(latents))
+    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def _reconstruct(self, vae_parameters: Parameters, images: Array) -> Array:
+    vae = parameters.unflatten(self._vae_graphdef, vae_parameters)
+    return vae.decode(vae.encode(to_unit(images)).mean)
+
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def _write_texts(
+    self,
+    sampling: TextSamplingConfig,
+    params: Parameters,
+    prefix: Batch,
+    keys: Array,
+  ) -> Array:
+    model = parameters.unflatten(self._graphdef, params)
+    return text_lib.write_texts(
+      model,
+      sampling,
+      prefix,
+      keys,
+      self.tokenizer.pad_id,
+      self.tokenizer.eos_id,
+    )
+
+
+def _parts(rows: Sequence[Any]) -> list[list[Any]]:
+  """Parts of equal length; the last one is filled up with its last row."""
+  size = min(_BATCH, len(rows))
+  parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+  parts[-1] += parts[-1][-1:] * (size - len(parts[-1]))
+  return parts
