@@ -26,13 +26,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
     'max_text': 40,
     'examples': 64,
-    'rows': 24,
-    'groups': 4,
+    'rows': 20,
+    'groups': 1,
     'row': {
       'length': 112,
-      'text_targets': 40,
+      'text_targets': 28,
       'understanding_images': 4,
-      'generated_images': 4,
+      'generated_images': 3,
     },
   }
   config.vae = {
@@ -66,7 +66,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'checkpoint': {'every': 250},
   }
   config.model = {
-    'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny']) | {'vocab_size': 1024},
+    'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny']) | {'vocab_size': 1024, 'mlp_dim': 512},
     'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']),
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',
@@ -75,6 +75,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.training = {
     'steps': 2400,
     'text_weight': 0.3,
+    'repeats': 2,
     'checkpoint': {'every': 400},
   }
   config.optimizer = {

@@ -179,6 +179,20 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+  """What a new run starts from, instead of fresh parameters.
+
+  Attributes:
+    workdir: Folder of a finished run, whose vocabulary is taken too; empty for
+      nothing.
+    parameters: Regular expressions of the names of the parameters to take.
+  """
+
+  workdir: str = ''
+  parameters: tuple[str, ...] = ('^gemma/',)
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
   """A whole config file."""
 
@@ -193,6 +207,7 @@ class Experiment:
   sampling: ImageSamplingConfig = ImageSamplingConfig()
   text_sampling: TextSamplingConfig = TextSamplingConfig()
   mesh: MeshConfig = MeshConfig()
+  init: InitConfig = InitConfig()
 
   def __post_init__(self):
     side, stride = self.data.image_size, self.vae.stride * self.model.patch
@@ -313,9 +328,12 @@ class Experiment:
     own = workdir / TOKENIZER_FILE
     if own.exists():
       return Tokenizer.load(own)
-    if self.tokenizer.path:
-      tokenizer = Tokenizer.load(self.tokenizer.path)
-      own.write_bytes(pathlib.Path(self.tokenizer.path).read_bytes())
+    path = self.tokenizer.path
+    if self.init.workdir:
+      path = str(pathlib.Path(self.init.workdir) / TOKENIZER_FILE)
+    if path:
+      tokenizer = Tokenizer.load(path)
+      own.write_bytes(pathlib.Path(path).read_bytes())
       return tokenizer
     tasks = self.make_tasks(self.data.sources)
     return train_tokenizer(tasks, self.tokenizer.vocab_size, own)

@@ -9,7 +9,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -21,19 +20,17 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.config import build
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
-from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import from_tokens
 from unifluid_jax.models.unifluid import to_unit
-from unifluid_jax.runs.unifluid import CONFIG_FILE, restore_averaged
+from unifluid_jax.runs.unifluid import read_experiment, restore_averaged
 from unifluid_jax.runs.vae import make_vae
 from unifluid_jax.sampling import images as images_lib
 from unifluid_jax.sampling import text as text_lib
@@ -73,13 +70,7 @@ def load(workdir: str | pathlib.Path) -> 'Model':
     UserError: If it is no such folder, or holds no complete checkpoint.
   """
   workdir = pathlib.Path(workdir)
-  file = workdir / CONFIG_FILE
-  if not file.exists():
-    raise UserError(
-      f'{file} does not exist; {workdir} must be the --workdir of a training '
-      'run'
-    )
-  experiment = build(Experiment, json.loads(file.read_text(encoding='utf-8')))
+  experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
   graphdef, params, vae = restore_averaged(experiment, tokenizer, workdir)
   return Model(experiment, tokenizer, graphdef, params, vae)

@@ -134,7 +134,18 @@ def test_shapes_and_types(tokenizer, layout):
   assert batch.text_weights.dtype == np.float32
 
 
-def test_first_fit_decreasing_with_stable_ties(tokenizer, layout):
+def test_examples_of_equal_length_keep_their_order(tokenizer, layout):
+  pairs = [a + b for a in 'abcdef' for b in 'abcdef']
+  prompts = [p if i % 2 else p + 'g' for i, p in enumerate(pairs)]
+  examples = [lay_out(Example((p,), 'f'), tokenizer, layout) for p in prompts]
+  batch, dropped = pack(examples, 18, ROW, layout, tokenizer.pad_id)
+  in_pair = (batch.positions == 1) | (batch.positions == 2)
+  text = tokenizer.decode(batch.token_ids[in_pair])
+  assert text == ''.join(pairs[::2] + pairs[1::2]), 'two a row'
+  assert dropped == 0
+
+
+def test_first_fit_decreasing(tokenizer, layout):
   # Lengths 9, 5, 9, 7, 5: rows of 16 take 9 + 7, 9 + 5 and 5.
   prompts = ['abcdef', 'ab', 'ghijac', 'cdef', 'gh']
   examples = [lay_out(Example((p,), 'f'), tokenizer, layout) for p in prompts]

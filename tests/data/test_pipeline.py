@@ -72,10 +72,17 @@ def prompts(batch: Batch, tokenizer) -> collections.Counter:
 
 
 def test_the_same_seed_gives_the_same_batches(run):
-  other_seed = dataclasses.replace(CONFIG, seed=4)
   assert_equal(run(3), run(3))
-  with pytest.raises(AssertionError):
-    assert_equal(run(3), run(3, config=other_seed))
+
+
+def test_another_seed_gives_another_order_and_other_draws(run, tokenizer):
+  config = dataclasses.replace(CONFIG, weights={'answers': 1.0})
+  configs = [dataclasses.replace(config, seed=seed) for seed in (3, 4)]
+  (one, _), (other, _) = (run(1, config=c)[0] for c in configs)
+  assert prompts(one, tokenizer) != prompts(other, tokenizer)
+  always_0 = {'answers': CountingTask('answers', 1)}
+  (one, _), (other, _) = (run(1, config=c, tasks=always_0)[0] for c in configs)
+  assert one.text_targets.tolist() != other.text_targets.tolist()
 
 
 @pytest.mark.parametrize('start', [1, 4, 1_000_003])
@@ -92,7 +99,8 @@ def test_steps_differ(run):
 @pytest.mark.parametrize('count', [2, 4])
 def test_processes_share_the_same_global_batch(run, count):
   parts = [
-    run(3, process_index=index, process_count=count) for index in range(count)
+    run(3, start_step=2, process_index=index, process_count=count)
+    for index in range(count)
   ]
   joined = [
     (
@@ -104,7 +112,7 @@ def test_processes_share_the_same_global_batch(run, count):
     )
   ]
   assert joined[0][0].token_ids.shape == (4, 32)
-  assert_equal(joined, run(3))
+  assert_equal(joined, run(3, start_step=2))
 
 
 def test_workers_change_nothing(run):

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -87,9 +88,10 @@ def test_gaussian_kl_is_its_integral():
 
 
 def test_discretized_nll_is_the_mass_of_the_bin():
-  x = jnp.linspace(-1.5, 1.5, 301)[:, None]
-  mean = x + 0.03 * jnp.sin(jnp.arange(301.0))[:, None]
-  got = markov.discretized_nll(x, mean, jnp.full_like(x, 2 * np.log(0.01)))
+  x = np.linspace(-1.5, 1.5, 301)[:, None]
+  x, mean = jnp.float32([x, x + 0.03 * np.sin(np.arange(301))[:, None]])
+  log_variance = jnp.full_like(x, 2 * np.log(0.01))
+  got = jax.jit(markov.discretized_nll)(x, mean, log_variance)
   x, mean = np.asarray(x, float), np.asarray(mean, float)
   low = stats.norm.logcdf((x - 1 / 255 - mean) / 0.01)
   high = stats.norm.logcdf((x + 1 / 255 - mean) / 0.01)

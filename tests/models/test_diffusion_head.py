@@ -13,7 +13,7 @@ from unifluid_jax.models.diffusion_head import (
   DiffusionHeadConfig,
 )
 
-TOKENS, WIDTH, DEPTH, TOKEN_DIM, CONDITION_DIM, OUTPUTS = 5, 8, 2, 3, 6, 6
+TOKENS, WIDTH, DEPTH, TOKEN_DIM, CONDITION_DIM, OUTPUTS = 5, 32, 2, 3, 6, 6
 
 
 def make_head(width=WIDTH, depth=DEPTH, **shape):
@@ -29,7 +29,7 @@ def make_head(width=WIDTH, depth=DEPTH, **shape):
 
 @pytest.fixture(scope='module')
 def fresh():
-  return make_head()
+  return nnx.jit(make_head)()
 
 
 @pytest.fixture(scope='module')
@@ -50,6 +50,11 @@ def inputs():
   hidden = rng.standard_normal((TOKENS, CONDITION_DIM), np.float32)
   time = jnp.array([0.0, 0.5, 20.0, 500.0, 999.0])
   return x_t, time, jnp.asarray(hidden)
+
+
+@nnx.jit
+def run(head, x_t, time, hidden):
+  return head(x_t, time, head.embed_condition(hidden))
 
 
 def reference(head, x_t, time, hidden):
@@ -87,14 +92,14 @@ def reference(head, x_t, time, hidden):
 
 def test_head_is_mars(head):
   x_t, time, hidden = inputs()
-  got = head(x_t, time, head.embed_condition(hidden))
+  got = run(head, x_t, time, hidden)
   expected = reference(head, x_t, time, hidden)
   np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_output_is_zero_at_init_and_its_gradient_is_not(fresh):
   x_t, time, hidden = inputs()
-  assert not fresh(x_t, time, fresh.embed_condition(hidden)).any()
+  assert not run(fresh, x_t, time, hidden).any()
 
   graphdef, flat = parameters.flatten(fresh)
 
@@ -107,17 +112,16 @@ def test_output_is_zero_at_init_and_its_gradient_is_not(fresh):
   assert moved == {'final/output/kernel', 'final/output/bias'}
 
 
-def test_parameters_start_as_published():
-  head = make_head(width=64, token_dim=16, condition_dim=128)
-  _, flat = parameters.flatten(head)
+def test_parameters_start_as_published(fresh):
+  flat = jax.tree.map(np.asarray, parameters.flatten(fresh)[1])
   for name, inputs, outputs in [
-    ('input', 16, 64),
-    ('condition', 128, 64),
-    ('blocks/blocks/up', 64, 64),
-    ('blocks/blocks/down', 64, 64),
+    ('input', TOKEN_DIM, WIDTH),
+    ('condition', CONDITION_DIM, WIDTH),
+    ('blocks/blocks/up', WIDTH, WIDTH),
+    ('blocks/blocks/down', WIDTH, WIDTH),
   ]:
     kernel, bound = flat[f'{name}/kernel'], np.sqrt(6 / (inputs + outputs))
-    assert bound * 0.98 < jnp.abs(kernel).max() <= bound
+    assert bound * 0.95 < np.abs(kernel).max() <= bound
     assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
   for name in ('time_in', 'time_out'):
     assert flat[f'{name}/kernel'].std() == pytest.approx(0.02, rel=0.1)
@@ -125,7 +129,7 @@ def test_parameters_start_as_published():
     assert not flat[f'{name}/kernel'].any()
   assert not any(v.any() for name, v in flat.items() if name.endswith('bias'))
   assert (flat['blocks/blocks/norm/scale'] == 1).all()
-  assert jnp.unique(flat['blocks/blocks/up/kernel'][:, 0, 0]).size == DEPTH
+  assert np.unique(flat['blocks/blocks/up/kernel'][:, 0, 0]).size == DEPTH
 
 
 @pytest.mark.parametrize(
@@ -167,22 +171,24 @@ def test_no_token_sees_another(head):
 
 def test_condition_is_embedded_once_for_many_noise_levels(head):
   x_t, time, hidden = inputs()
-  once = head.embed_condition(hidden)
   levels = [time, time[::-1]]
-  together = head(
-    jnp.tile(x_t, (2, 1)), jnp.concatenate(levels), jnp.tile(once, (2, 1))
-  )
-  for part, level in zip(jnp.split(together, 2), levels, strict=True):
-    np.testing.assert_allclose(
-      part, reference(head, x_t, level, hidden), rtol=1e-3, atol=1e-3
-    )
+
+  @jax.jit
+  def predict_twice(x_t, hidden):
+    once = head.embed_condition(hidden)
+    return [head(x_t, level, once) for level in levels]
+
+  for got, level in zip(predict_twice(x_t, hidden), levels, strict=True):
+    expected = reference(head, x_t, level, hidden)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_half_precision_states_give_float32(head):
   x_t, time, hidden = inputs()
-  embedded = head.embed_condition(hidden.astype(jnp.bfloat16))
-  assert embedded.dtype == jnp.float32
-  assert head(x_t, time, embedded).dtype == jnp.float32
+  shape = jax.eval_shape(
+    lambda: head(x_t, time, head.embed_condition(hidden.astype(jnp.bfloat16)))
+  )
+  assert shape.dtype == jnp.float32
 
 
 MEANS = np.array([[1.0, 1.0], [-1.0, 0.5], [0.0, -1.5]], np.float32)

@@ -133,18 +133,25 @@ def make_pair(case: str) -> tuple[torch.nn.Module, Gemma]:
   """The same weights in transformers and in our model."""
   config = CONFIGS[case]
   hf = make_hf(config)
-  graphdef, fresh = parameters.flatten(Gemma(config, rngs=nnx.Rngs(0)))
-  weights = hf_weights.gemma(hf.state_dict(), config)
-  assert {k: v.shape for k, v in weights.items()} == {
-    k: v.shape for k, v in fresh.items()
+  return hf, from_values(config, hf_weights.gemma(hf.state_dict(), config))
+
+
+def from_values(
+  config: GemmaConfig, values: dict[str, np.ndarray], **kwargs
+) -> Gemma:
+  """A model of these parameters, which must be all of them."""
+  model = nnx.eval_shape(lambda: Gemma(config, rngs=nnx.Rngs(0), **kwargs))
+  graphdef, state = nnx.split(model)
+  assert {name: value.shape for name, value in values.items()} == {
+    '/'.join(path): leaf.shape for path, leaf in nnx.to_flat_state(state)
   }
-  return hf, parameters.unflatten(
-    graphdef, {k: jnp.asarray(v) for k, v in weights.items()}
-  )
+  return parameters.unflatten(graphdef, jax.tree.map(jnp.asarray, values))
 
 
 def make_model(config: GemmaConfig, **kwargs) -> Gemma:
-  return Gemma(config, rngs=nnx.Rngs(1), **kwargs)
+  """A model with random parameters, made without compiling its init."""
+  values = hf_weights.gemma(make_hf(config).state_dict(), config)
+  return from_values(config, values, **kwargs)
 
 
 def make_tokens(config: GemmaConfig, length: int = LENGTH) -> np.ndarray:
@@ -391,7 +398,9 @@ def test_unroll_and_remat_do_not_change_results(kwargs):
 
 def test_embedding_factor_is_rounded_to_the_compute_dtype():
   # sqrt(3072) = 55.43 is 55.5 in bfloat16.
-  config = dataclasses.replace(GEMMA1_MQA, width=3072, layers=1, mlp_dim=2)
+  config = dataclasses.replace(
+    GEMMA1_MQA, width=3072, layers=1, head_dim=2, mlp_dim=2
+  )
   model = make_model(config, dtype=jnp.bfloat16)
   tokens = jnp.asarray(make_tokens(config))
   rows = model.embedding[...][tokens].astype(jnp.bfloat16)
@@ -402,7 +411,7 @@ def test_embedding_factor_is_rounded_to_the_compute_dtype():
 
 def test_fresh_embeddings_and_logits_have_unit_variance():
   config = dataclasses.replace(GEMMA1_MQA, width=256, vocab_size=999)
-  model = make_model(config)
+  model = nnx.jit(lambda: Gemma(config, rngs=nnx.Rngs(0)))()
   tokens = make_tokens(config)
   logits, _, _ = run(model, tokens, count_up(LENGTH), causal(LENGTH))
   assert 0.9 < jnp.std(model.embed(jnp.asarray(tokens))) < 1.1
@@ -410,7 +419,7 @@ def test_fresh_embeddings_and_logits_have_unit_variance():
 
 
 def test_every_parameter_names_its_axes():
-  model = make_model(GEMMA3_MQA)
+  _, model = make_pair('gemma3 MQA')
   values = parameters.flatten(model)[1]
   for name, axes in parameters.logical_axes(model).items():
     assert len(axes) == values[name].ndim, name

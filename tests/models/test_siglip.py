@@ -56,14 +56,29 @@ def make_pair(case: str) -> tuple[torch.nn.Module, Siglip]:
   with torch.no_grad():
     for parameter in hf.parameters():
       parameter.normal_(0, 1.5 * config.width**-0.5)
-  graphdef, fresh = parameters.flatten(Siglip(config, rngs=nnx.Rngs(0)))
-  weights = hf_weights.siglip(hf.state_dict(), config)
-  assert {k: v.shape for k, v in weights.items()} == {
-    k: v.shape for k, v in fresh.items()
+  return hf, from_values(config, hf_weights.siglip(hf.state_dict(), config))
+
+
+def from_values(
+  config: SiglipConfig, values: dict[str, np.ndarray], **kwargs
+) -> Siglip:
+  """A model of these parameters, which must be all of them."""
+  model = nnx.eval_shape(lambda: Siglip(config, rngs=nnx.Rngs(0), **kwargs))
+  graphdef, state = nnx.split(model)
+  assert {name: value.shape for name, value in values.items()} == {
+    '/'.join(path): leaf.shape for path, leaf in nnx.to_flat_state(state)
   }
-  return hf, parameters.unflatten(
-    graphdef, {k: jnp.asarray(v) for k, v in weights.items()}
-  )
+  return parameters.unflatten(graphdef, jax.tree.map(jnp.asarray, values))
+
+
+def remake(model: Siglip, **kwargs) -> Siglip:
+  """The same parameters in a model made with other arguments."""
+  return from_values(model.config, parameters.flatten(model)[1], **kwargs)
+
+
+@nnx.jit
+def run(model, images):
+  return model(images)
 
 
 def make_images(config: SiglipConfig) -> np.ndarray:
@@ -79,38 +94,36 @@ def test_features_equal_transformers(case):
   with torch.no_grad():
     pixels = torch.tensor(images.transpose(0, 3, 1, 2))
     expected = hf(pixel_values=pixels).last_hidden_state.numpy()
-  features = model(jnp.asarray(images))
+  features = run(model, jnp.asarray(images))
   assert features.shape == (2, model.config.tokens, model.config.width)
   error = np.abs(features - expected).max() / np.abs(expected).max()
   assert error < 1e-5
 
 
 def test_bfloat16_stays_near_float32():
-  config = CONFIGS['three heads']
-  images = jnp.asarray(make_images(config))
-  expected = Siglip(config, rngs=nnx.Rngs(0))(images)
-  half = Siglip(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)(images)
+  _, model = make_pair('three heads')
+  images = jnp.asarray(make_images(model.config))
+  expected = run(model, images)
+  half = run(remake(model, dtype=jnp.bfloat16), images)
   assert half.dtype == jnp.bfloat16
   error = jnp.sqrt(jnp.mean((half - expected) ** 2) / jnp.mean(expected**2))
   assert error < 0.02
 
 
 def test_unroll_and_remat_do_not_change_gradients():
-  config = CONFIGS['three heads']
-  images = jnp.asarray(make_images(config))
+  _, model = make_pair('three heads')
+  images = jnp.asarray(make_images(model.config))
 
-  def gradients(**kwargs):
-    graphdef, values = parameters.flatten(
-      Siglip(config, rngs=nnx.Rngs(0), **kwargs)
-    )
+  def gradients(model):
+    graphdef, values = parameters.flatten(model)
 
     def loss(values):
       return jnp.mean(jnp.sin(parameters.unflatten(graphdef, values)(images)))
 
     return jax.jit(jax.grad(loss))(values)
 
-  expected = gradients()
-  for name, value in gradients(unroll=3, remat='full').items():
+  expected = gradients(model)
+  for name, value in gradients(remake(model, unroll=3, remat='full')).items():
     np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-7)
 
 
@@ -120,6 +133,6 @@ def test_wrong_sizes_are_told():
     SiglipConfig(image_size=20, heads=3, **kwargs)
   with pytest.raises(UserError, match='24 is not a multiple of heads 5'):
     SiglipConfig(image_size=21, heads=5, **kwargs)
-  model = Siglip(CONFIGS['one layer'], rngs=nnx.Rngs(0))
+  _, model = make_pair('one layer')
   with pytest.raises(UserError, match='images of 20 px'):
     model(jnp.zeros((1, 20, 20, 3)))

@@ -5,7 +5,6 @@ import math
 import pytest
 from flax import nnx
 
-from unifluid_jax.models import parameters
 from unifluid_jax.models.gemma import GLOBAL, LOCAL, Gemma
 from unifluid_jax.models.siglip import Siglip
 from unifluid_jax.models.sizes import GEMMA_SIZES, SIGLIP_SIZES
@@ -13,8 +12,8 @@ from unifluid_jax.models.sizes import GEMMA_SIZES, SIGLIP_SIZES
 
 def count(make) -> dict[str, int]:
   """Elements of each parameter of the model that `make` would make."""
-  values = parameters.flatten(nnx.eval_shape(make))[1]
-  return {name: math.prod(value.shape) for name, value in values.items()}
+  state = nnx.to_flat_state(nnx.state(nnx.eval_shape(make)))
+  return {'/'.join(path): math.prod(leaf.shape) for path, leaf in state}
 
 
 # Million parameters without the embedding table.

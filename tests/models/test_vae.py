@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from flax import nnx
 
+from tests.tiny_vae import CONFIG, abstract_vae, make_vae
 from unifluid_jax.errors import UserError
 from unifluid_jax.models import parameters
 from unifluid_jax.models.sizes import VAE_SIZES
@@ -33,16 +34,6 @@ NO_ATTENTION = VAEConfig(
 )
 LEVEL_ATTENTION = VAEConfig(
   latent_channels=3, widths=(8, 16), groups=2, attention_levels=(1,)
-)
-PATCHES = VAEConfig(
-  latent_channels=6,
-  widths=(8,),
-  encoder_blocks=0,
-  decoder_blocks=1,
-  groups=4,
-  patch_size=4,
-  mid_attention=False,
-  quant_convs=False,
 )
 
 
@@ -100,19 +91,16 @@ def our_value(value: torch.Tensor) -> np.ndarray:
   return value.permute(2, 3, 1, 0).numpy() if value.ndim == 4 else value.numpy()
 
 
-def abstract(config: VAEConfig) -> VAE:
-  """The model without arrays."""
-  return nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
-
-
 def from_oracle(model: AutoencoderKL, config: VAEConfig) -> VAE:
-  graphdef, flat = parameters.flatten(abstract(config))
-  theirs = {our_name(n): our_value(v) for n, v in model.state_dict().items()}
-  assert theirs.keys() == flat.keys() - {'shift', 'scale'}
-  for name, value in theirs.items():
-    assert value.shape == flat[name].shape, name
-  theirs |= {name: np.ones(flat[name].shape) for name in ('shift', 'scale')}
-  return parameters.unflatten(graphdef, jax.tree.map(jnp.asarray, theirs))
+  graphdef, state = nnx.split(abstract_vae(config))
+  shapes = {
+    '/'.join(map(str, path)): variable.get_value().shape
+    for path, variable in nnx.to_flat_state(state)
+  }
+  values = {our_name(n): our_value(v) for n, v in model.state_dict().items()}
+  values |= {name: np.ones(shapes[name]) for name in ('shift', 'scale')}
+  assert {name: value.shape for name, value in values.items()} == shapes
+  return parameters.unflatten(graphdef, jax.tree.map(jnp.asarray, values))
 
 
 @nnx.jit
@@ -123,11 +111,6 @@ def encode(vae: VAE, images: jax.Array) -> Moments:
 @nnx.jit
 def decode(vae: VAE, latents: jax.Array) -> jax.Array:
   return vae.decode(latents)
-
-
-@pytest.fixture(scope='module')
-def patch_vae() -> VAE:
-  return nnx.jit(lambda: VAE(PATCHES, rngs=nnx.Rngs(0)))()
 
 
 def assert_close(ours: jax.Array, theirs: torch.Tensor):
@@ -166,7 +149,7 @@ def test_log_variance_is_clamped_as_in_diffusers():
 
 
 def count(config: VAEConfig) -> int:
-  model = abstract(config)
+  model = abstract_vae(config)
   return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -177,7 +160,7 @@ def test_stable_diffusion_size():
 
 def test_mar_size_has_the_stride_and_attention_of_kl16():
   config = VAE_SIZES['mar_kl16']
-  model = abstract(config)
+  model = abstract_vae(config)
   assert (config.stride, config.latent_channels) == (16, 16)
   attentions = [len(level.attentions) for level in model.encoder.levels]
   assert attentions == [0, 0, 0, 0, 2]
@@ -208,9 +191,9 @@ def test_patches_are_squares_of_pixels():
   np.testing.assert_array_equal(from_patches(patches, 4), images)
 
 
-def test_side_must_be_a_multiple_of_the_stride(patch_vae):
+def test_side_must_be_a_multiple_of_the_stride():
   with pytest.raises(UserError, match='30 is not a multiple of 4'):
-    patch_vae.encode(jnp.zeros((1, 30, 30, 3)))
+    make_vae().encode(jnp.zeros((1, 30, 30, 3)))
 
 
 def test_samples_follow_the_posterior():
@@ -224,9 +207,9 @@ def test_samples_follow_the_posterior():
   np.testing.assert_allclose(samples.std((0, 1, 2)), [0.5, 3], rtol=0.05)
 
 
-def test_calibrated_latents_are_standardised(patch_vae):
+def test_calibrated_latents_are_standardised():
   """Means and posterior noise both count, over batches of any size."""
-  vae = nnx.clone(patch_vae)
+  vae = make_vae()
   key = jax.random.key(1)
   deviations = jnp.array([0.1, 0.5, 1.0, 2.0, 5.0, 0.0])
   mean = 100.0 + deviations * jax.random.normal(key, (300, 4, 4, 6))
@@ -243,21 +226,18 @@ def test_calibrated_latents_are_standardised(patch_vae):
   np.testing.assert_allclose(vae.denormalise(normalised), samples, rtol=1e-5)
 
 
-def test_stable_diffusion_latents_are_scaled_by_its_constant():
-  scale = VAE_SIZES['sd'].latent_scale
-  vae = nnx.jit(
-    lambda: VAE(
-      dataclasses.replace(PATCHES, latent_scale=scale), rngs=nnx.Rngs(0)
-    )
-  )()
-  latents = jax.random.normal(jax.random.key(0), (1, 2, 2, 6))
-  np.testing.assert_allclose(
-    vae.normalise(latents), latents * 0.18215, rtol=1e-6
+def test_initial_statistics_are_the_configs():
+  sd = VAE_SIZES['sd']
+  config = dataclasses.replace(
+    CONFIG, latent_shift=0.5, latent_scale=sd.latent_scale
   )
+  latents = jnp.linspace(-3, 3, 24).reshape(1, 2, 2, 6)
+  normalised = nnx.jit(lambda: VAE(config, rngs=nnx.Rngs(0)).normalise(latents))
+  np.testing.assert_allclose(normalised(), (latents - 0.5) * 0.18215, rtol=1e-5)
 
 
 def test_statistics_are_not_trained():
-  vae = abstract(PATCHES)
+  vae = abstract_vae(CONFIG)
   names = {
     kind: {path[0] for path, _ in nnx.to_flat_state(nnx.state(vae, kind))}
     for kind in (LatentStatistics, nnx.Param)
@@ -266,16 +246,14 @@ def test_statistics_are_not_trained():
   assert names[nnx.Param] == {'encoder', 'decoder'}
 
 
-def test_bfloat16_compute_stays_near_float32(patch_vae):
+def test_bfloat16_compute_stays_near_float32():
   images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)) * 2 - 1
-  fast = nnx.clone(patch_vae)
+  exact, fast = make_vae(), make_vae()
   fast.dtype = jnp.bfloat16
-  moments, expected = encode(fast, images), encode(patch_vae, images)
+  moments, expected = encode(fast, images), encode(exact, images)
   assert moments.mean.dtype == jnp.float32
   assert not jnp.array_equal(moments.mean, expected.mean)
   np.testing.assert_allclose(moments.mean, expected.mean, atol=0.1)
   decoded = decode(fast, expected.mean)
   assert decoded.dtype == jnp.float32
-  np.testing.assert_allclose(
-    decoded, decode(patch_vae, expected.mean), atol=0.1
-  )
+  np.testing.assert_allclose(decoded, decode(exact, expected.mean), atol=0.1)

@@ -1,7 +1,9 @@
 """Trains the UniFluid of an experiment: builds the state, the step, the run."""
 
+import functools
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 
 import jax
@@ -11,11 +13,12 @@ from clu import parameter_overview
 from flax import nnx
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.config import to_dict
+from unifluid_jax.config import build, to_dict
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.training import sharding as sharding_lib
@@ -80,9 +83,19 @@ def initial_train_state(
   tokenizer: Tokenizer,
   context: StepContext,
   vae: Parameters,
+  start: Parameters,
 ) -> TrainState:
-  """The state of step 0; to be jitted."""
+  """The state of step 0; to be jitted.
+
+  Args:
+    experiment: The config.
+    tokenizer: The vocabulary.
+    context: Holder of the optimizer.
+    vae: Parameters of the VAE.
+    start: Parameters of the model that are not to be fresh ones.
+  """
   _, flat = parameters.flatten(make_unifluid(experiment, tokenizer))
+  flat |= start
   frozen = {
     name for name in flat if is_frozen(experiment.optimizer, name)
   }
@@ -117,11 +130,12 @@ def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
   sharding_lib.check_rows(mesh, data.rows, config.accumulate)
   tasks = experiment.make_tasks(data.sources)
   vae = load_vae(experiment, workdir / 'vae')
+  start = load_start(experiment, tokenizer)
 
-  def initialise():
-    return initial_train_state(experiment, tokenizer, context, vae)
+  def first_state(vae, start):
+    return initial_train_state(experiment, tokenizer, context, vae, start)
 
-  shapes = jax.eval_shape(initialise)
+  shapes = jax.eval_shape(first_state, vae, start)
   model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
   shardings = sharding_lib.state_shardings(
     mesh, shapes, parameters.logical_axes(model)
@@ -164,12 +178,60 @@ def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
     balance_step = (config.balance_every, measure)
   return fit(
     run,
-    jax.jit(initialise, out_shardings=shardings),
+    functools.partial(
+      jax.jit(first_state, out_shardings=shardings), vae, start
+    ),
     shardings,
     jax.jit(make_train_step(context), donate_argnums=0),
     batches,
     balance_step,
   )
+
+
+def read_experiment(workdir: pathlib.Path) -> Experiment:
+  """The config of a run, from its folder.
+
+  Raises:
+    UserError: If it is no folder of a run.
+  """
+  file = workdir / CONFIG_FILE
+  if not file.exists():
+    raise UserError(
+      f'{file} does not exist; {workdir} must be the --workdir of a training '
+      'run'
+    )
+  return build(Experiment, json.loads(file.read_text(encoding='utf-8')))
+
+
+def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
+  """The averaged parameters of another run that `init` names.
+
+  Raises:
+    UserError: If there is no such run, or a parameter's shape is another one.
+  """
+  if not experiment.init.workdir:
+    return {}
+  workdir = pathlib.Path(experiment.init.workdir)
+  _, found, _ = restore_averaged(
+    read_experiment(workdir), Tokenizer.load(workdir / TOKENIZER_FILE), workdir
+  )
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  wanted = {
+    name: shape
+    for name, shape in parameters.flatten(model)[1].items()
+    if any(re.search(p, name) for p in experiment.init.parameters)
+  }
+  wrong = [
+    f'{name} {shape.shape}'
+    for name, shape in wanted.items()
+    if name not in found or found[name].shape != shape.shape
+  ]
+  if wrong or not wanted:
+    raise UserError(
+      f'init.workdir: {workdir} cannot give {", ".join(wrong[:5]) or "anything"}'
+      '; use a run of the same model, or other init.parameters'
+    )
+  return {name: found[name] for name in wanted}
 
 
 def _write_config(experiment: Experiment, workdir: pathlib.Path) -> None:
@@ -191,7 +253,7 @@ def restore_averaged(
     lambda: parameters.flatten(make_vae(experiment))[1]
   )
   shapes = jax.eval_shape(
-    lambda vae: initial_train_state(experiment, tokenizer, context, vae),
+    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
     vae_shapes,
   )
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -163,7 +163,9 @@ def _train(
       state, metrics = step_function(state, batch)
     meter.add(metrics, wait)
     done = step + 1
-    last = done == run.steps or bool(received)
+    # Read once: a signal between two looks at it would skip the save.
+    stopping = bool(received)
+    last = done == run.steps or stopping
     if last or done % run.log_every == 0:
       _check_finite(run, state)
       latest = meter.write(done, extra)
@@ -172,7 +174,7 @@ def _train(
       began = time.perf_counter()
       checkpoints.save(done, state, run.identity, latest['loss'])
       meter.pause(time.perf_counter() - began)
-    if received:
+    if stopping:
       checkpoints.close()
       raise Interrupted(received[0])
   return state

@@ -114,6 +114,12 @@ def test_records_keep_their_order_and_blank_lines_do_not_count(folder):
 GOOD = {'image': 'red.png', 'text': 'a red box'}
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
+  file = folder(GOOD)
+  file.write_text('\ufeff' + file.read_text(), encoding='utf-8')
+  assert len(FolderTask(file, 'text_to_image', 4)) == 1
+
+
 @pytest.mark.parametrize(
   ('line', 'message'),
   [

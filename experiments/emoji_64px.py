@@ -1,0 +1,52 @@
+"""All emoji concepts at 64 px, for one accelerator with 16 GiB.
+
+The quickstart's recipe on the whole embedded data set: 64 image tokens of 16
+dimensions, a decoder of 50 M parameters, bf16. Not trained by us yet: the
+batch and the number of steps are estimates.
+
+    bash launch/quickstart.sh experiments/emoji_64px.py runs/emoji_64px
+"""
+
+import ml_collections
+
+from experiments import arguments, quickstart, tiny
+from unifluid_jax import config as config_lib
+from unifluid_jax.models import sizes
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """The config; `:tiny` is two steps for tests."""
+  _, is_tiny = arguments.parse(arg)
+  config = quickstart.get_config()
+  config.tokenizer.vocab_size = 4096
+  config.data.update(
+    image_size=64, concepts='all', examples=512, rows=160, groups=8
+  )
+  config.data.row = {
+    'length': 512,
+    'text_targets': 64,
+    'understanding_images': 4,
+    'generated_images': 4,
+  }
+  config.vae = {
+    'latent_channels': 16,
+    'widths': (128, 256),
+    'patch_size': 4,
+    'quant_convs': False,
+  }
+  config.vae_training.update(steps=50_000, batch=128)
+  config.vae_training.optimizer.update(learning_rate=5e-4, warmup=1000)
+  gemma = config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
+  gemma |= {'vocab_size': 4096, 'width': 512, 'layers': 12, 'mlp_dim': 2048}
+  gemma |= {'heads': 8, 'kv_heads': 4, 'head_dim': 64}
+  encoder = config_lib.to_dict(sizes.SIGLIP_SIZES['tiny'])
+  encoder |= {'image_size': 64, 'width': 384, 'layers': 8, 'mlp_dim': 1536}
+  encoder['heads'] = 6
+  config.model.update(
+    gemma=gemma, encoder=encoder, patch=1, dtype='bfloat16', unroll=1
+  )
+  config.model.head = {'width': 768, 'depth': 4}
+  config.training.update(steps=100_000, repeats=4, log_every=100)
+  config.training.checkpoint = {'every': 2000}
+  config.optimizer.update(learning_rate=5e-4, warmup=2000, ema=0.9999)
+  return tiny.shrink(config) if is_tiny else config

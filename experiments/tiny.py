@@ -1,0 +1,52 @@
+"""The small variant of any config: the same recipe, two steps on a laptop."""
+
+import ml_collections
+
+from unifluid_jax import config as config_lib
+from unifluid_jax.models import sizes
+
+
+def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Swaps a config's sizes and data for tiny ones, and keeps its recipe.
+
+  Orders, losses, weights, schedules, frozen parts and shares of the tasks stay
+  as they are; the tasks read the embedded data.
+  """
+  config = ml_collections.ConfigDict(config.to_dict())
+  vocabulary = 512
+  config.tokenizer = {'vocab_size': vocabulary}
+  config.data.image_size = 32
+  config.data.concepts = 'quickstart'
+  for source in config.data.sources.values():
+    source.update(kind='emoji', split='train', path='', features={})
+  config.data.update(rows=2, examples=4, groups=2, max_text=48)
+  config.data.row = {
+    'length': 128,
+    'text_targets': 32,
+    'understanding_images': 4,
+    'generated_images': 4,
+  }
+  config.vae = {
+    'latent_channels': 4,
+    'widths': (16,),
+    'groups': 8,
+    'patch_size': 4,
+    'encoder_blocks': 1,
+    'decoder_blocks': 1,
+    'mid_attention': False,
+    'quant_convs': False,
+  }
+  config.vae_training.update(steps=2, batch=4, statistics_batches=1)
+  for source in config.vae_training.sources.values():
+    source.update(kind='emoji', task='picture', concepts='quickstart')
+  gemma = config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
+  gemma |= {'vocab_size': vocabulary, 'width': 32, 'layers': 2, 'mlp_dim': 64}
+  gemma |= {'heads': 2, 'kv_heads': 1, 'head_dim': 16}
+  encoder = config_lib.to_dict(sizes.SIGLIP_SIZES['tiny'])
+  encoder |= {'width': 32, 'layers': 1, 'heads': 2, 'mlp_dim': 64}
+  config.model.update(gemma=gemma, encoder=encoder, dtype='float32', unroll=1)
+  config.model.head = {'width': 32, 'depth': 2}
+  config.model.patch = 2
+  config.training.update(steps=2, log_every=1)
+  config.mesh = {'data': 1, 'fsdp': -1, 'tensor': 1}
+  return config

@@ -1,0 +1,88 @@
+"""UniFluid 2B (arXiv 2503.13436): Gemma-2 2B, 256 px, batch 2048, 1 M steps.
+
+Known of the paper's recipe: batch, AdamW, learning rate 1e-4, steps, start from
+Gemma 2, a VAE of the kind of Stable Diffusion's, SigLIP, random order, a
+per-token diffusion head. Chosen by us where the paper is silent: the head's
+size, lambda, warm-up, the share of the tasks, MAR's diffusion objective.
+
+The paper's data (WebLI) is not public: the sources below are COCO captions as
+TFDS prepares them. The VAE and Gemma have to be brought along; the tokenizer is
+Gemma's `tokenizer.model`.
+
+    python -m unifluid_jax.train --config=experiments/unifluid_2b.py \
+      --workdir=gs://BUCKET/unifluid_2b --config.tokenizer.path=tokenizer.model
+"""
+
+import ml_collections
+
+from experiments import arguments, tiny
+from unifluid_jax import config as config_lib
+from unifluid_jax.models import sizes
+
+COCO = {
+  'kind': 'tfds',
+  'path': 'coco_captions/2014:1.1.0',
+  'features': {'image': 'image', 'text': 'captions/text'},
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """The recipe; `:tiny` is two steps for tests."""
+  _, is_tiny = arguments.parse(arg)
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.tokenizer = {'path': 'tokenizer.model'}
+  config.data = {
+    'image_size': 256,
+    'sources': {
+      'text_to_image': COCO | {'task': 'text_to_image', 'weight': 0.5},
+      'captioning': COCO | {'task': 'captioning', 'weight': 0.5},
+    },
+    'max_text': 124,
+    'examples': 2048,
+    'rows': 2048,
+    'groups': 256,
+    'row': {
+      'length': 384,
+      'text_targets': 128,
+      'understanding_images': 1,
+      'generated_images': 1,
+    },
+    'num_workers': 8,
+  }
+  config.vae = config_lib.to_dict(sizes.VAE_SIZES['sd'])
+  config.vae_training = {
+    'steps': 1,
+    'batch': 256,
+    'sources': {
+      'images': COCO | {'task': 'text_to_image', 'weight': 1.0},
+    },
+    'optimizer': {'learning_rate': 1e-4},
+  }
+  config.model = {
+    'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_2b']),
+    'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['so400m16_256']),
+    'head': {'width': 1536, 'depth': 6},
+    'objective': 'ddpm',
+    'dtype': 'bfloat16',
+    'remat': 'full',
+  }
+  config.training = {
+    'steps': 1_000_000,
+    'text_weight': 0.005,
+    'log_every': 100,
+    'checkpoint': {'every': 5000, 'keep': 3},
+  }
+  config.optimizer = {
+    'learning_rate': 1e-4,
+    'schedule': 'constant',
+    'warmup': 10_000,
+    'frozen': ('^encoder/',),
+  }
+  config.sampling = {
+    'steps': None,
+    'solver': 'ancestral',
+    'head_steps': 100,
+    'guidance': {'scale': 3.0, 'schedule': 'linear'},
+  }
+  return tiny.shrink(config) if is_tiny else config
