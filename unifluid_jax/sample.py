@@ -20,7 +20,8 @@ import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 from PIL import Image as PillowImage
@@ -29,41 +30,50 @@ from unifluid_jax import cli, inference
 from unifluid_jax.config import to_dict
 from unifluid_jax.data import images
 from unifluid_jax.data.example import Example, Image
-from unifluid_jax.data.sheet import describe, draw_sheet
+from unifluid_jax.data.sheet import draw_sheet
 from unifluid_jax.errors import UserError
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
 
 Sampling = ImageSamplingConfig | TextSamplingConfig
 
-_READS = {
-  'generate': ('prompt',),
-  'edit': ('image', 'instruction'),
-  'caption': ('image',),
-  'answer': ('image', 'question'),
-}
+
+class _Task(NamedTuple):
+  """A task: what of the model does it, and the flags that it takes."""
+
+  run: Callable[..., inference.Pictures | list[str]]
+  reads: tuple[str, ...]
+  settings: tuple[str, ...]
+
+
 _IMAGE_SETTINGS = ('steps', 'head_steps', 'solver', 'guidance', 'temperature')
 _TEXT_SETTINGS = ('max_tokens', 'top_k', 'top_p', 'temperature')
-_SETTINGS = {
-  'generate': ('samples', *_IMAGE_SETTINGS),
-  'edit': _IMAGE_SETTINGS,
-  'caption': _TEXT_SETTINGS,
-  'answer': _TEXT_SETTINGS,
+_TASKS = {
+  'generate': _Task(
+    inference.Model.generate, ('prompt',), ('samples', *_IMAGE_SETTINGS)
+  ),
+  'edit': _Task(
+    inference.Model.edit, ('image', 'instruction'), _IMAGE_SETTINGS
+  ),
+  'caption': _Task(inference.Model.caption, ('image',), _TEXT_SETTINGS),
+  'answer': _Task(
+    inference.Model.answer, ('image', 'question'), _TEXT_SETTINGS
+  ),
 }
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
-_TASK = flags.DEFINE_enum('task', None, list(_READS), 'What to do.')
+_TASK = flags.DEFINE_enum('task', None, list(_TASKS), 'What to do.')
 _OUT = flags.DEFINE_string('out', 'samples', 'Folder to write to.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of all samples.')
-_SAMPLES = flags.DEFINE_integer(
-  'samples', 1, 'Images of each prompt.', lower_bound=1
-)
 
 flags.DEFINE_multi_string('prompt', [], 'What to generate.')
 flags.DEFINE_multi_string('image', [], 'Image file to read.')
 flags.DEFINE_multi_string('instruction', [], 'What to do to the image.')
 flags.DEFINE_multi_string('question', [], 'What to answer about the image.')
 
+_SAMPLES = flags.DEFINE_integer(
+  'samples', 1, 'Images of each prompt.', lower_bound=1
+)
 flags.DEFINE_integer('steps', None, 'Decoding steps of an image.')
 flags.DEFINE_integer('head_steps', None, 'Steps of the diffusion solver.')
 flags.DEFINE_string('solver', None, 'Diffusion solver.')
@@ -81,67 +91,94 @@ flags.DEFINE_float(
 
 def main() -> None:
   """Does what the flags ask for."""
-  task = cli.require(_TASK)
+  task = _TASKS[cli.require(_TASK)]
   _check_flags(task)
-  rows = _rows(task)
+  given = _given(task)
   model = inference.load(cli.require(_WORKDIR))
   sampling = _sampling(task, model)
-  examples = _sample(task, model, rows, sampling)
-  for example in examples:
-    sys.stdout.write(f'{describe(example)}\n')
+  examples = _sample(task, model, given, sampling)
   out = pathlib.Path(_OUT.value)
   try:
-    _write(out, task, rows, examples, sampling)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out, given, examples, sampling)
   except OSError as error:
     raise UserError(f'--out={out} cannot be written: {error}') from error
-  logging.info('samples are in %s', out)
+  logging.info('the samples are in %s', out)
 
 
-def _check_flags(task: str) -> None:
+def _check_flags(task: _Task) -> None:
   """Refuses flags that the task would not look at."""
-  takes = {*_READS[task], *_SETTINGS[task]}
-  every = {name for names in _READS.values() for name in names}
-  every |= {name for names in _SETTINGS.values() for name in names}
+  takes = {*task.reads, *task.settings}
+  every = {n for other in _TASKS.values() for n in other.reads + other.settings}
   for name in sorted(every - takes):
     if flags.FLAGS[name].present:
       raise UserError(
-        f'--task={task} takes no --{name}; it takes '
-        f'{", ".join(f"--{taken}" for taken in sorted(takes))}'
+        f'--task={_TASK.value} takes no --{name}; it takes '
+        f'{", ".join(f"--{known}" for known in sorted(takes))}'
       )
 
 
-def _rows(task: str) -> list[dict[str, str]]:
-  """What to read, as given by the flags: one dictionary a result."""
-  given = {name: flags.FLAGS[name].value for name in _READS[task]}
-  count = max(map(len, given.values()))
-  for name, values in given.items():
-    if not values:
-      raise UserError(f'--task={task} needs --{name}')
-    if len(values) not in (1, count):
+def _given(task: _Task) -> list[dict[str, str]]:
+  """What to read for each result, as the flags say."""
+  values = {name: flags.FLAGS[name].value for name in task.reads}
+  count = max(map(len, values.values()))
+  for name, given in values.items():
+    if not given:
+      raise UserError(f'--task={_TASK.value} needs --{name}')
+    if len(given) not in (1, count):
       raise UserError(
-        f'--{name} is given {len(values)} times; give it once, or {count} times'
+        f'--{name} is given {len(given)} times; give it once, or {count} times'
       )
   return [
-    {name: values[i % len(values)] for name, values in given.items()}
+    {name: given[i % len(given)] for name, given in values.items()}
     for i in range(count)
-    for _ in range(_SAMPLES.value)
   ]
 
 
-def _sampling(task: str, model: inference.Model) -> Sampling:
+def _sampling(task: _Task, model: inference.Model) -> Sampling:
   """The settings of the run's config, changed as the flags say."""
-  given = {
+  changes = {
     name: flags.FLAGS[name].value
-    for name in _SETTINGS[task]
+    for name in task.settings
     if name != 'samples' and flags.FLAGS[name].present
   }
-  if _SETTINGS[task] == _TEXT_SETTINGS:
-    return dataclasses.replace(model.experiment.text_sampling, **given)
+  if task.settings == _TEXT_SETTINGS:
+    return dataclasses.replace(model.experiment.text_sampling, **changes)
   sampling = model.experiment.sampling
-  if 'guidance' in given:
-    scale = given['guidance']
-    given['guidance'] = dataclasses.replace(sampling.guidance, scale=scale)
-  return dataclasses.replace(sampling, **given)
+  if 'guidance' in changes:
+    scale = changes['guidance']
+    changes['guidance'] = dataclasses.replace(sampling.guidance, scale=scale)
+  return dataclasses.replace(sampling, **changes)
+
+
+def _sample(
+  task: _Task,
+  model: inference.Model,
+  given: list[dict[str, str]],
+  sampling: Sampling,
+) -> list[Example]:
+  """What was read, and what the model wrote as the target."""
+  size = model.experiment.data.image_size
+  rows = [
+    tuple(
+      _read_image(value, size) if name == 'image' else value
+      for name, value in row.items()
+    )
+    for row in given
+  ]
+  extra = {'samples': _SAMPLES.value} if 'samples' in task.settings else {}
+  columns = [list(column) for column in zip(*rows, strict=True)]
+  written = task.run(
+    model, *columns, seed=_SEED.value, sampling=sampling, **extra
+  )
+  if isinstance(written, inference.Pictures):
+    targets: list[Any] = list(written.images)
+  else:
+    targets = written
+  return [
+    Example(rows[i // _SAMPLES.value], target)
+    for i, target in enumerate(targets)
+  ]
 
 
 def _read_image(path: str, size: int) -> Image:
@@ -152,17 +189,36 @@ def _read_image(path: str, size: int) -> Image:
   return images.fit(images.decode(data, f'--image={path}'), size)
 
 
-def _sample(
-  task: str,
-  model: inference.Model,
-  rows: list[dict[str, str]],
-  sampling: Any,
-) -> list[Example]:
-  """What was read, with what the model wrote for a target."""
-  settings: dict[str, Any] = {'seed': _SEED.value, 'sampling': sampling}
-  size = model.experiment.data.image_size
-  read = [_read_image(row['image'], size) for row in rows if 'image' in row]
-  texts = [row[_READS[task][-1]] for row in rows]
-  match task:
-    case 'generate':
-      ...
+def _write(
+  out: pathlib.Path,
+  given: list[dict[str, str]],
+  examples: list[Example],
+  sampling: Sampling,
+) -> None:
+  """Writes the images, the sheet and the JSON file; tells what it wrote."""
+  samples = []
+  for i, example in enumerate(examples):
+    read = given[i // _SAMPLES.value]
+    if isinstance(example.target, str):
+      written = {'text': example.target}
+    else:
+      written = {'file': f'{i:03}.png'}
+      PillowImage.fromarray(example.target).save(out / written['file'])
+    samples.append(read | written)
+    line = f'{" | ".join(read.values())} -> {" ".join(written.values())}'
+    sys.stdout.write(f'{line}\n')
+  sheet = draw_sheet(examples, columns=min(_SAMPLES.value, 8))
+  PillowImage.fromarray(sheet).save(out / 'sheet.png')
+  settings = {
+    'workdir': _WORKDIR.value,
+    'task': _TASK.value,
+    'seed': _SEED.value,
+    'sampling': to_dict(sampling),
+    'samples': samples,
+  }
+  text = json.dumps(settings, indent=2, ensure_ascii=False)
+  (out / 'samples.json').write_text(f'{text}\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+  cli.run(main)

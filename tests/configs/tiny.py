@@ -11,7 +11,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.tokenizer = {'vocab_size': 280}
+  config.tokenizer = {'vocab_size': 320}
   emoji = {
     'picture': {'kind': 'emoji', 'task': 'picture', 'weight': 1.0},
     'text_to_image': {'kind': 'emoji', 'task': 'text_to_image', 'weight': 1.0},
@@ -59,7 +59,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.model = {
     'gemma': {
-      'vocab_size': 280,
+      'vocab_size': 320,
       'width': 16,
       'layers': 1,
       'heads': 2,

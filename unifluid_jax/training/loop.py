@@ -6,7 +6,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 from absl import logging
@@ -22,6 +22,7 @@ from unifluid_jax.training.metrics import Meter, Work
 Metrics = dict[str, jax.Array]
 
 
+@runtime_checkable
 class State(Protocol):
   """What the loop needs to know of a training state."""
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.pictures import Picture, draw, draw_augmented
 from unifluid_jax.data.emoji.scenes import QUADRANTS, arrange, draw_scene
@@ -54,12 +53,12 @@ class PictureTask(Task):
   def _scene(
     self, record: Cell, background: str, rng: np.random.Generator
   ) -> np.ndarray:
-    cells = [pick(self._records, rng) for _ in QUADRANTS]
-    icons = load_catalog().icons[record.artist]
-    hexes = [record.base, *(c.base for c in cells if c.base in icons)]
+    artist = record.artist
+    others = [c for c in self._records if c.artist == artist]
+    hexes = [record.base, *(pick(others, rng).base for _ in QUADRANTS[1:])]
     count = int(rng.integers(1, len(QUADRANTS) + 1))
     scene = arrange(
-      record.artist,
+      artist,
       hexes[:count],
       rng.permutation(len(QUADRANTS)),
       background,

@@ -1,0 +1,47 @@
+"""The policies' fixed points, which are known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.training.balance import initial_state, make_balance
+
+NORMS = jnp.array([4.0, 1.0])
+
+
+def run(policy, losses, intervals=300):
+  state = initial_state()
+  for _ in range(intervals):
+    state = policy.update(state, losses, NORMS)
+  return state.weights
+
+
+def test_fixed_stays():
+  assert (run(make_balance('fixed'), jnp.array([2.0, 0.5])) == 1).all()
+
+
+def test_uncertainty_weighs_by_the_inverse_loss():
+  """exp(-s) L + s is least where exp(-s) = 1 / L."""
+  weights = run(make_balance('uncertainty'), jnp.array([2.0, 0.5]))
+  np.testing.assert_allclose(weights, [0.5, 2.0], rtol=1e-3)
+
+
+def test_gradnorm_equals_norms_of_tasks_that_learn_equally_fast():
+  weights = run(make_balance('gradnorm'), jnp.array([2.0, 0.5]))
+  np.testing.assert_allclose(weights * NORMS, [1.6, 1.6], rtol=1e-3)
+
+
+def test_gradnorm_favours_the_task_that_learns_slowly():
+  policy, state = make_balance('gradnorm'), initial_state()
+  state = policy.update(state, jnp.array([1.0, 1.0]), NORMS)
+  for _ in range(300):
+    state = policy.update(state, jnp.array([0.25, 1.0]), NORMS)
+  norms = state.weights * NORMS
+  # The square root of the ratio of the losses that are left.
+  np.testing.assert_allclose(norms[1] / norms[0], 2.0, rtol=1e-3)
+
+
+def test_an_unknown_policy_is_refused():
+  with pytest.raises(UserError, match="balance is 'pareto'"):
+    make_balance('pareto')

@@ -1,0 +1,78 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.training.optimizer import (
+  OptimizerConfig,
+  ema_update,
+  is_frozen,
+  make_optimizer,
+  make_schedule,
+)
+
+
+@pytest.mark.parametrize(
+  ('schedule', 'expected'),
+  [
+    ('constant', {0: 0.0, 5: 0.5, 10: 1.0, 55: 1.0, 100: 1.0}),
+    ('cosine', {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0}),
+    ('rsqrt', {0: 0.0, 5: 0.5, 10: 1.0, 40: 0.5, 90: 1 / 3}),
+  ],
+)
+def test_schedules(schedule, expected):
+  config = OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=10)
+  rate = make_schedule(config, 100)
+  for step, value in expected.items():
+    np.testing.assert_allclose(rate(step), value, atol=1e-6)
+
+
+def test_matrices_decay_and_vectors_heads_and_stacked_norms_do_not():
+  config = OptimizerConfig(
+    learning_rate=0.1, weight_decay=0.5, no_decay=('^head/',)
+  )
+  axes = {
+    'a/matrix': ('embed', 'mlp'),
+    'a/vector': ('embed',),
+    'a/stacked_norm': ('layers', 'embed'),
+    'a/stacked_matrix': ('layers', 'embed', 'mlp'),
+    'head/matrix': ('embed', 'mlp'),
+  }
+  params = {name: jnp.ones((2,) * len(axis)) for name, axis in axes.items()}
+  optimizer = make_optimizer(config, 10, axes)
+  zero = {name: jnp.zeros_like(value) for name, value in params.items()}
+  updates, _ = optimizer.update(zero, optimizer.init(params), params)
+  for name, update in updates.items():
+    expected = -0.05 if name in ('a/matrix', 'a/stacked_matrix') else 0
+    np.testing.assert_allclose(update, expected, atol=1e-7, err_msg=name)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+  """Adam's first step is its sign: clipping shows in the first moment."""
+  config = OptimizerConfig(learning_rate=1.0, clip=1.0, b1=0.0)
+  params = {'a': jnp.zeros(1), 'b': jnp.zeros(1)}
+  optimizer = make_optimizer(config, 10, {'a': (None,), 'b': (None,)})
+  gradient = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
+  _, state = optimizer.update(gradient, optimizer.init(params), params)
+  moments = state[1][0].mu
+  np.testing.assert_allclose(moments['a'], 0.6, rtol=1e-5)
+  np.testing.assert_allclose(moments['b'], 0.8, rtol=1e-5)
+
+
+def test_the_average_forgets_its_start_in_a_short_run():
+  ema = {'a': jnp.zeros(())}
+  for step in range(200):
+    ema = ema_update(ema, {'a': jnp.ones(())}, jnp.float32(step), 0.9999)
+  assert ema['a'] > 0.999
+
+
+def test_frozen_names_are_regular_expressions():
+  config = OptimizerConfig(frozen=('^encoder/', 'norm$'))
+  assert is_frozen(config, 'encoder/blocks/w')
+  assert is_frozen(config, 'gemma/final_norm')
+  assert not is_frozen(config, 'gemma/encoder/w')
+
+
+def test_an_unknown_schedule_is_refused():
+  with pytest.raises(UserError, match="schedule is 'linear'"):
+    OptimizerConfig(schedule='linear')
