@@ -26,27 +26,27 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
     'max_text': 40,
     'examples': 64,
-    'rows': 20,
+    'rows': 9,
     'groups': 1,
     'row': {
-      'length': 112,
-      'text_targets': 28,
-      'understanding_images': 4,
-      'generated_images': 3,
+      'length': 224,
+      'text_targets': 56,
+      'understanding_images': 6,
+      'generated_images': 5,
     },
   }
   config.vae = {
     'latent_channels': 16,
     'widths': (128,),
     'patch_size': 4,
-    'encoder_blocks': 1,
+    'encoder_blocks': 0,
     'decoder_blocks': 1,
     'mid_attention': False,
     'quant_convs': False,
   }
   config.vae_training = {
-    'steps': 1000,
-    'batch': 64,
+    'steps': 1600,
+    'batch': 32,
     'sources': {
       'picture': {
         'kind': 'emoji',
@@ -61,9 +61,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'warmup': 50,
       'b2': 0.99,
       'weight_decay': 0.01,
-      'ema': 0.99,
+      'ema': 0.998,
     },
-    'checkpoint': {'every': 250},
+    'loss': {'kl_weight': 5e-4},
+    'checkpoint': {'every': 400},
   }
   config.model = {
     'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny']) | {'vocab_size': 1024, 'mlp_dim': 512},
@@ -73,10 +74,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 6,
   }
   config.training = {
-    'steps': 2400,
-    'text_weight': 0.3,
+    'steps': 2000,
+    'text_weight': 0.5,
     'repeats': 2,
-    'checkpoint': {'every': 400},
+    'checkpoint': {'every': 500},
   }
   config.optimizer = {
     'learning_rate': 1.5e-3,

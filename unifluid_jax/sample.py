@@ -120,7 +120,7 @@ def _check_flags(task: _Task) -> None:
 
 def _given(task: _Task) -> list[dict[str, str]]:
   """What to read for each result, as the flags say."""
-  values = {name: flags.FLAGS[name].value for name in task.reads}
+  values = {name: getattr(flags.FLAGS, name) for name in task.reads}
   count = max(map(len, values.values()))
   for name, given in values.items():
     if not given:
@@ -137,8 +137,8 @@ def _given(task: _Task) -> list[dict[str, str]]:
 
 def _sampling(task: _Task, model: inference.Model) -> Sampling:
   """The settings of the run's config, changed as the flags say."""
-  changes = {
-    name: flags.FLAGS[name].value
+  changes: dict[str, Any] = {
+    name: getattr(flags.FLAGS, name)
     for name in task.settings
     if name != 'samples' and flags.FLAGS[name].present
   }

@@ -44,6 +44,8 @@ def context_of(optimizer, **changes) -> StepContext:
     balance=make_balance('fixed'),
     text_weight=0.5,
     repeats=2,
+    image_tokens=tiny.TOKENS,
+    token_dim=tiny.CONFIG.token_dim,
     patch=1,
     anneal=None,
     accumulate=1,

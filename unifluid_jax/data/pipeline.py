@@ -135,11 +135,12 @@ def make_image_batches(
     start_step: The first step.
   """
   _check_weights(weights, tasks)
-  images = _mixture(seed, weights, tasks).map(_written_image)
-  steps = images.batch(size, drop_remainder=True, batch_fn=np.stack)[
-    start_step:
-  ]
-  return iter(steps.to_iter_dataset(READ))
+  batches = (
+    _mixture(seed, weights, tasks)
+    .map(_written_image)
+    .batch(size, drop_remainder=True, batch_fn=np.stack)
+  )
+  return iter(batches[start_step:].to_iter_dataset(READ))
 
 
 def _mixture(

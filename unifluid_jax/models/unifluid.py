@@ -294,7 +294,8 @@ def _take(
 def _gather(
   images: Float[Array, 'B M N D'], index: Int[Array, 'B L']
 ) -> Float[Array, 'B L D']:
-  flat = images.reshape(images.shape[0], -1, images.shape[-1])
+  rows, count, tokens, width = images.shape
+  flat = images.reshape(rows, count * tokens, width)
   return _take(flat, jnp.maximum(index, 0))
 
 

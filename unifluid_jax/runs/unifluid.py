@@ -70,6 +70,8 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
     balance=make_balance(config.balance),
     text_weight=config.text_weight,
     repeats=config.repeats,
+    image_tokens=experiment.grid**2,
+    token_dim=experiment.token_dim,
     patch=experiment.model.patch,
     anneal=None if config.anneal is None else tuple(config.anneal),  # type: ignore[arg-type]
     accumulate=config.accumulate,

@@ -63,6 +63,8 @@ class StepContext:
     balance: Policy of the loss balance.
     text_weight: lambda.
     repeats: Noise levels per image token.
+    image_tokens: N, tokens of a generated image.
+    token_dim: Z, dimensions of a token.
     patch: Side of the group of latents that makes a token.
     anneal: Steps over which random order fades to raster, or None.
     accumulate: Microbatches of a step.
@@ -77,6 +79,8 @@ class StepContext:
   balance: Balance
   text_weight: float
   repeats: int
+  image_tokens: int
+  token_dim: int
   patch: int
   anneal: tuple[int, int] | None
   accumulate: int
@@ -97,12 +101,9 @@ def encode_tokens(
 ) -> Float[Array, 'B G N Z']:
   """Samples standardised VAE tokens of uint8 images [B G S S 3]."""
   vae = parameters.unflatten(context.vae_graphdef, vae_parameters)
-  flat = to_unit(images.reshape(-1, *images.shape[2:]))
-  moments = vae.encode(flat)
-  noise = jax.random.normal(key, moments.mean.shape)
-  latents = vae.normalise(
-    moments.mean + jnp.exp(0.5 * moments.logvar) * noise
-  )
+  count = images.shape[0] * images.shape[1]
+  flat = to_unit(images.reshape(count, *images.shape[2:]))
+  latents = vae.normalise(vae.encode(flat).sample(key))
   tokens = to_tokens(latents, context.patch)
   return jax.lax.stop_gradient(
     tokens.reshape(*images.shape[:2], *tokens.shape[1:])
@@ -113,9 +114,13 @@ def _draw_inputs(
   context: StepContext, state: TrainState, batch: Batch, key: Array
 ) -> _Inputs:
   order_key, posterior_key = jax.random.split(key)
-  tokens = encode_tokens(
-    context, state.vae, batch.generated_images, posterior_key
-  )
+  rows, images = batch.generated_slots.shape
+  if images:
+    tokens = encode_tokens(
+      context, state.vae, batch.generated_images, posterior_key
+    )
+  else:
+    tokens = jnp.zeros((rows, 0, context.image_tokens, context.token_dim))
   order = masking.draw_order(
     order_key,
     *tokens.shape[:3],

@@ -9,6 +9,9 @@ from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 
+VARIED_SHARE = 0.5
+"""Share of the pictures that augmentation changes; the others are as drawn."""
+
 AUGMENTED_SCALES = 5
 """Sizes that augmentation renders, evenly spaced in 0.75..1.0 of the side."""
 

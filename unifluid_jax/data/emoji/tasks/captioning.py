@@ -7,7 +7,12 @@ import numpy as np
 from unifluid_jax.data import prompts
 from unifluid_jax.data.emoji.catalog import Emoji
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import Picture, draw, draw_augmented
+from unifluid_jax.data.emoji.pictures import (
+  VARIED_SHARE,
+  Picture,
+  draw,
+  draw_augmented,
+)
 from unifluid_jax.data.emoji.splits import Cell, cells_of
 from unifluid_jax.data.emoji.tasks.task import Task, pick, shuffled
 from unifluid_jax.data.example import Example
@@ -29,7 +34,7 @@ class Captioning(Task):
     emoji = pick(record.members(), rng)
     picture = Picture(record.artist, emoji.hex)
     side = self.config.image_size
-    if augment:
+    if augment and rng.random() < VARIED_SHARE:
       background = pick(tuple(BACKGROUNDS), rng)
       picture = picture._replace(background=background)
       image = draw_augmented(picture, side, rng)

@@ -9,7 +9,12 @@ from unifluid_jax.data import prompts
 from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.pictures import Picture, draw, draw_augmented
+from unifluid_jax.data.emoji.pictures import (
+  VARIED_SHARE,
+  Picture,
+  draw,
+  draw_augmented,
+)
 from unifluid_jax.data.emoji.scenes import QUADRANTS, draw_scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import picture_questions, scene_questions
@@ -88,7 +93,8 @@ class VisualQuestionAnswering(Task):
     kind, cell, yes = record
     emoji = pick(picture_questions.candidates(kind, cell), rng)
     background = 'white'
-    if augment or kind == 'background':
+    vary = augment and rng.random() < VARIED_SHARE
+    if vary or kind == 'background':
       background = pick(tuple(BACKGROUNDS), rng)
     picture = Picture(cell.artist, emoji.hex, background)
     words, answer = picture_questions.ask(
@@ -96,7 +102,7 @@ class VisualQuestionAnswering(Task):
     )
     side = self.config.image_size
     image = (
-      draw_augmented(picture, side, rng) if augment else draw(picture, side)
+      draw_augmented(picture, side, rng) if vary else draw(picture, side)
     )
     return image, words, answer, {'picture': picture}
 

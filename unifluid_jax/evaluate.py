@@ -1,0 +1,26 @@
+"""Evaluates a run on the embedded data.
+
+  python -m unifluid_jax.evaluate --workdir=runs/quickstart
+
+writes `metrics.json`, the measures with all that is needed to repeat them, and
+`report.html`, the measures with what the model wrote, into the run's folder.
+"""
+
+import pathlib
+
+from absl import flags
+
+from unifluid_jax import cli
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.run import evaluate_run
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+
+
+def main() -> None:
+  """Reads the flag and evaluates."""
+  evaluate_run(pathlib.Path(cli.require(_WORKDIR)), EvaluationConfig())
+
+
+if __name__ == '__main__':
+  cli.run(main)

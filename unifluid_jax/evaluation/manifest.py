@@ -1,0 +1,104 @@
+"""What a reader needs to repeat an evaluation."""
+
+import datetime
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from flax import nnx
+
+import unifluid_jax
+from unifluid_jax.config import to_dict
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.text_to_image import decodings
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.inference import Model
+from unifluid_jax.models import parameters
+from unifluid_jax.runs.unifluid import make_unifluid
+from unifluid_jax.runs.vae import make_vae
+
+
+def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
+  """Seed, date, machine, versions, sizes and settings, as JSON holds them."""
+  now = datetime.datetime.now(datetime.UTC)
+  experiment, tokenizer = model.experiment, model.tokenizer
+  return {
+    'seed': config.seed,
+    'date': now.isoformat(timespec='seconds'),
+    'machine': _machine(),
+    'versions': {
+      'unifluid_jax': unifluid_jax.__version__,
+      'python': platform.python_version(),
+      'jax': jax.__version__,
+      'flax': flax.__version__,
+      'numpy': np.__version__,
+    },
+    'git_commit': _git_commit(),
+    'parameters': {
+      'unifluid': _count(lambda: make_unifluid(experiment, tokenizer)),
+      'vae': _count(lambda: make_vae(experiment)),
+    },
+    'decoding': _decoding(experiment),
+    'evaluation': to_dict(config),
+  }
+
+
+def _machine() -> dict[str, Any]:
+  return {
+    'cores': os.cpu_count(),
+    'cpu': _cpu_model(),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+  }
+
+
+def _cpu_model() -> str:
+  """What Linux calls the processor, else what Python does."""
+  file = pathlib.Path('/proc/cpuinfo')
+  if file.exists():
+    for line in file.read_text(encoding='utf-8').splitlines():
+      if line.startswith('model name'):
+        return line.split(':', 1)[1].strip()
+  return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+  """The commit that the code is of, with '-dirty' where it was changed.
+
+  Returns:
+    None where the package does not lie in a checkout of its own, or there is
+    no git.
+  """
+  root = pathlib.Path(unifluid_jax.__file__).parents[1]
+  if not (root / '.git').exists():
+    return None
+  describe = ['describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+  try:
+    done = subprocess.run(
+      ['git', '-C', str(root), *describe], capture_output=True, text=True
+    )
+  except OSError:
+    return None
+  return done.stdout.strip() or None
+
+
+def _count(make: Callable[[], nnx.Module]) -> int:
+  """Parameters of a model, without making it."""
+  model = nnx.eval_shape(make)
+  return sum(value.size for value in parameters.flatten(model)[1].values())
+
+
+def _decoding(experiment: Experiment) -> dict[str, Any]:
+  """Settings of the samplers, for each use of them."""
+  text = to_dict(experiment.text_sampling) | {'temperature': 0.0}
+  generation = {
+    f'text_to_image{suffix}': to_dict(sampling)
+    for suffix, sampling in decodings(experiment).items()
+  }
+  return {**generation, 'edit': to_dict(experiment.sampling), 'text': text}

@@ -1,0 +1,62 @@
+"""The loss curves of a run's logs."""
+
+from collections.abc import Mapping, Sequence
+
+from unifluid_jax.evaluation.report.markup import paragraph, section
+from unifluid_jax.evaluation.report.plots import Line, plot
+
+Log = Sequence[Mapping[str, float]]
+"""Lines of `metrics.jsonl`: averages since the line before, by name."""
+
+
+def training_seconds(log: Log) -> float:
+  """Seconds that the steps of a log took, without pauses."""
+  seconds, last = 0.0, 0.0
+  for line in log:
+    seconds += (line['step'] - last) * line['seconds_per_step']
+    last = line['step']
+  return seconds
+
+
+def curves_section(vae: Log, unifluid: Log) -> str:
+  """Plots of the VAE's and of UniFluid's training."""
+  plots = (
+    plot(
+      'Losses of UniFluid over its training',
+      [
+        _line('image loss', unifluid, 'loss_image'),
+        _line('text loss', unifluid, 'loss_text'),
+      ],
+      'step of UniFluid',
+      'loss',
+      log=True,
+    ),
+    plot(
+      'Reconstruction error of the VAE over its training',
+      [_line('reconstruction', vae, 'reconstruction')],
+      'step of the VAE',
+      'mean squared error',
+      log=True,
+    ),
+    plot(
+      'PSNR of the VAE over its training',
+      [_line('PSNR of training images', vae, 'psnr')],
+      'step of the VAE',
+      'dB',
+      log=False,
+    ),
+  )
+  return section(
+    'Training',
+    paragraph(
+      'Image loss: mean squared error of the diffusion head, per dimension of '
+      'a token. Text loss: cross-entropy in nats per token, before its '
+      'weight. Each point is a mean over the steps since the point before; '
+      'vertical axes of losses are logarithmic.'
+    ),
+    f'<div class="plots">{"".join(plots)}</div>',
+  )
+
+
+def _line(name: str, log: Log, key: str) -> Line:
+  return Line(name, [(line['step'], line[key]) for line in log if key in line])

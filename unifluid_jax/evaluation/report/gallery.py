@@ -1,0 +1,41 @@
+"""Cases to look at: drawn at random, and some of those that went wrong."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from unifluid_jax.evaluation.draws import some
+from unifluid_jax.evaluation.report.markup import cards, heading
+
+
+def gallery(
+  title: str,
+  rights: Sequence[bool],
+  show: Callable[[int], str],
+  rng: np.random.Generator,
+  count: int,
+  failures: int = 8,
+) -> str:
+  """Shows cases that nobody picked.
+
+  Args:
+    title: What the cases are.
+    rights: Whether each case is right.
+    show: Makes the card of a case of this index.
+    rng: Source of the draw.
+    count: Most cases drawn from all.
+    failures: Most cases drawn from the others that are wrong.
+  """
+  random = some(range(len(rights)), count, rng)
+  wrong = [i for i, r in enumerate(rights) if not r and i not in random]
+  wrong = some(wrong, failures, rng)
+  parts = [
+    heading(f'{title}: {len(random)} of {len(rights):,}, drawn at random'),
+    cards(map(show, random)),
+  ]
+  if wrong:
+    parts += [
+      heading(f'{title}: {len(wrong)} more of those that went wrong'),
+      cards(map(show, wrong)),
+    ]
+  return ''.join(parts)

@@ -1,0 +1,84 @@
+"""Pieces of HTML: pictures, cards, tables, sections. Texts are escaped."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+import PIL.Image
+
+from unifluid_jax.data.example import Image
+
+
+def tile(pixels: Image, label: str = '') -> str:
+  """A picture, with a label beneath."""
+  buffer = io.BytesIO()
+  PIL.Image.fromarray(pixels).save(buffer, 'PNG', optimize=True)
+  data = base64.b64encode(buffer.getvalue()).decode('ascii')
+  text = html.escape(label)
+  side = len(pixels)
+  image = (
+    f'<img src="data:image/png;base64,{data}" alt="{text}" '
+    f'width="{side}" height="{side}">'
+  )
+  return f'<span class="tile">{image}<small>{text}</small></span>'
+
+
+def mark(right: bool) -> str:
+  """A tick or a cross, not told apart by colour alone."""
+  if right:
+    return '<span class="right" title="right">\u2713</span>'
+  return '<span class="wrong" title="wrong">\u2717</span>'
+
+
+def card(tiles: Sequence[str], *lines: str, right: bool | None = None) -> str:
+  """Pictures side by side, with lines of text beneath.
+
+  Args:
+    tiles: Pictures, see `tile`.
+    lines: Plain texts; the first stands out.
+    right: Whether to mark it as right or wrong; None for neither.
+  """
+  first, *rest = map(html.escape, lines)
+  verdict = '' if right is None else mark(right) + ' '
+  more = ''.join(f'<br>{line}' for line in rest)
+  return (
+    f'<figure style="--tiles:{len(tiles)}">'
+    f'<div class="tiles">{"".join(tiles)}</div>'
+    f'<figcaption>{verdict}<b>{first}</b>{more}</figcaption></figure>'
+  )
+
+
+def cards(items: Iterable[str]) -> str:
+  """Cards side by side, as many as there is room for."""
+  return f'<div class="cards">{"".join(items)}</div>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """A table; the first column names the row. Cells are HTML already."""
+  top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+  body = ''.join(
+    f'<tr><th scope="row">{first}</th>'
+    + ''.join(f'<td>{cell}</td>' for cell in rest)
+    + '</tr>'
+    for first, *rest in rows
+  )
+  return (
+    f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
+    f'<tbody>{body}</tbody></table></div>'
+  )
+
+
+def heading(text: str) -> str:
+  """The title of a part of a section."""
+  return f'<h3>{html.escape(text)}</h3>'
+
+
+def paragraph(text: str) -> str:
+  """A paragraph of plain text."""
+  return f'<p>{html.escape(text)}</p>'
+
+
+def section(title: str, *parts: str) -> str:
+  """A section of the page. Parts are HTML already."""
+  return f'<section><h2>{html.escape(title)}</h2>{"".join(parts)}</section>'

@@ -1,0 +1,159 @@
+"""The table of the measures: results beside what they compare to."""
+
+import difflib
+import html
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.report.markup import mark, table
+
+
+class Row(NamedTuple):
+  """A measure, what it is called, how it is taken, and its baselines."""
+
+  title: str
+  explanation: str
+  baselines: Mapping[str, str] = {}
+
+
+_NEAREST = 'the nearest drawing is of the right concept'
+_OWN = 'as above, but the nearest of the trained concepts only'
+_PARALLEL = 'as above, several tokens a decoding step'
+
+ROWS = {
+  't2i_train_nn_concept': Row('Text to image, training prompts', _NEAREST),
+  't2i_train_nn_concept_parallel': Row('\u2026 in parallel', _PARALLEL),
+  't2i_train_nn_concept_own_bank': Row('\u2026 own bank', _OWN),
+  't2i_heldout_nn_concept': Row('Text to image, held-out drawings', _NEAREST),
+  't2i_heldout_nn_concept_parallel': Row('\u2026 in parallel', _PARALLEL),
+  't2i_heldout_nn_concept_own_bank': Row('\u2026 own bank', _OWN),
+  'edit_exact_nn': Row(
+    'Editing, held-out pairs',
+    'the nearest of all edited drawings is the wanted one',
+    {'edit_copy_baseline': 'no edit'},
+  ),
+  'caption_train_exact': Row('Captions, training images', 'word for word'),
+  'caption_heldout_exact': Row(
+    'Captions, held-out drawings',
+    'word for word, all skin tones',
+    {'caption_heldout_nn_baseline': 'name of the nearest training image'},
+  ),
+  'caption_heldout_exact_untoned': Row(
+    '\u2026 without skin tones', 'word for word'
+  ),
+  'vqa_category_heldout': Row(
+    'Questions: category, held-out drawings',
+    'word for word',
+    {
+      'vqa_category_majority': 'most frequent category',
+      'vqa_category_nn_baseline': 'category of the nearest training image',
+    },
+  ),
+  'vae_psnr_heldout_db': Row(
+    'Reconstruction by the VAE, held-out concepts', 'mean PSNR'
+  ),
+}
+"""The measures of the table, by name."""
+
+
+def check_targets(config: EvaluationConfig) -> None:
+  """Refuses a target that no row of the table has.
+
+  Raises:
+    UserError: If there is one.
+  """
+  for name in config.targets:
+    if name not in ROWS:
+      near = difflib.get_close_matches(name, ROWS, n=1)
+      hint = f'did you mean {near[0]!r}?' if near else f'known: {list(ROWS)}'
+      raise UserError(f'evaluation.targets has no measure {name!r}; {hint}')
+
+
+def measures_table(
+  metrics: Mapping[str, Any], targets: Mapping[str, float]
+) -> str:
+  """The measures that were taken, with baselines, chance and targets."""
+  head = ['measure', 'result', 'compare', 'n']
+  if targets:
+    head.insert(3, 'target')
+  rows = []
+  for name in (name for name in ROWS if name in metrics):
+    row = ROWS[name]
+    cells = [
+      f'{html.escape(row.title)}<small>{html.escape(row.explanation)}<br>'
+      f'<code>{name}</code></small>',
+      _bar(name, metrics[name]),
+      _compared(name, metrics),
+      f'{metrics["counts"][name]:,}',
+    ]
+    if targets:
+      cells.insert(3, _target(name, metrics[name], targets))
+    rows.append(cells)
+  return table(head, rows)
+
+
+def kinds_table(
+  title: str, metrics: Mapping[str, Any], group: str, majority: str = ''
+) -> str:
+  """A table of a group of measures, such as the types of question.
+
+  Args:
+    title: What the entries of the group are.
+    metrics: All metrics.
+    group: Name of the group.
+    majority: Name of the group of the most frequent answers' accuracies.
+  """
+  head = [title, 'result', 'n']
+  if majority:
+    head.insert(2, 'most frequent answer')
+  rows = []
+  for kind, value in metrics[group].items():
+    cells = [
+      html.escape(kind),
+      _bar(group, value),
+      f'{metrics["counts"][group][kind]:,}',
+    ]
+    if majority:
+      cells.insert(2, _format(group, metrics[majority][kind]))
+    rows.append(cells)
+  return table(head, rows)
+
+
+def _format(name: str, value: float) -> str:
+  """A value with its unit; fractions as per cent."""
+  return f'{value:.1f} dB' if name.endswith('_db') else f'{100 * value:.1f} %'
+
+
+def _bar(name: str, value: float) -> str:
+  """A value, and for a fraction a bar of that length."""
+  text = f'<b>{_format(name, value)}</b>'
+  if name.endswith('_db'):
+    return text
+  return (
+    f'{text}<span class="bar"><i style="width:{100 * value:.0f}%"></i></span>'
+  )
+
+
+def _compared(name: str, metrics: Mapping[str, Any]) -> str:
+  """Baselines and chance, one a line."""
+  lines = [
+    f'{_format(name, metrics[key])} {html.escape(label)}'
+    for key, label in ROWS[name].baselines.items()
+  ]
+  if name in metrics['chance']:
+    lines.append(f'{_percent(metrics["chance"][name])} by chance')
+  return '<br>'.join(lines)
+
+
+def _percent(fraction: float) -> str:
+  """A small fraction as per cent, with two significant digits."""
+  return f'{100 * fraction:.2g} %'
+
+
+def _target(name: str, value: float, targets: Mapping[str, float]) -> str:
+  if name not in targets:
+    return ''
+  goal = targets[name]
+  return f'{mark(value >= goal)} \u2265\u202f{_format(name, goal)}'

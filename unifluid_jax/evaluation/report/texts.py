@@ -1,0 +1,102 @@
+"""The report's texts: captions, questions and answers."""
+
+from unifluid_jax.data.emoji.pictures import draw
+from unifluid_jax.evaluation.captioning import Captioned, Captioning
+from unifluid_jax.evaluation.draws import rng_of
+from unifluid_jax.evaluation.report.gallery import gallery
+from unifluid_jax.evaluation.report.markup import (
+  card,
+  paragraph,
+  section,
+  tile,
+)
+from unifluid_jax.evaluation.vqa import QuestionAnswering
+
+CAPTIONS = 12
+ANSWERS = 30
+
+
+def captioning_section(result: Captioning, side: int, seed: int) -> str:
+  """Captions of images.
+
+  Args:
+    result: The captions.
+    side: Side of the images in pixels.
+    seed: Of the choice.
+  """
+  rng = rng_of(seed, 'report: captioning')
+  galleries = (
+    gallery(
+      title,
+      [captioned.right for captioned in group],
+      lambda i, group=group: _caption_card(group[i], side),
+      rng,
+      CAPTIONS,
+    )
+    for title, group in (
+      ('Training images', result.train),
+      ('Held-out drawings', result.heldout),
+    )
+  )
+  return section(
+    'Captions',
+    paragraph(
+      'A caption counts as right (\u2713) if it is, word for word, one of the '
+      'references below it. Each reference also counts as \u201ca noto emoji '
+      'of \u2026\u201d with the artist\u2019s name.'
+    ),
+    *galleries,
+  )
+
+
+def vqa_section(
+  result: QuestionAnswering, table: str, side: int, seed: int
+) -> str:
+  """Answers to questions.
+
+  Args:
+    result: The answers.
+    table: The accuracy of each type of question, as HTML.
+    side: Side of the images in pixels.
+    seed: Of the choice.
+  """
+
+  def show(index: int) -> str:
+    answered = result.heldout[index]
+    asked = answered.asked
+    lines = [f'{asked.question} {answered.said or "(nothing)"}']
+    if not answered.right:
+      lines.append(f'right: {asked.answer}')
+    return card([tile(asked.draw(side))], *lines, right=answered.right)
+
+  return section(
+    'Questions and answers',
+    paragraph(
+      'Questions about held-out drawings, alone and in scenes; the answer '
+      'must be right word for word.'
+    ),
+    table,
+    gallery(
+      'Questions',
+      [answered.right for answered in result.heldout],
+      show,
+      rng_of(seed, 'report: questions'),
+      ANSWERS,
+    ),
+  )
+
+
+def _caption_card(captioned: Captioned, side: int) -> str:
+  """An image, its caption, and the references without the artist's name."""
+  artist = captioned.picture.artist
+  names = [
+    reference
+    for reference in captioned.references
+    if not reference.startswith(f'a {artist} emoji of ')
+  ]
+  return card(
+    [tile(draw(captioned.picture, side), artist)],
+    captioned.caption or '(nothing)',
+    ' / '.join(names),
+    right=captioned.right,
+  )

@@ -1,0 +1,76 @@
+"""All that is looked at in a run."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+
+from unifluid_jax.evaluation.captioning import Captioning, evaluate_captioning
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.editing import Edited, evaluate_editing
+from unifluid_jax.evaluation.measure import Measures
+from unifluid_jax.evaluation.reconstruction import (
+  Reconstruction,
+  evaluate_reconstruction,
+)
+from unifluid_jax.evaluation.text_to_image import (
+  TextToImage,
+  evaluate_text_to_image,
+)
+from unifluid_jax.evaluation.vqa import QuestionAnswering, evaluate_vqa
+from unifluid_jax.inference import Model
+from unifluid_jax.progress import clock
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """What the model wrote, task by task; None for tasks it was not trained on.
+
+  Attributes:
+    reconstruction: The VAE's images.
+    captioning: Captions.
+    vqa: Answers.
+    editing: Edited images.
+    text_to_image: Images for prompts.
+  """
+
+  reconstruction: Reconstruction
+  captioning: Captioning | None = None
+  vqa: QuestionAnswering | None = None
+  editing: Edited | None = None
+  text_to_image: TextToImage | None = None
+
+  @property
+  def measures(self) -> Measures:
+    """The measures of all tasks."""
+    measures: Measures = {}
+    for field in dataclasses.fields(self):
+      part = getattr(self, field.name)
+      measures |= part.measures if part else {}
+    return measures
+
+
+_TASKS: dict[str, Callable[[Model, EvaluationConfig], Any]] = {
+  'captioning': evaluate_captioning,
+  'vqa': evaluate_vqa,
+  'editing': evaluate_editing,
+  'text_to_image': evaluate_text_to_image,
+}
+
+
+def evaluate(model: Model, config: EvaluationConfig) -> Results:
+  """Evaluates the VAE, and each task that the model was trained on."""
+  trained = {s.task for s in model.experiment.data.sources.values()}
+  start = time.monotonic()
+  logging.info('reconstruction by the VAE')
+  results = Results(evaluate_reconstruction(model))
+  for task, evaluate_task in _TASKS.items():
+    if task in trained:
+      part = {task: evaluate_task(model, config)}
+      results = dataclasses.replace(results, **part)
+  logging.info('evaluated in %s', clock(time.monotonic() - start))
+  for name, measure in results.measures.items():
+    logging.info('%s %.4f  (n = %d)', name, measure.value, measure.count)
+  return results

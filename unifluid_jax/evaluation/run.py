@@ -1,0 +1,48 @@
+"""Evaluates a run and writes what comes out into the run's folder."""
+
+import json
+import pathlib
+
+from absl import logging
+
+from unifluid_jax import inference
+from unifluid_jax.data.emoji.concepts import concepts_of
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.manifest import make_manifest
+from unifluid_jax.evaluation.metrics import read_timing, to_metrics
+from unifluid_jax.evaluation.report.measures import check_targets
+from unifluid_jax.evaluation.report.page import Report, render
+from unifluid_jax.evaluation.results import evaluate
+from unifluid_jax.training.metrics import read_log
+
+METRICS_FILE = 'metrics.json'
+REPORT_FILE = 'report.html'
+
+
+def evaluate_run(workdir: pathlib.Path, config: EvaluationConfig) -> None:
+  """Writes `<workdir>/metrics.json` and `<workdir>/report.html`.
+
+  Args:
+    workdir: Folder of a run of `unifluid_jax.train`.
+    config: How much to look at.
+
+  Raises:
+    UserError: If it is no such folder, or a target is of no known measure.
+  """
+  check_targets(config)
+  model = inference.load(workdir)
+  vae_log, log = read_log(workdir / 'vae'), read_log(workdir)
+  timing = read_timing(workdir)
+  manifest = make_manifest(model, config)
+  results = evaluate(model, config)
+  concepts = len(concepts_of(model.experiment.data.concepts))
+  metrics = to_metrics(results.measures, concepts, timing, manifest)
+  report = render(
+    Report(workdir.name, model, config, results, metrics, vae_log, log)
+  )
+  for name, text in (
+    (METRICS_FILE, json.dumps(metrics, indent=2) + '\n'),
+    (REPORT_FILE, report),
+  ):
+    (workdir / name).write_text(text, encoding='utf-8')
+    logging.info('wrote %s', workdir / name)

@@ -1,0 +1,206 @@
+"""Question answering: is the likeliest answer the right one, word for word?
+
+All questions are asked in the canonical wording. Those about one emoji are
+asked about every image of a split, in all tones; those about scenes about one
+scene for each cell.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.colors import BACKGROUNDS
+from unifluid_jax.data.emoji.concepts import concepts_of
+from unifluid_jax.data.emoji.pictures import Picture, draw, pictures_of
+from unifluid_jax.data.emoji.scenes import QUADRANTS, Scene, draw_scene
+from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
+from unifluid_jax.data.emoji.tasks import picture_questions, scene_questions
+from unifluid_jax.data.emoji.tasks.companions import Companions
+from unifluid_jax.data.emoji.tasks.task import pick
+from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
+from unifluid_jax.data.example import Image
+from unifluid_jax.evaluation.bank import emoji_of, nearest
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.draws import rng_of, some
+from unifluid_jax.evaluation.measure import Measure, Measures, share, shares
+from unifluid_jax.inference import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """A question about an image.
+
+  Attributes:
+    kind: Type of the question, a key of WORDINGS.
+    view: What is seen.
+    question: The question.
+    answer: The right answer.
+  """
+
+  kind: str
+  view: Picture | Scene
+  question: str
+  answer: str
+
+  def draw(self, side: int) -> Image:
+    """The image."""
+    if isinstance(self.view, Scene):
+      return draw_scene(self.view, side)
+    return draw(self.view, side)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+  """A question and the model's answer."""
+
+  asked: Asked
+  said: str
+
+  @property
+  def right(self) -> bool:
+    """Whether the answer is the right one."""
+    return self.said == self.asked.answer
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswering:
+  """Answers to questions about held-out cells.
+
+  Attributes:
+    heldout: The answers.
+    measures: Shares of the answers that are right.
+  """
+
+  heldout: list[Answered]
+  measures: Measures
+
+
+def evaluate_vqa(model: Model, config: EvaluationConfig) -> QuestionAnswering:
+  """Asks every type of question about held-out cells, greedily."""
+  emoji = model.experiment.emoji()
+  rng = rng_of(config.seed, 'questions')
+  questions = [
+    asked
+    for group in _by_kind(_questions(emoji, 'cell', rng)).values()
+    for asked in some(group, config.questions, rng)
+  ]
+  training = _by_kind(_questions(emoji, 'train', rng))
+  heldout = _answer(model, questions, config.seed)
+  measures = _measures(heldout, training)
+  measures |= {
+    'vqa_category_heldout': measures['vqa_heldout/category'],
+    'vqa_category_majority': measures['vqa_majority/category'],
+    'vqa_category_nn_baseline': _neighbours(questions, emoji),
+  }
+  return QuestionAnswering(heldout, measures)
+
+
+def _questions(
+  config: EmojiConfig, split: str, rng: np.random.Generator
+) -> Iterator[Asked]:
+  """Every type of question about every cell of a split."""
+  companions = Companions(config)
+  for kind in WORDINGS:
+    for cell in cells_of(config, split):
+      for yes in (True, False) if kind in YES_NO else (True,):
+        if kind in scene_questions.WORDINGS:
+          yield _about_scene(kind, cell, yes, config, companions, rng)
+        else:
+          yield from _about_pictures(kind, cell, yes, config, rng)
+
+
+def _about_pictures(
+  kind: str,
+  cell: Cell,
+  yes: bool,
+  config: EmojiConfig,
+  rng: np.random.Generator,
+) -> Iterator[Asked]:
+  """A question about each image of a cell."""
+  concepts = concepts_of(config.concepts)
+  for emoji in picture_questions.candidates(kind, cell):
+    colored = kind == 'background'
+    background = pick(tuple(BACKGROUNDS), rng) if colored else 'white'
+    picture = Picture(cell.artist, emoji.hex, background)
+    words, answer = picture_questions.ask(
+      kind, emoji, picture, yes, concepts, rng
+    )
+    yield Asked(kind, picture, WORDINGS[kind][0].format(**words), answer)
+
+
+def _about_scene(
+  kind: str,
+  cell: Cell,
+  yes: bool,
+  config: EmojiConfig,
+  companions: Companions,
+  rng: np.random.Generator,
+) -> Asked:
+  """A question about a scene with a cell's untoned emoji in it."""
+  emoji = load_catalog().emojis[cell.base]
+  others = companions.draw(emoji, cell.artist, len(QUADRANTS), rng)
+  scene, words, answer = scene_questions.ask(
+    kind, emoji, cell.artist, 'white', yes, others, config.image_size, rng
+  )
+  return Asked(kind, scene, WORDINGS[kind][0].format(**words), answer)
+
+
+def _by_kind(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
+  groups = collections.defaultdict(list)
+  for asked in questions:
+    groups[asked.kind].append(asked)
+  return dict(groups)
+
+
+def _answer(
+  model: Model, questions: Sequence[Asked], seed: int
+) -> list[Answered]:
+  logging.info('question answering: %d questions', len(questions))
+  side = model.experiment.data.image_size
+  said = model.answer(
+    [asked.draw(side) for asked in questions],
+    [asked.question for asked in questions],
+    seed=seed,
+    sampling=dataclasses.replace(
+      model.experiment.text_sampling, temperature=0.0
+    ),
+  )
+  return [Answered(a, s) for a, s in zip(questions, said, strict=True)]
+
+
+def _measures(
+  heldout: Sequence[Answered], training: Mapping[str, Sequence[Asked]]
+) -> Measures:
+  """Accuracy by type, beside that of training's most frequent answer."""
+  seen = {
+    kind: collections.Counter(asked.answer for asked in group)
+    for kind, group in training.items()
+  }
+  chances = {kind: 1 / len(answers) for kind, answers in seen.items()}
+  majority = {
+    kind: answers.most_common(1)[0][0] for kind, answers in seen.items()
+  }
+  asked = [answered.asked for answered in heldout]
+  kinds = [a.kind for a in asked]
+  majority_rights = [a.answer == majority[a.kind] for a in asked]
+  return {
+    **shares('vqa_heldout', kinds, [a.right for a in heldout], chances),
+    **shares('vqa_majority', kinds, majority_rights),
+  }
+
+
+def _neighbours(questions: Sequence[Asked], config: EmojiConfig) -> Measure:
+  """The nearest training image's category, for the questions about it."""
+  asked = [a for a in questions if a.kind == 'category']
+  images = np.stack([a.draw(config.image_size) for a in asked])
+  found = nearest(images, pictures_of(config, 'train'))
+  return share(
+    [
+      emoji_of(neighbours[0]).group == a.answer
+      for a, neighbours in zip(asked, found, strict=True)
+    ]
+  )
