@@ -67,7 +67,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'checkpoint': {'every': 400},
   }
   config.model = {
-    'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny']) | {'vocab_size': 1024, 'mlp_dim': 512},
+    'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
+    | {'vocab_size': 1024, 'mlp_dim': 512},
     'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']),
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',

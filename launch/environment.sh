@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: an up-to-date .venv in the checkout, first in
-# PATH, and the allocator's settings.
+# PATH; the checkout in PYTHONPATH, since configs import one another; JAX's
+# compilation cache, so that a second start is quick; the allocator's settings.
 #
 #   source launch/environment.sh EXTRAS
 #
@@ -42,6 +43,9 @@ unifluid_environment() {
   root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
   unifluid_install "$root" "$1"
   export PATH="$root/.venv/bin:$PATH"
+  export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+  export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-\
+$root/.cache/jax}"
   # Only glibc has these: large blocks stay with the process, on huge pages, so
   # that a training step does not fault its memory in anew.
   if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then

@@ -1,9 +1,11 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.batch import Kind
 from unifluid_jax.models.unifluid import UniFluid
@@ -100,7 +102,7 @@ def influences(model: UniFluid, letters, order: masking.Order) -> np.ndarray:
     targets = model.image_targets(hidden, batch, tokens, order)
     return targets.hidden[0]
 
-  jacobian = jax.jacrev(states)(tiny.tokens(1, 1))[:, :, 0, 0]
+  jacobian = jax.jit(jax.jacrev(states))(tiny.tokens(1, 1))[:, :, 0, 0]
   return np.abs(jacobian).max(axis=(1, 3)) > 0
 
 
@@ -115,13 +117,9 @@ def test_causal_order_sees_exactly_what_is_written(letters, seed):
 
 
 def test_masked_order_sees_exactly_the_visible(letters):
-  import dataclasses
-
   config = dataclasses.replace(tiny.CONFIG, order='masked')
   order = masking.draw_order(jax.random.key(0), 1, 1, tiny.TOKENS)
   order = order._replace(visible=jnp.array([[4]]))
   sees = influences(tiny.make_model(config), letters, order)
-  visible = np.isin(
-    np.arange(tiny.TOKENS), np.array(order.positions[0, 0, :4])
-  )
+  visible = np.isin(np.arange(tiny.TOKENS), np.array(order.positions[0, 0, :4]))
   assert (sees == visible).all()

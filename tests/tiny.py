@@ -49,14 +49,21 @@ CONFIG = UniFluidConfig(
 
 def make_model(config: UniFluidConfig = CONFIG) -> UniFluid:
   """A model whose head answers, unlike a fresh one, whose output is zero."""
-  model = UniFluid(config, config.token_dim, rngs=nnx.Rngs(0))
-  graphdef, flat = parameters.flatten(model)
-  keys = jax.random.split(jax.random.key(7), len(flat))
-  stirred = {
-    name: value + 0.05 * jax.random.normal(key, value.shape)
-    for key, (name, value) in zip(keys, flat.items(), strict=True)
-  }
-  return parameters.unflatten(graphdef, stirred)
+
+  @jax.jit
+  def values():
+    model = UniFluid(config, config.token_dim, rngs=nnx.Rngs(0))
+    _, flat = parameters.flatten(model)
+    keys = jax.random.split(jax.random.key(7), len(flat))
+    return {
+      name: value + 0.05 * jax.random.normal(key, value.shape)
+      for key, (name, value) in zip(keys, flat.items(), strict=True)
+    }
+
+  graphdef = nnx.graphdef(
+    nnx.eval_shape(lambda: UniFluid(config, config.token_dim, rngs=nnx.Rngs(0)))
+  )
+  return parameters.unflatten(graphdef, values())
 
 
 def image(seed: int) -> np.ndarray:

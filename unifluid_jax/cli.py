@@ -1,9 +1,9 @@
 """What the entry points share: flags, clear errors, exit codes.
 
-    exit code 0    done
-              1    a user's mistake: one message, no traceback
-              130  interrupted by Ctrl-C after saving; start again to go on
-              0    stopped by SIGTERM after saving (preemption)
+exit code 0    done
+          1    a user's mistake: one message, no traceback
+          130  interrupted by Ctrl-C after saving; start again to go on
+          0    stopped by SIGTERM after saving (preemption)
 """
 
 import logging as logging_std

@@ -38,8 +38,6 @@ def build(
   """
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
-  if not isinstance(config, Mapping):
-    raise UserError(f'{path} is {config!r}; it must be a section of keys')
   hints = typing.get_type_hints(cls)
   fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
   for key in config:
@@ -83,7 +81,7 @@ def _unknown_key(path: str, key: str, known: list[str]) -> str:
 
 def _value(hint: Any, value: Any, path: str) -> Any:
   if dataclasses.is_dataclass(hint):
-    return build(hint, value, path)  # type: ignore[arg-type]
+    return build(hint, _section(value, path), path)  # type: ignore[arg-type]
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin in (typing.Union, types.UnionType):
     if value is None and type(None) in arguments:
@@ -95,7 +93,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
   if origin in (dict, Mapping):
     return {
       key: _value(arguments[1], item, f'{path}.{key}')
-      for key, item in value.items()
+      for key, item in _section(value, path).items()
     }
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
@@ -106,6 +104,12 @@ def _value(hint: Any, value: Any, path: str) -> Any:
       f'{path} is {value!r} ({type(value).__name__}); it must be of type '
       f'{hint.__name__}'
     )
+  return value
+
+
+def _section(value: Any, path: str) -> ml_collections.ConfigDict | Mapping:
+  if not isinstance(value, ml_collections.ConfigDict | Mapping):
+    raise UserError(f'{path} is {value!r}; it must be a section of keys')
   return value
 
 

@@ -298,9 +298,7 @@ class Experiment:
   def emoji(self, concepts: str = '') -> EmojiConfig:
     """The part of the embedded data set that is used."""
     data = self.data
-    return EmojiConfig(
-      concepts or data.concepts, data.artists, data.image_size
-    )
+    return EmojiConfig(concepts or data.concepts, data.artists, data.image_size)
 
   def _make_task(self, name: str, source: SourceConfig) -> Task:
     size = self.data.image_size

@@ -139,8 +139,8 @@ def open_image_blocks(
 ) -> Int[Array, 'B L']:
   """Order 'masked': joins the slots of each generated image into one block.
 
-    mask_ar    0 0 0 1 1 1 1      kind  T T T G G G G
-    becomes    0 0 0 1 0 0 0
+  mask_ar    0 0 0 1 1 1 1      kind  T T T G G G G
+  becomes    0 0 0 1 0 0 0
   """
   starts = image_index(generated_slots, 1, mask_ar.shape[1]) >= 0
   return jnp.where((kind == Kind.GENERATED) & ~starts, 0, mask_ar)

@@ -11,7 +11,7 @@
 
 A flag that says what to read can be repeated; images pair up with texts, and
 one that stands alone goes with all of the others. The folder --out gets each
-image that was written (000.png, 001.png, ...), a sheet of everything, and
+image that was written (0002_1.png is sample 1 of prompt 2), a sheet of all, and
 `samples.json` with all texts and settings. Settings that no flag gives are
 those of the run's config.
 """
@@ -198,11 +198,12 @@ def _write(
   """Writes the images, the sheet and the JSON file; tells what it wrote."""
   samples = []
   for i, example in enumerate(examples):
-    read = given[i // _SAMPLES.value]
+    prompt, sample = divmod(i, _SAMPLES.value)
+    read = given[prompt]
     if isinstance(example.target, str):
       written = {'text': example.target}
     else:
-      written = {'file': f'{i:03}.png'}
+      written = {'file': f'{prompt:04}_{sample}.png'}
       PillowImage.fromarray(example.target).save(out / written['file'])
     samples.append(read | written)
     line = f'{" | ".join(read.values())} -> {" ".join(written.values())}'

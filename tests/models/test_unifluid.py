@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.latents import from_tokens, to_tokens
@@ -119,7 +119,9 @@ def test_pixels_of_the_prefix_reach_the_answer_and_nothing_else(letters):
 
   before = logits(batch)
   darker = batch.understanding_images.at[0, 0].set(0)
-  changed = jnp.abs(logits(batch._replace(understanding_images=darker)) - before)
+  changed = jnp.abs(
+    logits(batch._replace(understanding_images=darker)) - before
+  )
   first = np.array(batch.text_slots[0]) < (batch.segment_ids[0] == 1).sum()
   valid = np.array(batch.text_weights[0]) > 0
   assert (changed.max(-1)[valid & first] > 1e-6).all()
@@ -134,9 +136,7 @@ def test_tokens_are_channel_major_and_invertible():
   expected = np.einsum('nchpwq->nhwcpq', nchw).reshape(2, 6, 12)
   np.testing.assert_array_equal(tokens, expected)
   square = jnp.asarray(latents[:, :, :4])
-  np.testing.assert_array_equal(
-    from_tokens(to_tokens(square, 2), 2, 4), square
-  )
+  np.testing.assert_array_equal(from_tokens(to_tokens(square, 2), 2, 4), square)
 
 
 def test_an_unknown_order_is_refused():

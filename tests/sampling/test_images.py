@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.packing import prefix_batch
@@ -38,9 +38,7 @@ def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
   rows = [*prefixes]
   if guidance.scale != 1:
     rows += [NOTHING] * len(prefixes)
-  prefix = jax.tree.map(
-    jnp.asarray, prefix_batch(rows, letters, tiny.LAYOUT)
-  )
+  prefix = jax.tree.map(jnp.asarray, prefix_batch(rows, letters, tiny.LAYOUT))
   if keys is None:
     keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   positions = images.draw_positions(keys, tiny.TOKENS, raster=False)
@@ -62,13 +60,27 @@ def whole_row_states(row, tokens, order, order_name):
   return jax.lax.dynamic_slice_in_dim(hidden[0], start, tiny.TOKENS)
 
 
+@functools.partial(jax.jit, static_argnames=('order_name', 'guidance'))
+def draw_token(hidden, key, fraction, order_name, guidance):
+  """One token from the hidden states with and without the prompt."""
+  head = model(order_name).head
+  condition = head.embed_condition(hidden)
+
+  def predict(x, time):
+    return head(x, time, condition[: x.shape[0]])
+
+  guided = predict
+  if guidance.scale != 1:
+    guided = guidance.guide(predict, fraction)
+  return SOLVER.sample(guided, key[None], tiny.CONFIG.token_dim)[0]
+
+
 def reference(order_name, letters, counts, guidance, example, key, positions):
   """Writes one image without a cache, token by token."""
-  unifluid = model(order_name)
-  target = dataclasses.replace(example, target=tiny.image(0))
-  nothing = dataclasses.replace(NOTHING, target=tiny.image(0))
+  model(order_name)  # before anything is traced
   rows = []
-  for whole in (target, nothing):
+  for prefix in (example, NOTHING):
+    whole = dataclasses.replace(prefix, target=tiny.image(0))
     slots = tiny.lay_out(whole, letters, tiny.LAYOUT)
     row = tiny.RowConfig(48, 0, 1, 1)
     packed, _ = tiny.pack([slots], 1, row, tiny.LAYOUT, letters.pad_id)
@@ -84,23 +96,18 @@ def reference(order_name, letters, counts, guidance, example, key, positions):
         jnp.asarray(asked)[None, None], jnp.array([[first]])
       )
       slot = positions[j] if order_name == 'masked' else first
-      states = [
-        whole_row_states(row, jnp.asarray(raster)[None, None], order, order_name)
-        for row in rows
-      ]
-      hidden = jnp.stack([state[slot] for state in states])
-      condition = unifluid.head.embed_condition(hidden)
-
-      def predict(x, time, condition=condition):
-        return unifluid.head(x, time, condition[: x.shape[0]])
-
-      guided = guidance.guide(predict, (first + count) / tiny.TOKENS)
+      known = jnp.asarray(raster)[None, None]
+      hidden = jnp.stack(
+        [whole_row_states(row, known, order, order_name)[slot] for row in rows]
+      )
       drawn.append(
-        SOLVER.sample(
-          predict if guidance.scale == 1 else guided,
-          jax.random.fold_in(key, j)[None],
-          tiny.CONFIG.token_dim,
-        )[0]
+        draw_token(
+          hidden,
+          jax.random.fold_in(key, j),
+          (first + count) / tiny.TOKENS,
+          order_name,
+          guidance,
+        )
       )
     for j, token in zip(range(first, first + count), drawn, strict=True):
       raster[positions[j]] = token
@@ -133,9 +140,7 @@ def test_an_image_does_not_depend_on_its_batch(letters):
   alone, _, _ = write(
     'causal', letters, counts, guidance, PREFIXES[1:2], keys[1:2]
   )
-  np.testing.assert_allclose(
-    together.tokens[1], alone.tokens[0], atol=1e-5
-  )
+  np.testing.assert_allclose(together.tokens[1], alone.tokens[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

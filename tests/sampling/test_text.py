@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.packing import prefix_batch

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tests import tiny
 
+from tests import tiny
 from unifluid_jax.diffusion.objectives import Flow
 from unifluid_jax.models import parameters
 from unifluid_jax.models.vae import VAE, VAEConfig

@@ -23,6 +23,7 @@ from unifluid_jax.models.attention import (
   rotate,
   soft_cap,
 )
+from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
 from unifluid_jax.models.stack import Stack
@@ -98,47 +99,12 @@ class GemmaConfig:
     return tuple(self.pattern[i % period] for i in range(self.layers))
 
 
-class KVCache(NamedTuple):
-  """Keys and values of the slots that later slots may attend to.
-
-  Attributes:
-    keys: Rotated keys.
-    values: Values.
-    positions: RoPE position of each slot.
-  """
-
-  keys: Float[Array, 'layers B S K head_dim']
-  values: Float[Array, 'layers B S K head_dim']
-  positions: Int[Array, 'B S']
-
-  def write(
-    self,
-    layer: Int[Array, ''],
-    index: Int[Array, ''] | int,
-    keys: Float[Array, 'B L K head_dim'],
-    values: Float[Array, 'B L K head_dim'],
-  ) -> 'KVCache':
-    """Overwrites slots [index, index + L) of one layer."""
-    start = (layer, 0, index, 0, 0)
-    update = jax.lax.dynamic_update_slice
-    return self._replace(
-      keys=update(self.keys, keys[None].astype(self.keys.dtype), start),
-      values=update(self.values, values[None].astype(self.values.dtype), start),
-    )
-
-
 class View(NamedTuple):
-  """What the layers of one kind see.
+  """What the layers of one kind see: keys, and sines and cosines of RoPE."""
 
-  Attributes:
-    mask: True where a query sees a key.
-    sin: Sines of the RoPE angles.
-    cos: Cosines of them.
-  """
-
-  mask: Bool[Array, '*kinds B L S']
-  sin: Float[Array, '*kinds B L R']
-  cos: Float[Array, '*kinds B L R']
+  mask: Bool[Array, 'B L S']
+  sin: Float[Array, 'B L R']
+  cos: Float[Array, 'B L R']
 
 
 class Attention(nnx.Module):
@@ -326,20 +292,19 @@ class Gemma(nnx.Module):
       Hidden states after the final norm, and the cache with the L slots in it
       if there was one.
     """
+    key_positions = positions
     if cache is not None:
-      stored = jax.lax.dynamic_update_slice(
-        cache.positions, positions, (0, index)
-      )
-      cache = cache._replace(positions=stored)
-    key_positions = positions if cache is None else cache.positions
+      cache = cache.write_positions(index, positions)
+      key_positions = cache.positions
     kinds = sorted({*self.config.layer_kinds})
     views = [self._view(kind, positions, key_positions, mask) for kind in kinds]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
 
     def call(block, carry, layer):
-      x, cache = carry
       number, kind = layer
-      view = jax.tree.map(lambda leaf: leaf[kind], stacked)
+      view = jax.tree.map(
+        lambda *leaves: jax.lax.select_n(kind, *leaves), *views
+      )
+      x, cache = carry
       return block(x, view, cache, number, index), None
 
     numbers = jnp.arange(self.config.layers)

@@ -19,10 +19,10 @@ from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.parameters import constant, fan_in, normal
 from unifluid_jax.models.stack import Stack
 
-
 # Patches enter with an RMS of about 1; weaker positions take long to be heard
 # when the encoder is trained from scratch.
 _POSITION_STD = 0.5
+
 
 @dataclasses.dataclass(frozen=True)
 class SiglipConfig:

@@ -297,5 +297,3 @@ def _gather(
   rows, count, tokens, width = images.shape
   flat = images.reshape(rows, count * tokens, width)
   return _take(flat, jnp.maximum(index, 0))
-
-

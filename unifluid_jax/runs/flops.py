@@ -28,7 +28,9 @@ def step_flops(experiment: Experiment) -> float:
 
 def _decoder(experiment: Experiment) -> float:
   gemma, data = experiment.model.gemma, experiment.data
-  attention = gemma.width * gemma.head_dim * (2 * gemma.heads + 2 * gemma.kv_heads)
+  attention = (
+    gemma.width * gemma.head_dim * (2 * gemma.heads + 2 * gemma.kv_heads)
+  )
   layer = attention + 3 * gemma.width * gemma.mlp_dim
   slots = data.rows * data.row.length
   scores = 12 * data.row.length * gemma.heads * gemma.head_dim

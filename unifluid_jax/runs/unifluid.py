@@ -21,9 +21,10 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.runs.flops import step_flops
+from unifluid_jax.runs.vae import load_vae, make_vae
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.balance import initial_state, make_balance
-from unifluid_jax.runs.flops import step_flops
 from unifluid_jax.training.checkpoint import Checkpoints, abstract
 from unifluid_jax.training.loop import Run, fit
 from unifluid_jax.training.metrics import Work
@@ -35,8 +36,6 @@ from unifluid_jax.training.step import (
   make_balance_step,
   make_train_step,
 )
-from unifluid_jax.runs.vae import load_vae, make_vae
-
 
 CONFIG_FILE = 'config.json'
 """The whole config of a run, in the run's folder."""
@@ -98,9 +97,7 @@ def initial_train_state(
   """
   _, flat = parameters.flatten(make_unifluid(experiment, tokenizer))
   flat |= start
-  frozen = {
-    name for name in flat if is_frozen(experiment.optimizer, name)
-  }
+  frozen = {name for name in flat if is_frozen(experiment.optimizer, name)}
   params = {name: v for name, v in flat.items() if name not in frozen}
   return TrainState(
     step=jnp.int32(0),
@@ -230,8 +227,9 @@ def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
   ]
   if wrong or not wanted:
     raise UserError(
-      f'init.workdir: {workdir} cannot give {", ".join(wrong[:5]) or "anything"}'
-      '; use a run of the same model, or other init.parameters'
+      f'init.workdir: {workdir} cannot give '
+      f'{", ".join(wrong[:5]) or "anything"}; use a run of the same model, or '
+      'other init.parameters'
     )
   return {name: found[name] for name in wanted}
 

@@ -278,9 +278,7 @@ def _masked_step(
   visible = jnp.broadcast_to(jnp.asarray(first), (rows,))
   x = model.write_inputs(tokens, masking.Order(positions, visible))
   prefix = state.valid.shape[1]
-  shown = jnp.pad(
-    state.valid, ((0, 0), (0, total)), constant_values=True
-  )
+  shown = jnp.pad(state.valid, ((0, 0), (0, total)), constant_values=True)
   mask = jnp.broadcast_to(
     shown[:, None], (shown.shape[0], total, shown.shape[1])
   )

@@ -1,4 +1,4 @@
-"""The training loop, shared by the VAE and UniFluid: resume, step, log, save."""
+"""The training loop of the VAE and of UniFluid: resume, step, log, save."""
 
 import contextlib
 import dataclasses

@@ -23,7 +23,9 @@ class Counts(NamedTuple):
   image: Float[Array, '']
 
 
-def count_targets(model: UniFluid, batch: Batch, order: masking.Order) -> Counts:
+def count_targets(
+  model: UniFluid, batch: Batch, order: masking.Order
+) -> Counts:
   """Counts text targets and image tokens that have a loss."""
   present = (batch.generated_slots >= 0)[..., None]
   if model.config.order == masking.MASKED:
@@ -31,9 +33,7 @@ def count_targets(model: UniFluid, batch: Batch, order: masking.Order) -> Counts
   tokens = jnp.broadcast_to(
     present, (*batch.generated_slots.shape, model.config.image_tokens)
   )
-  return Counts(
-    batch.text_weights.sum(), tokens.sum().astype(jnp.float32)
-  )
+  return Counts(batch.text_weights.sum(), tokens.sum().astype(jnp.float32))
 
 
 def text_loss_sum(

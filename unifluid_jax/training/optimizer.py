@@ -113,4 +113,6 @@ def ema_update(
   The warm-up lets a short run's average forget the initialisation.
   """
   rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-  return jax.tree.map(lambda old, new: rate * old + (1 - rate) * new, ema, params)
+  return jax.tree.map(
+    lambda old, new: rate * old + (1 - rate) * new, ema, params
+  )

@@ -263,7 +263,11 @@ def make_balance_step(
       for one in ((1.0, 0.0), (0.0, 1.0))
     ]
     shared = [
-      {name: g for name, g in gradient.items() if name.startswith('gemma/stack/')}
+      {
+        name: g
+        for name, g in gradient.items()
+        if name.startswith('gemma/stack/')
+      }
       for gradient, _ in pairs
     ]
     norms = jnp.stack([optax.global_norm(gradient) for gradient in shared])

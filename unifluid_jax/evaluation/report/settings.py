@@ -22,7 +22,8 @@ def settings_section(
   return section(
     'Settings',
     table(('setting', 'value'), rows),
-    f'<details><summary>The whole config</summary><pre>{config}</pre></details>',
+    '<details><summary>The whole config</summary>'
+    f'<pre>{config}</pre></details>',
   )
 
 

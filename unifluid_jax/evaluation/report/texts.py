@@ -1,5 +1,7 @@
 """The report's texts: captions, questions and answers."""
 
+from collections.abc import Sequence
+
 from unifluid_jax.data.emoji.pictures import draw
 from unifluid_jax.evaluation.captioning import Captioned, Captioning
 from unifluid_jax.evaluation.draws import rng_of
@@ -25,19 +27,16 @@ def captioning_section(result: Captioning, side: int, seed: int) -> str:
     seed: Of the choice.
   """
   rng = rng_of(seed, 'report: captioning')
-  galleries = (
-    gallery(
+
+  def show(title: str, group: Sequence[Captioned]) -> str:
+    return gallery(
       title,
       [captioned.right for captioned in group],
-      lambda i, group=group: _caption_card(group[i], side),
+      lambda index: _caption_card(group[index], side),
       rng,
       CAPTIONS,
     )
-    for title, group in (
-      ('Training images', result.train),
-      ('Held-out drawings', result.heldout),
-    )
-  )
+
   return section(
     'Captions',
     paragraph(
@@ -45,7 +44,8 @@ def captioning_section(result: Captioning, side: int, seed: int) -> str:
       'references below it. Each reference also counts as \u201ca noto emoji '
       'of \u2026\u201d with the artist\u2019s name.'
     ),
-    *galleries,
+    show('Training images', result.train),
+    show('Held-out drawings', result.heldout),
   )
 
 

@@ -101,9 +101,7 @@ class VisualQuestionAnswering(Task):
       kind, emoji, picture, yes, self._concepts, rng
     )
     side = self.config.image_size
-    image = (
-      draw_augmented(picture, side, rng) if vary else draw(picture, side)
-    )
+    image = draw_augmented(picture, side, rng) if vary else draw(picture, side)
     return image, words, answer, {'picture': picture}
 
   def _make_scene(

@@ -1,0 +1,45 @@
+"""A few concepts, so that whole banks are drawn in no time."""
+
+import pytest
+
+from tests.evaluation import fakes
+from unifluid_jax.data.emoji import concepts as concepts_lib
+from unifluid_jax.evaluation import bank, text_to_image
+from unifluid_jax.evaluation.config import EvaluationConfig
+
+FEW = concepts_lib.QUICKSTART[:40]
+"""The first ten have skin tones."""
+
+
+@pytest.fixture(scope='package', autouse=True)
+def few():
+  """Small sets of concepts, and the quickstart's as the whole catalog."""
+  patch = pytest.MonkeyPatch()
+  sets = concepts_lib.CONCEPT_SETS
+  patch.setitem(sets, 'few', lambda emoji: emoji.concept in FEW)
+  patch.setitem(sets, 'untoned few', lambda emoji: emoji.concept in FEW[10:])
+
+  def drawings_of(concepts):
+    return bank.drawings_of('quickstart' if concepts == 'all' else concepts)
+
+  patch.setattr(text_to_image, 'drawings_of', drawings_of)
+  yield
+  patch.undo()
+
+
+@pytest.fixture(scope='package')
+def experiment(few):
+  """An experiment on a few concepts, with and without skin tones."""
+  return fakes.make_experiment('few')
+
+
+@pytest.fixture(scope='package')
+def oracle(experiment):
+  """A model that knows every drawing."""
+  return fakes.Oracle(experiment)
+
+
+@pytest.fixture(scope='package')
+def config():
+  """Two samples a prompt."""
+  return EvaluationConfig(samples=2)

@@ -1,0 +1,71 @@
+"""A whole evaluation with a model whose answers are known."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from tests.evaluation import fakes
+from unifluid_jax import inference
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.errors import UserError
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.results import evaluate
+from unifluid_jax.evaluation.run import evaluate_run
+
+HEADLINES = {
+  *('vae_psnr_heldout_db', 'edit_exact_nn', 'edit_exact', 'vqa_heldout'),
+  *('t2i_train_nn_concept', 't2i_heldout_nn_concept'),
+  *('t2i_train_nn_concept_parallel', 't2i_heldout_nn_concept_parallel'),
+  *('t2i_train_nn_concept_own_bank', 't2i_heldout_nn_concept_own_bank'),
+  *('caption_train_exact', 'caption_heldout_exact'),
+  *('caption_heldout_exact_untoned', 'caption_heldout_nn_baseline'),
+  *('vqa_category_heldout', 'vqa_category_nn_baseline'),
+  *('vqa_category_majority', 'concepts', 'counts', 'chance', 'manifest'),
+  *('seconds_train', 'seconds_total', 'peak_rss_gib'),
+}
+SMALL = EvaluationConfig(samples=1, prompts=2, captions=2, questions=1, edits=4)
+
+
+@pytest.fixture
+def workdir(tmp_path, letters: Tokenizer, experiment, monkeypatch):
+  """The folder of a run whose model is the oracle."""
+  line = {'step': 2, 'seconds_per_step': 0.5, 'loss_image': 1.0}
+  (tmp_path / 'vae').mkdir()
+  for folder in (tmp_path, tmp_path / 'vae'):
+    (folder / 'metrics.jsonl').write_text(json.dumps(line) + '\n')
+  (tmp_path / 'timing.json').write_text('{"seconds_total": 61}')
+  model = fakes.Oracle(experiment, letters)
+  monkeypatch.setattr(inference, 'load', lambda workdir: model)
+  return tmp_path
+
+
+def test_a_run_gets_its_metrics_and_its_report(workdir: pathlib.Path):
+  evaluate_run(workdir, SMALL)
+  metrics = json.loads((workdir / 'metrics.json').read_text())
+  assert set(metrics) >= HEADLINES
+  assert metrics['t2i_heldout_nn_concept'] == 1
+  assert metrics['counts']['caption_train_exact'] == 2
+  assert (metrics['concepts'], metrics['seconds_total']) == (40, 61)
+  assert metrics['manifest']['seed'] == 0
+  assert metrics['manifest']['decoding']['text']['temperature'] == 0
+  assert metrics['manifest']['evaluation']['edits'] == 4
+  assert (workdir / 'report.html').read_text().endswith('</html>\n')
+
+
+def test_an_unknown_target_is_told_before_the_work(workdir: pathlib.Path):
+  with pytest.raises(UserError, match='targets'):
+    evaluate_run(workdir, EvaluationConfig(targets={'fid': 3.0}))
+
+
+def test_only_tasks_of_the_training_are_evaluated(experiment):
+  sources = {'captioning': experiment.data.sources['captioning']}
+  data = dataclasses.replace(experiment.data, sources=sources)
+  only = dataclasses.replace(experiment, data=data)
+  results = evaluate(fakes.Oracle(only), SMALL)
+  assert results.text_to_image is results.editing is results.vqa is None
+  assert set(results.measures) == {
+    'vae_psnr_heldout_db',
+    *(name for name in HEADLINES if name.startswith('caption')),
+  }

@@ -1,0 +1,72 @@
+"""Answers, judged on known texts."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from tests.evaluation import fakes
+from tests.evaluation.test_bank import brute_force
+from unifluid_jax.data.emoji.pictures import draw, pictures_of
+from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
+from unifluid_jax.evaluation.bank import emoji_of
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.vqa import evaluate_vqa
+
+FEW = EmojiConfig('few', image_size=16)
+
+
+@pytest.fixture(scope='module')
+def result(oracle, config):
+  return evaluate_vqa(oracle, config)
+
+
+def groups_of(split):
+  return [emoji_of(p).group for p in pictures_of(FEW, split)]
+
+
+def test_true_categories_are_all_right(result):
+  measure = result.measures['vqa_category_heldout']
+  assert measure == result.measures['vqa_heldout/category']
+  assert (measure.value, measure.count) == (1.0, len(groups_of('cell')))
+  assert measure.chance == 1 / len(set(groups_of('train')))
+
+
+def test_who_always_says_yes_is_right_in_half_of_the_yes_no_questions(result):
+  kinds = {
+    name.split('/')[1] for name in result.measures if '_heldout/' in name
+  }
+  assert kinds == set(WORDINGS)
+  for kind in kinds - {'category'}:
+    value = result.measures[f'vqa_heldout/{kind}'].value
+    assert value == (0.5 if kind in YES_NO else 0), kind
+
+
+def test_category_baselines(result):
+  (majority, _), *_ = collections.Counter(groups_of('train')).most_common()
+  held_out = groups_of('cell')
+  assert result.measures['vqa_category_majority'].value == pytest.approx(
+    held_out.count(majority) / len(held_out)
+  )
+  training = pictures_of(FEW, 'train')
+  neighbours = [
+    emoji_of(brute_force(draw(p, 16), training).pop()).group
+    for p in pictures_of(FEW, 'cell')
+  ]
+  right = np.equal(neighbours, held_out).mean()
+  assert result.measures['vqa_category_nn_baseline'].value == right
+
+
+def test_questions_are_capped_by_type(oracle):
+  result = evaluate_vqa(oracle, EvaluationConfig(questions=4))
+  kinds = collections.Counter(a.asked.kind for a in result.heldout)
+  assert set(kinds) == set(WORDINGS)
+  assert set(kinds.values()) == {3, 4}  # three hearts are held out
+
+
+def test_without_skin_tones_nobody_asks_for_them(config):
+  model = fakes.Oracle(fakes.make_experiment('untoned few'))
+  measures = evaluate_vqa(model, config).measures
+  assert 'vqa_heldout/tone' not in measures
+  assert 'vqa_heldout/count' in measures

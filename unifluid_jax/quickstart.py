@@ -1,0 +1,116 @@
+"""Trains the VAE and UniFluid of a config and evaluates them.
+
+  python -m unifluid_jax.quickstart --config=experiments/quickstart.py \
+      --workdir=runs/quickstart
+
+Stopped and started again, it goes on where it was; what is done is skipped.
+`timing.json` in the folder adds up the time of all attempts.
+"""
+
+import contextlib
+import json
+import pathlib
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from absl import logging
+
+from unifluid_jax import cli
+from unifluid_jax.config import build, to_dict
+from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.evaluation.metrics import TIMING_FILE, read_timing
+from unifluid_jax.evaluation.run import REPORT_FILE, evaluate_run
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.unifluid import CONFIG_FILE, train_unifluid
+from unifluid_jax.runs.vae import train_vae
+
+_CONFIG, _WORKDIR = cli.define_config_flags()
+
+_BEAT = 2.0
+"""Seconds between two writings of the time: what a kill may lose."""
+
+
+def main() -> None:
+  """Trains and evaluates, as far as that is not done."""
+  experiment = build(Experiment, cli.require(_CONFIG))
+  workdir = cli.workdir_path(_WORKDIR)
+  if not _is_done(experiment, workdir):
+    with _stopwatch(workdir) as watch:
+      train_vae(experiment, workdir / 'vae')
+      train_unifluid(experiment, workdir)
+      watch.end_training()
+      evaluate_run(workdir, EvaluationConfig())
+  logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
+
+
+def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
+  """Whether the report is of this very config, trained to its end."""
+  report, config = workdir / REPORT_FILE, workdir / CONFIG_FILE
+  last = workdir / 'checkpoints' / str(experiment.training.steps)
+  if not all(path.exists() for path in (report, config, last)):
+    return False
+  same = json.loads(config.read_text('utf-8')) == to_dict(experiment)
+  return same and report.stat().st_mtime > last.stat().st_mtime
+
+
+class _Stopwatch:
+  """The time and the memory of a run: this attempt on top of those before."""
+
+  def __init__(self, workdir: pathlib.Path):
+    self._path = workdir / TIMING_FILE
+    self._before = {k: v or 0.0 for k, v in read_timing(workdir).items()}
+    self._start = time.monotonic()
+    self._training: float | None = None
+
+  def end_training(self) -> None:
+    """What follows is no longer training."""
+    self._training = time.monotonic() - self._start
+
+  def write(self) -> None:
+    """Brings the file up to date."""
+    seconds = time.monotonic() - self._start
+    training = seconds if self._training is None else self._training
+    before = self._before
+    timing = {
+      'seconds_train': before['seconds_train'] + training,
+      'seconds_total': before['seconds_total'] + seconds,
+      'peak_rss_gib': max(before['peak_rss_gib'], _peak_rss_gib()),
+    }
+    partial = self._path.with_suffix('.partial')
+    partial.write_text(json.dumps(timing, indent=2) + '\n', encoding='utf-8')
+    partial.replace(self._path)
+
+
+@contextlib.contextmanager
+def _stopwatch(workdir: pathlib.Path) -> Iterator[_Stopwatch]:
+  """A stopwatch that writes every few seconds, lest a kill lose the time."""
+  watch = _Stopwatch(workdir)
+  stopped = threading.Event()
+
+  def beat():
+    # A full disk is for the checkpoints to tell of.
+    with contextlib.suppress(OSError):
+      while not stopped.wait(_BEAT):
+        watch.write()
+
+  thread = threading.Thread(target=beat)
+  thread.start()
+  try:
+    yield watch
+  finally:
+    stopped.set()
+    thread.join()
+    with contextlib.suppress(OSError):
+      watch.write()
+
+
+def _peak_rss_gib() -> float:
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak / (2**30 if sys.platform == 'darwin' else 2**20)
+
+
+if __name__ == '__main__':
+  cli.run(main)
