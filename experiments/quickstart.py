@@ -68,16 +68,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.model = {
     'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
-    | {'vocab_size': 1024, 'mlp_dim': 512},
+    | {'vocab_size': 1024, 'layers': 4, 'mlp_dim': 512},
     'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']),
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',
-    'unroll': 6,
+    'unroll': 4,
   }
   config.training = {
-    'steps': 2000,
+    'steps': 2300,
     'text_weight': 0.5,
-    'repeats': 2,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
@@ -92,6 +91,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'solver': 'euler',
     'head_steps': 20,
     'guidance': {'scale': 3.0},
+    'temperature': 0.8,
   }
   if arg == 'tiny':
     config.vae_training.steps = 2

@@ -1,18 +1,23 @@
 """Shape annotations are checked at run time in every test."""
 
+import os
+
 from jaxtyping import install_import_hook
 
+# Tests compile much and compute little: compiling fast is what counts.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
+)
 install_import_hook('unifluid_jax', 'beartype.beartype')
-
-import pathlib  # noqa: E402
 
 import pytest  # noqa: E402
 
+from unifluid_jax.data.tokenizer import Tokenizer  # noqa: E402
+
 
 @pytest.fixture(scope='session')
-def letters(tmp_path_factory):
+def letters(tmp_path_factory) -> Tokenizer:
   """A tokenizer that spells letter by letter, so that counts are plain."""
-  from unifluid_jax.data.tokenizer import Tokenizer
-
-  path: pathlib.Path = tmp_path_factory.mktemp('tokenizer') / 'letters.model'
+  path = tmp_path_factory.mktemp('tokenizer') / 'letters.model'
   return Tokenizer.train(['a b c d e f g h i j o'], 274, path)

@@ -23,10 +23,9 @@ the prefix.
 """
 
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Int, UInt8
-from numpy import ndarray
+from jaxtyping import Float, Int, UInt8
 
 
 class Kind(enum.IntEnum):
@@ -57,15 +56,15 @@ class Batch(NamedTuple):
     generated_slots: First slot (the BOI) of each of those, -1 where absent.
   """
 
-  token_ids: Int[Array | ndarray, 'B L']
-  kind: Int[Array | ndarray, 'B L']
-  segment_ids: Int[Array | ndarray, 'B L']
-  positions: Int[Array | ndarray, 'B L']
-  mask_ar: Int[Array | ndarray, 'B L']
-  text_slots: Int[Array | ndarray, 'B T']
-  text_targets: Int[Array | ndarray, 'B T']
-  text_weights: Float[Array | ndarray, 'B T']
-  understanding_images: UInt8[Array | ndarray, 'B U S S 3']
-  understanding_slots: Int[Array | ndarray, 'B U']
-  generated_images: UInt8[Array | ndarray, 'B G S2 S2 3']
-  generated_slots: Int[Array | ndarray, 'B G']
+  token_ids: Int[Any, 'B L']
+  kind: Int[Any, 'B L']
+  segment_ids: Int[Any, 'B L']
+  positions: Int[Any, 'B L']
+  mask_ar: Int[Any, 'B L']
+  text_slots: Int[Any, 'B T']
+  text_targets: Int[Any, 'B T']
+  text_weights: Float[Any, 'B T']
+  understanding_images: UInt8[Any, 'B U S S 3']
+  understanding_slots: Int[Any, 'B U']
+  generated_images: UInt8[Any, 'B G S2 S2 3']
+  generated_slots: Int[Any, 'B G']

@@ -2,7 +2,8 @@
 
 exit code 0    done
           1    a user's mistake: one message, no traceback
-          130  interrupted by Ctrl-C after saving; start again to go on
+          130  interrupted by Ctrl-C, training after saving; start again to
+               go on
           0    stopped by SIGTERM after saving (preemption)
 """
 
@@ -49,6 +50,8 @@ def run(main: Callable[[], None]) -> None:
   except Interrupted as interrupted:
     logging.info('%s; start the same command again to go on', interrupted)
     sys.exit(130 if interrupted.number == signal.SIGINT else 0)
+  except KeyboardInterrupt:
+    sys.exit(130)
 
 
 def _is_ours_or_grave(record: logging_std.LogRecord) -> bool:
@@ -84,11 +87,24 @@ def workdir_path(holder: flags.FlagHolder) -> pathlib.Path:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-  """Parses the flags; a config's unknown key is a user's mistake."""
+  """Parses the flags; what is wrong with one is a user's mistake."""
   try:
     rest = flags.FLAGS(arguments)
-  except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-    raise UserError(str(error).strip().splitlines()[0]) from error
+    config = flags.FLAGS.get_flag_value('config', None)
+    if config is not None:
+      config.keys()  # A file that could not be read only tells so when used.
+  except OSError as error:
+    raise UserError(f'--config: {_lines(error)[-1]}') from error
+  except (AttributeError, KeyError) as error:
+    raise UserError(f'no config key {" ".join(_lines(error))}') from error
+  except (flags.Error, TypeError) as error:
+    # Of a traceback within the message, the last line is the error.
+    lines = dict.fromkeys((_lines(error)[0], _lines(error)[-1]))
+    raise UserError(' '.join(lines)) from error
   if rest[1:]:
     raise UserError(f'unknown arguments: {" ".join(rest[1:])}')
   return rest
+
+
+def _lines(error: Exception) -> list[str]:
+  return [line.strip() for line in str(error.args[-1]).strip().splitlines()]

@@ -34,6 +34,12 @@ def experiment(few):
 
 
 @pytest.fixture(scope='package')
+def emoji(experiment):
+  """What the experiment is on."""
+  return experiment.emoji()
+
+
+@pytest.fixture(scope='package')
 def oracle(experiment):
   """A model that knows every drawing."""
   return fakes.Oracle(experiment)

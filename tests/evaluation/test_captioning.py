@@ -8,11 +8,8 @@ import pytest
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
 from unifluid_jax.data.emoji.pictures import draw, pictures_of
-from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.evaluation.bank import emoji_of
 from unifluid_jax.evaluation.captioning import evaluate_captioning
-
-FEW = EmojiConfig('few', image_size=16)
 
 
 @pytest.fixture(scope='module')
@@ -20,21 +17,21 @@ def result(oracle, config):
   return evaluate_captioning(oracle, config)
 
 
-def test_true_names_are_all_right(result):
-  held_out = pictures_of(FEW, 'cell')
+def test_true_names_are_all_right(result, emoji):
+  held_out = pictures_of(emoji, 'cell')
   untoned = [p for p in held_out if not emoji_of(p).tone]
   assert 0 < len(untoned) < len(held_out)
   found = {name: (m.value, m.count) for name, m in result.measures.items()}
   del found['caption_heldout_nn_baseline']
   assert found == {
-    'caption_train_exact': (1.0, len(pictures_of(FEW, 'train'))),
+    'caption_train_exact': (1.0, len(pictures_of(emoji, 'train'))),
     'caption_heldout_exact': (1.0, len(held_out)),
     'caption_heldout_exact_untoned': (1.0, len(untoned)),
   }
 
 
-def test_the_baseline_names_the_nearest_training_image(result):
-  training = pictures_of(FEW, 'train')
+def test_the_baseline_names_the_nearest_training_image(result, emoji):
+  training = pictures_of(emoji, 'train')
   rights = []
   for captioned in result.heldout:
     found = brute_force(draw(captioned.picture, 16), training)

@@ -6,12 +6,9 @@ import pytest
 
 from tests.evaluation import fakes
 from unifluid_jax.data.emoji.pictures import draw
-from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks.object_edits import EXACT, list_edits
 from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.editing import evaluate_editing
-
-FEW = EmojiConfig('few', image_size=16)
 
 
 @pytest.fixture(scope='module')
@@ -19,8 +16,8 @@ def result(oracle, config):
   return evaluate_editing(oracle, config)
 
 
-def test_true_edits_are_all_right(result):
-  counts = {kind: len(list_edits(kind, FEW, 'pair')) for kind in EXACT}
+def test_true_edits_are_all_right(result, emoji):
+  counts = {kind: len(list_edits(kind, emoji, 'pair')) for kind in EXACT}
   assert result.measures['edit_exact_nn'].value == 1
   for kind in EXACT:
     measure = result.measures[f'edit_exact/{kind}']

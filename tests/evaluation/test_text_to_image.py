@@ -7,14 +7,12 @@ import pytest
 
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
-from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
+from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of
 from unifluid_jax.evaluation.text_to_image import (
   decodings,
   evaluate_text_to_image,
 )
-
-FEW = EmojiConfig('few', image_size=16)
 
 
 @pytest.fixture(scope='module')
@@ -27,8 +25,8 @@ def test_true_drawings_are_all_right(result):
   assert {m.value for m in result.measures.values()} == {1.0}
 
 
-def test_every_training_cell_is_asked_for_toned_ones_twice(result):
-  cells = cells_of(FEW, 'train')
+def test_every_training_cell_is_asked_for_toned_ones_twice(result, emoji):
+  cells = cells_of(emoji, 'train')
   toned = [cell for cell in cells if len(cell.members()) > 1]
   prompts = result.generations['train', ''].prompts
   assert result.measures['t2i_train_nn_concept'].count == len(
@@ -38,9 +36,11 @@ def test_every_training_cell_is_asked_for_toned_ones_twice(result):
   assert sum('skin tone' in text for text in prompts.texts) == len(toned)
 
 
-def test_held_out_cells_are_asked_for_several_times(result, oracle):
+def test_held_out_cells_are_asked_for_several_times(result, oracle, emoji):
   prompts = result.generations['heldout', ''].prompts
-  assert [(p.artist, p.hex) for p in prompts.wanted] == [*cells_of(FEW, 'cell')]
+  assert [(p.artist, p.hex) for p in prompts.wanted] == [
+    *cells_of(emoji, 'cell')
+  ]
   assert result.measures['t2i_heldout_nn_concept'].count == 2 * len(
     prompts.texts
   )

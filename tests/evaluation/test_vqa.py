@@ -8,13 +8,10 @@ import pytest
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
 from unifluid_jax.data.emoji.pictures import draw, pictures_of
-from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
 from unifluid_jax.evaluation.bank import emoji_of
 from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.vqa import evaluate_vqa
-
-FEW = EmojiConfig('few', image_size=16)
 
 
 @pytest.fixture(scope='module')
@@ -22,15 +19,15 @@ def result(oracle, config):
   return evaluate_vqa(oracle, config)
 
 
-def groups_of(split):
-  return [emoji_of(p).group for p in pictures_of(FEW, split)]
+def groups_of(split, emoji):
+  return [emoji_of(p).group for p in pictures_of(emoji, split)]
 
 
-def test_true_categories_are_all_right(result):
+def test_true_categories_are_all_right(result, emoji):
   measure = result.measures['vqa_category_heldout']
   assert measure == result.measures['vqa_heldout/category']
-  assert (measure.value, measure.count) == (1.0, len(groups_of('cell')))
-  assert measure.chance == 1 / len(set(groups_of('train')))
+  assert (measure.value, measure.count) == (1.0, len(groups_of('cell', emoji)))
+  assert measure.chance == 1 / len(set(groups_of('train', emoji)))
 
 
 def test_who_always_says_yes_is_right_in_half_of_the_yes_no_questions(result):
@@ -43,16 +40,18 @@ def test_who_always_says_yes_is_right_in_half_of_the_yes_no_questions(result):
     assert value == (0.5 if kind in YES_NO else 0), kind
 
 
-def test_category_baselines(result):
-  (majority, _), *_ = collections.Counter(groups_of('train')).most_common()
-  held_out = groups_of('cell')
+def test_category_baselines(result, emoji):
+  (majority, _), *_ = collections.Counter(
+    groups_of('train', emoji)
+  ).most_common()
+  held_out = groups_of('cell', emoji)
   assert result.measures['vqa_category_majority'].value == pytest.approx(
     held_out.count(majority) / len(held_out)
   )
-  training = pictures_of(FEW, 'train')
+  training = pictures_of(emoji, 'train')
   neighbours = [
     emoji_of(brute_force(draw(p, 16), training).pop()).group
-    for p in pictures_of(FEW, 'cell')
+    for p in pictures_of(emoji, 'cell')
   ]
   right = np.equal(neighbours, held_out).mean()
   assert result.measures['vqa_category_nn_baseline'].value == right

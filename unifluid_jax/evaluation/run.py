@@ -32,10 +32,11 @@ def evaluate_run(workdir: pathlib.Path, config: EvaluationConfig) -> None:
   check_targets(config)
   model = inference.load(workdir)
   vae_log, log = read_log(workdir / 'vae'), read_log(workdir)
-  timing = read_timing(workdir)
+  read_timing(workdir)  # a broken file is told before the work
   manifest = make_manifest(model, config)
   results = evaluate(model, config)
   concepts = len(concepts_of(model.experiment.data.concepts))
+  timing = read_timing(workdir)
   metrics = to_metrics(results.measures, concepts, timing, manifest)
   report = render(
     Report(workdir.name, model, config, results, metrics, vae_log, log)

@@ -6,6 +6,7 @@ module casts them to its compute dtype where it uses them.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,11 +45,12 @@ def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
   return nnx.Param(jnp.full(shape, value, jnp.float32), logical_axes=axes)
 
 
-def flatten(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, jax.Array]]:
+def flatten(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any]]:
   """Splits a model into its structure and its values by name.
 
   Names are paths such as 'gemma/layers/blocks/q'. This flat dictionary is the
-  one layout that the optimizer, checkpoints and converters know.
+  one layout that the optimizer, checkpoints and converters know. Values are
+  arrays, or their shapes where the model is abstract.
   """
   graphdef, state = nnx.split(model)
   flat = {
@@ -58,9 +60,9 @@ def flatten(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, jax.Array]]:
   return graphdef, flat
 
 
-def unflatten(graphdef: nnx.GraphDef, flat: dict[str, jax.Array]) -> nnx.Module:
+def unflatten(graphdef: nnx.GraphDef, flat: dict[str, Any]) -> Any:
   """The inverse of `flatten`; cheap, to be called inside jit."""
-  state = {
+  state: dict[Any, Any] = {
     tuple(int(part) if part.isdigit() else part for part in name.split('/')): v
     for name, v in flat.items()
   }

@@ -10,7 +10,7 @@ understanding image.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -92,7 +92,7 @@ class UniFluid(nnx.Module):
     """
     self.config = config
     width = config.gemma.width
-    kwargs = {
+    kwargs: dict[str, Any] = {
       'dtype': jnp.dtype(config.dtype),
       'remat': config.remat,
       'unroll': config.unroll,

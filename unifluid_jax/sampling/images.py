@@ -10,9 +10,10 @@ image, Z channels of a token, m tokens of a step.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -177,14 +178,20 @@ def write_images(
     if span.first == (0,):
       progress = step(progress, 0, span)
       continue
-    progress, _ = jax.lax.scan(
-      lambda progress, first, span=span: (step(progress, first, span), None),
-      progress,
-      jnp.array(span.first),
-    )
+    body = functools.partial(_scanned, step, span)
+    progress, _ = jax.lax.scan(body, progress, jnp.array(span.first))
   raster = jnp.argsort(positions, axis=-1)
   tokens = jnp.take_along_axis(progress.written, raster[..., None], axis=1)
   return Written(tokens, positions)
+
+
+def _scanned(
+  step: Callable[..., _Progress],
+  span: _Span,
+  progress: _Progress,
+  first: Int[Array, ''],
+) -> tuple[_Progress, None]:
+  return step(progress, first, span), None
 
 
 def _draw_tokens(

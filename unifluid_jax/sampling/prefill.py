@@ -46,6 +46,7 @@ def prefill(model: UniFluid, prefix: Batch, more: int) -> Prefilled:
   mask = masking.attention_mask(prefix.segment_ids, prefix.mask_ar)
   mask = jnp.pad(mask, ((0, 0), (0, 0), (0, more)))
   cache = model.gemma.init_cache(rows, length + more)
-  hidden, cache = model(x, prefix.positions, mask, cache, 0)
+  hidden, filled = model(x, prefix.positions, mask, cache, 0)
+  assert filled is not None
   valid = prefix.segment_ids > 0
-  return Prefilled(cache, hidden[:, -1], valid, valid.sum(-1))
+  return Prefilled(filled, hidden[:, -1], valid, valid.sum(-1))

@@ -7,7 +7,7 @@ multiplies its text weight by lambda, so lambda is one key everywhere.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -30,6 +30,7 @@ class BalanceState(NamedTuple):
   reference: Pair
 
 
+@runtime_checkable
 class Balance(Protocol):
   """A policy."""
 

@@ -74,7 +74,7 @@ def _signals() -> Iterator[list[int]]:
   A second one of either kind kills at once.
   """
   received: list[int] = []
-  previous = {}
+  previous: dict[int, Any] = {}
 
   def receive(number, frame):
     del frame

@@ -123,7 +123,9 @@ def _draw_inputs(
     tokens = jnp.zeros((rows, 0, context.image_tokens, context.token_dim))
   order = masking.draw_order(
     order_key,
-    *tokens.shape[:3],
+    rows,
+    images,
+    context.image_tokens,
     masking.random_share(state.step, context.anneal),
   )
   return _Inputs(batch, tokens, order)
