@@ -5,9 +5,9 @@ import os
 from jaxtyping import install_import_hook
 
 # Tests compile much and compute little: compiling fast is what counts.
-os.environ.setdefault(
-  'XLA_FLAGS',
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
+os.environ['XLA_FLAGS'] = (
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
+  + os.environ.get('XLA_FLAGS', '')
 )
 install_import_hook('unifluid_jax', 'beartype.beartype')
 

@@ -96,7 +96,9 @@ def _parse(arguments: list[str]) -> list[str]:
   except OSError as error:
     raise UserError(f'--config: {_lines(error)[-1]}') from error
   except (AttributeError, KeyError) as error:
-    raise UserError(f'no config key {" ".join(_lines(error))}') from error
+    # ml_collections puts the key into several pairs of quotes.
+    text = str(error).replace('\\n', '; ').translate(dict.fromkeys(b'\\\'"'))
+    raise UserError(f'the config has no key {text}') from error
   except (flags.Error, TypeError) as error:
     # Of a traceback within the message, the last line is the error.
     lines = dict.fromkeys((_lines(error)[0], _lines(error)[-1]))

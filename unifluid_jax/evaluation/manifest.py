@@ -1,6 +1,7 @@
 """What a reader needs to repeat an evaluation."""
 
 import datetime
+import math
 import os
 import pathlib
 import platform
@@ -90,8 +91,8 @@ def _git_commit() -> str | None:
 
 def _count(make: Callable[[], nnx.Module]) -> int:
   """Parameters of a model, without making it."""
-  model = nnx.eval_shape(make)
-  return sum(value.size for value in parameters.flatten(model)[1].values())
+  shapes = jax.eval_shape(lambda: parameters.flatten(make())[1])
+  return sum(math.prod(shape.shape) for shape in shapes.values())
 
 
 def _decoding(experiment: Experiment) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def _signals() -> Iterator[list[int]]:
   try:
     yield received
   finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+    for changed, handler in previous.items():
+      signal.signal(changed, handler)
 
 
 def fit(
