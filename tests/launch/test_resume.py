@@ -2,8 +2,8 @@
 
 import pathlib
 import random
+import shutil
 import signal
-import subprocess
 import time
 
 import pytest
@@ -15,24 +15,6 @@ pytestmark = pytest.mark.slow
 _STEPS = 60
 
 
-def _interrupt(
-  module: str, arguments: list[str], log: pathlib.Path, step: int, number: int
-) -> tuple[int, str]:
-  """Starts a training and sends it a signal soon after it logs a step."""
-  training = process.start(module, *arguments)
-  while training.poll() is None:
-    if log.exists() and log.read_bytes().count(b'\n') >= step:
-      training.send_signal(number)
-      break
-    time.sleep(0.01)
-  try:
-    output, _ = training.communicate(timeout=300)
-  except subprocess.TimeoutExpired:
-    training.kill()
-    raise
-  return training.returncode, output
-
-
 def _flags(module: str, workdir: pathlib.Path) -> list[str]:
   section = {'train_vae': 'vae_training', 'train': 'training'}[module]
   return [
@@ -42,33 +24,42 @@ def _flags(module: str, workdir: pathlib.Path) -> list[str]:
   ]
 
 
+def _interrupt(
+  module: str, workdir: pathlib.Path, log: pathlib.Path, step: int, number: int
+) -> tuple[int, str]:
+  """Trains on and sends a signal soon after a step is logged."""
+  before = log.stat().st_ino if log.exists() else None
+  training = process.start(module, *_flags(module, workdir))
+  while training.poll() is None:
+    # A run that resumes puts a new log into the place of the old one.
+    resumed = log.exists() and log.stat().st_ino != before
+    if resumed and log.read_bytes().count(b'\n') >= step:
+      training.send_signal(number)
+      break
+    time.sleep(0.005)
+  output, _ = training.communicate()
+  return training.returncode, output
+
+
 @pytest.mark.parametrize('module', ['train_vae', 'train'])
 def test_a_run_goes_on_as_if_never_stopped(module, started, tmp_path):
-  other = tmp_path / 'uninterrupted'
   if module == 'train_vae':
-    other.mkdir()
-    started = tmp_path / 'stopped'
-  else:
-    other.symlink_to(tmp_path / 'copy')
-    _copy(started, tmp_path / 'copy')
-  arguments = _flags(module, started)
-  run = started / 'vae' if module == 'train_vae' else started
-  uninterrupted = other / 'vae' if module == 'train_vae' else other
+    shutil.rmtree(started / 'vae')
+  other = shutil.copytree(started, tmp_path / 'other')
   process.succeed(module, *_flags(module, other))
-  rng = random.Random()
-  steps = sorted(rng.sample(range(1, 30), 4))
-  numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
-  codes = [-signal.SIGKILL, -signal.SIGKILL, 130, 0]
+  folder = 'vae' if module == 'train_vae' else '.'
+  log = started / folder / 'metrics.jsonl'
+  steps = sorted(random.Random().sample(range(1, 30), 4))
+  numbers = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+  codes = (-signal.SIGKILL, -signal.SIGKILL, 130, 0)
   for step, number, code in zip(steps, numbers, codes, strict=True):
-    found, output = _interrupt(
-      module, arguments, run / 'metrics.jsonl', step, number
-    )
+    found, output = _interrupt(module, started, log, step, number)
     assert found == code, (steps, output)
     assert 'Traceback' not in output
     if number != signal.SIGKILL:
-      saved = process.newest_checkpoint(run)
-      assert saved == len(process.read_losses(run)) >= step
-  process.succeed(module, *arguments)
-  losses = process.read_losses(run)
+      logged = process.read_losses(started / folder)[-1]['step']
+      assert process.newest_checkpoint(started / folder) == logged
+  process.succeed(module, *_flags(module, started))
+  losses = process.read_losses(started / folder)
   assert [line['step'] for line in losses] == list(range(1, _STEPS + 1))
-  assert losses == process.read_losses(uninterrupted), steps
+  assert losses == process.read_losses(other / folder), steps

@@ -10,6 +10,10 @@ from unifluid_jax.evaluation.report.plots import Line, plot
 
 
 def draw(*lines, log=False):
+  lines = [
+    Line(name, [(float(x), float(y)) for x, y in points])
+    for name, points in lines
+  ]
   svg = plot('a <title>', lines, 'step', 'loss & more', log)
   return ElementTree.fromstring(svg)
 

@@ -142,4 +142,4 @@ def _millions(count: int) -> str:
 def _length(log: Log) -> str:
   """How long a training was."""
   steps, seconds = log[-1]['step'], training_seconds(log)
-  return f'for {steps:,} steps ({clock(seconds)} minutes)'
+  return f'for {steps:,.0f} steps ({clock(seconds)} minutes)'

@@ -1,0 +1,195 @@
+"""A user's mistake: exit code 1, one clear message, and nothing is lost."""
+
+import functools
+import json
+import pathlib
+import resource
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests import process
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    (
+      '--config.training.stepz=3',
+      'the config has no key stepz; Did you mean steps instead of stepz?',
+    ),
+    (
+      '--config.training.steps=3.5',
+      'flag --config.training.steps=3.5: invalid literal for int() with base '
+      "10: '3.5'",
+    ),
+    (
+      '--config=tests/configs/none.py',
+      "--config: [Errno 2] No such file or directory: 'tests/configs/none.py'",
+    ),
+    ('--confg=x', "Unknown command line flag 'confg'. Did you mean: config ?"),
+    (
+      '--config.data.image_size=20',
+      'data.image_size is 20; the VAE and model.patch make one token of 8x8 '
+      'pixels, so it must be a multiple of 8',
+    ),
+  ],
+)
+def test_a_wrong_flag(flag, message, tmp_path):
+  assert process.fail('train', *process.flags(tmp_path), flag) == message
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_key_in_the_file(tmp_path):
+  file = tmp_path / 'config.py'
+  file.write_text(
+    'from tests.configs import tiny\n\n\n'
+    'def get_config():\n'
+    '  config = tiny.get_config()\n'
+    "  config.training['stepz'] = 3\n"
+    '  return config\n'
+  )
+  arguments = process.flags(tmp_path / 'run', str(file))
+  message = "config.training has no key 'stepz'; did you mean 'steps'?"
+  assert process.fail('train', *arguments) == message
+
+
+def test_no_vae(tmp_path):
+  message = process.fail('train', *process.flags(tmp_path))
+  assert message.endswith(
+    'train the VAE first: python -m unifluid_jax.train_vae'
+  )
+
+
+def test_a_checkpoint_of_another_config(finished):
+  other = '--config.model.gemma.mlp_dim=24'
+  message = process.fail('train', *process.flags(finished), other)
+  assert 'model.gemma.mlp_dim is 16 there and 24 here' in message
+  assert process.newest_checkpoint(finished) == 6
+
+
+def test_a_damaged_checkpoint(finished):
+  uninterrupted = process.read_losses(finished)
+  newest = finished / 'checkpoints' / '6'
+  files = [path for path in newest.rglob('*') if path.is_file()]
+  biggest = max(files, key=lambda path: path.stat().st_size)
+  biggest.write_bytes(biggest.read_bytes()[: biggest.stat().st_size // 2])
+  message = process.fail('train', *process.flags(finished))
+  assert f'checkpoint {newest} cannot be read' in message
+  assert 'move it away to go on from the one before' in message
+  shutil.rmtree(newest)
+  output = process.succeed('train', *process.flags(finished))
+  assert 'resumes from step 4' in output
+  assert process.read_losses(finished) == uninterrupted
+
+
+def test_a_full_disk(finished):
+  before = process.newest_checkpoint(finished)
+  longer = '--config.training.steps=9'
+  # No file may grow beyond this: enough for a log, not for a checkpoint.
+  limits = (20_000, 20_000)
+  full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+  message = process.fail(
+    'train', *process.flags(finished), longer, preexec_fn=full
+  )
+  assert message.startswith('cannot write a checkpoint to')
+  assert process.newest_checkpoint(finished) == before
+  output = process.succeed('train', *process.flags(finished), longer)
+  assert f'resumes from step {before}' in output
+  assert len(process.read_losses(finished)) == 9
+
+
+def test_a_loss_that_is_not_finite(started):
+  rate = '--config.optimizer.learning_rate=1e30'
+  message = process.fail('train', *process.flags(started), rate)
+  assert 'the loss or its gradient was not finite at step 1' in message
+
+
+def _folder(path: pathlib.Path, **changes: str) -> str:
+  """Makes a folder source; `changes` go into its last record."""
+  path.mkdir()
+  rng = np.random.default_rng(0)
+  records = [{'image': f'{i}.png', 'text': f'number {i}'} for i in range(12)]
+  for record in records:
+    pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(path / record['image'])
+  records[-1] |= changes
+  lines = [json.dumps(record) + '\n' for record in records]
+  (path / 'records.jsonl').write_text(''.join(lines))
+  return f'{process.CONFIG}:{path / "records.jsonl"}'
+
+
+def test_a_missing_image(started, tmp_path):
+  config = _folder(tmp_path / 'images', image='none.png')
+  message = process.fail('train', *process.flags(started, config))
+  assert message.endswith(
+    f'records.jsonl, line 12: there is no image {tmp_path}/images/none.png'
+  )
+
+
+def test_a_text_that_is_too_long(started, tmp_path):
+  config = _folder(tmp_path / 'images', text='very long ' * 20)
+  message = process.fail('train', *process.flags(started, config))
+  assert message.startswith("the text 'very long very long")
+  assert message.endswith(
+    'more than max_text = 48; shorten it or raise max_text'
+  )
+
+
+def test_an_image_that_turns_out_corrupt(started, tmp_path):
+  config = _folder(tmp_path / 'images')
+  image = tmp_path / 'images' / '11.png'
+  whole = image.read_bytes()
+  image.write_bytes(whole[:60])
+  arguments = [*process.flags(started, config), '--config.training.steps=9']
+  message = process.fail('train', *arguments)
+  assert message.endswith(f'line 12: {image} is no image that Pillow can read')
+  image.write_bytes(whole)
+  process.succeed('train', *arguments)
+  assert len(process.read_losses(started)) == 9
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (
+      ['--task=caption', '--prompt=fox'],
+      '--task=caption takes no --prompt; it takes --image, --max_tokens, '
+      '--temperature, --top_k, --top_p',
+    ),
+    (['--task=edit', '--image=a.png'], '--task=edit needs --instruction'),
+    (['--prompt=fox'], '--task must be given'),
+    (
+      ['--task=caption', '--image=none.png'],
+      '--image=none.png: No such file or directory',
+    ),
+    (
+      ['--task=caption', '--image=setup.py'],
+      '--image=setup.py is no image that Pillow can read',
+    ),
+    (
+      ['--task=generate', '--prompt=fox', '--steps=99'],
+      'sampling.steps is 99; an image of 4 tokens takes 1 to 4 decoding steps',
+    ),
+    (
+      ['--task=generate', '--prompt=' + 'fox ' * 99],
+      'more than max_text = 48; shorten it or raise max_text',
+    ),
+  ],
+)
+def test_a_wrong_wish(arguments, message, finished, tmp_path):
+  out = tmp_path / 'out'
+  arguments = [f'--workdir={finished}', f'--out={out}', *arguments]
+  assert process.fail('sample', *arguments).endswith(message)
+  assert not out.exists()
+
+
+def test_no_run_to_sample_from(tmp_path):
+  message = process.fail(
+    'sample', f'--workdir={tmp_path}', '--task=generate', '--prompt=fox'
+  )
+  assert message.endswith('must be the --workdir of a training run')

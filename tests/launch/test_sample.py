@@ -1,0 +1,65 @@
+"""The sampling command line writes what it says."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests import process
+
+pytestmark = pytest.mark.slow
+
+
+def test_images_and_texts(finished, tmp_path):
+  drawn, edited, told = (tmp_path / name for name in ('a', 'b', 'c'))
+  run = f'--workdir={finished}'
+  arguments = [run, '--task=generate', '--prompt=fox', '--prompt=a red apple']
+  output = process.succeed(
+    'sample', *arguments, f'--out={drawn}', '--samples=2', '--guidance=1.5'
+  )
+  names = ['0000_0.png', '0000_1.png', '0001_0.png', '0001_1.png']
+  assert sorted(path.name for path in drawn.iterdir()) == [
+    *names,
+    'samples.json',
+    'sheet.png',
+  ]
+  assert 'a red apple -> 0001_1.png' in output
+  written = json.loads((drawn / 'samples.json').read_text())
+  assert [sample['file'] for sample in written['samples']] == names
+  assert written['samples'][1]['prompt'] == 'fox'
+  assert written['sampling']['guidance']['scale'] == 1.5
+  assert written['sampling']['head_steps'] == 2  # the config's
+  images = [np.asarray(PIL.Image.open(drawn / name)) for name in names]
+  assert {image.shape for image in images} == {(16, 16, 3)}
+  assert len({image.tobytes() for image in images}) == 4
+
+  image = f'--image={drawn / names[0]}'
+  process.succeed(
+    'sample',
+    run,
+    '--task=edit',
+    image,
+    '--instruction=flip it',
+    '--instruction=make it pink',
+    f'--out={edited}',
+  )
+  assert (edited / '0001_0.png').exists()
+
+  process.succeed(
+    'sample',
+    run,
+    '--task=answer',
+    image,
+    '--question=what is this?',
+    f'--out={told}',
+    '--temperature=1',
+    '--max_tokens=3',
+    '--seed=5',
+  )
+  written = json.loads((told / 'samples.json').read_text())
+  assert written['seed'] == 5
+  assert written['sampling']['max_tokens'] == 3
+  (sample,) = written['samples']
+  assert sample['question'] == 'what is this?'
+  assert isinstance(sample['text'], str)
