@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -28,14 +27,16 @@ def test_the_package_loads_nothing():
 
 
 def test_the_package_loads_at_once():
-  start = time.process_time()
-  subprocess.run([sys.executable, '-c', 'import unifluid_jax'], cwd=ROOT)
-  assert time.process_time() - start < 2
+  program = (
+    'import time; start = time.perf_counter(); import unifluid_jax; '
+    'print(time.perf_counter() - start)'
+  )
+  seconds = subprocess.check_output([sys.executable, '-c', program], cwd=ROOT)
+  assert float(seconds) < 2
 
 
-@pytest.mark.parametrize(
-  'module', ['train', 'train_vae', 'sample', 'evaluate', 'quickstart', 'show']
-)
+# Between them, these two import everything.
+@pytest.mark.parametrize('module', ['quickstart', 'sample'])
 def test_no_entry_point_loads_another_framework(module):
   loaded = _loaded(f'unifluid_jax.{module}')
   assert 'jax' in loaded

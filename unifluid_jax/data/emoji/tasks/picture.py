@@ -60,7 +60,7 @@ class PictureTask(Task):
     scene = arrange(
       artist,
       hexes[:count],
-      rng.permutation(len(QUADRANTS)),
+      rng.permutation(len(QUADRANTS)).tolist(),
       background,
       self.config.image_size,
       True,
