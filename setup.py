@@ -36,7 +36,10 @@ setuptools.setup(
   license_files=['LICENSE', 'NOTICE'],
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['unifluid_jax', 'unifluid_jax.*']),
-  package_data={'unifluid_jax.data.emoji': ['packs/*']},
+  package_data={
+    'unifluid_jax.data.emoji': ['packs/*'],
+    'unifluid_jax.evaluation.report': ['*.html'],
+  },
   install_requires=CORE,
   extras_require={
     'tensorboard': ['tensorflow-cpu>=2.21,<2.22', 'tensorboard'],
