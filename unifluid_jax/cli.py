@@ -43,6 +43,8 @@ def run(main: Callable[[], None]) -> None:
   handler = logging.get_absl_handler()
   handler.setFormatter(None)
   handler.addFilter(_is_ours_or_grave)
+  # It would list each array of a failed save, which is one `UserError`.
+  logging_std.getLogger('asyncio').disabled = True
   try:
     app.run(lambda _: main(), flags_parser=_parse)
   except UserError as error:
@@ -90,9 +92,9 @@ def _parse(arguments: list[str]) -> list[str]:
   """Parses the flags; what is wrong with one is a user's mistake."""
   try:
     rest = flags.FLAGS(arguments)
-    config = flags.FLAGS.get_flag_value('config', None)
-    if config is not None:
-      config.keys()  # A file that could not be read only tells so when used.
+    if 'config' in flags.FLAGS and flags.FLAGS['config'].value is not None:
+      # A file that could not be read only tells so when used.
+      flags.FLAGS['config'].value.keys()
   except OSError as error:
     raise UserError(f'--config: {_lines(error)[-1]}') from error
   except (AttributeError, KeyError) as error:

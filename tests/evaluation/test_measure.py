@@ -11,5 +11,5 @@ def test_shares_are_by_kind():
   kinds, rights = ['a', 'b', 'a', 'a'], [True, False, False, True]
   assert shares('group', kinds, rights, {'b': 0.5}) == {
     'group/a': Measure(2 / 3, 3),
-    'group/b': Measure(0.0, 1, 0.5),
+    'group/b': Measure(0, 1, 0.5),
   }

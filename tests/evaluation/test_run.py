@@ -31,7 +31,7 @@ SMALL = EvaluationConfig(samples=1, prompts=2, captions=2, questions=1, edits=4)
 @pytest.fixture
 def workdir(tmp_path, letters: Tokenizer, experiment, monkeypatch):
   """The folder of a run whose model is the oracle."""
-  line = {'step': 2.0, 'seconds_per_step': 0.5, 'loss_image': 1.0}
+  line = {'step': 2, 'seconds_per_step': 0.5, 'loss_image': 1.0}
   (tmp_path / 'vae').mkdir()
   for folder in (tmp_path, tmp_path / 'vae'):
     (folder / 'metrics.jsonl').write_text(json.dumps(line) + '\n')

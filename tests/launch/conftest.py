@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
-from tests import process
+pytest.register_assert_rewrite('tests.process')
+
+from tests import process  # noqa: E402
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from unifluid_jax.evaluation.report.markup import paragraph, section
 from unifluid_jax.evaluation.report.plots import Line, plot
 
-Log = Sequence[Mapping[str, int | float]]
+Log = Sequence[Mapping[str, float]]
 """Lines of `metrics.jsonl`: averages since the line before, by name."""
 
 
@@ -59,7 +59,4 @@ def curves_section(vae: Log, unifluid: Log) -> str:
 
 
 def _line(name: str, log: Log, key: str) -> Line:
-  return Line(
-    name,
-    [(float(line['step']), float(line[key])) for line in log if key in line],
-  )
+  return Line(name, [(line['step'], line[key]) for line in log if key in line])

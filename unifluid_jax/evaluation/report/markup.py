@@ -10,8 +10,8 @@ import PIL.Image
 from unifluid_jax.data.example import Image
 
 
-def tile(pixels: Image, label: str = '') -> str:
-  """A picture, with a label beneath."""
+def tile(pixels: Image, label: str = '', right: bool | None = None) -> str:
+  """A picture, with a label and possibly a mark beneath."""
   buffer = io.BytesIO()
   PIL.Image.fromarray(pixels).save(buffer, 'PNG', optimize=True)
   data = base64.b64encode(buffer.getvalue()).decode('ascii')
@@ -21,11 +21,14 @@ def tile(pixels: Image, label: str = '') -> str:
     f'<img src="data:image/png;base64,{data}" alt="{text}" '
     f'width="{side}" height="{side}">'
   )
-  return f'<span class="tile">{image}<small>{text}</small></span>'
+  beneath = f'{mark(right)} {text}'.strip()
+  return f'<span class="tile">{image}<small>{beneath}</small></span>'
 
 
-def mark(right: bool) -> str:
-  """A tick or a cross, not told apart by colour alone."""
+def mark(right: bool | None) -> str:
+  """A tick or a cross, not told apart by colour alone; nothing for None."""
+  if right is None:
+    return ''
   if right:
     return '<span class="right" title="right">\u2713</span>'
   return '<span class="wrong" title="wrong">\u2717</span>'
@@ -40,12 +43,11 @@ def card(tiles: Sequence[str], *lines: str, right: bool | None = None) -> str:
     right: Whether to mark it as right or wrong; None for neither.
   """
   first, *rest = map(html.escape, lines)
-  verdict = '' if right is None else mark(right) + ' '
   more = ''.join(f'<br>{line}' for line in rest)
   return (
     f'<figure style="--tiles:{len(tiles)}">'
     f'<div class="tiles">{"".join(tiles)}</div>'
-    f'<figcaption>{verdict}<b>{first}</b>{more}</figcaption></figure>'
+    f'<figcaption>{mark(right)} <b>{first}</b>{more}</figcaption></figure>'
   )
 
 

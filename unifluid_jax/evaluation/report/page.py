@@ -126,12 +126,12 @@ def _summary(report: Report) -> str:
     f'of {metrics["concepts"]:,} emoji concepts by {len(emoji.artists)} '
     f'artists, at {emoji.image_size} px. Its VAE has '
     f'{_millions(sizes["vae"])} parameters and was trained '
-    f'{_length(report.vae_log)}. Training never saw '
-    f'{len(cells_of(emoji, "cell")):,} held-out drawings, each of a concept '
-    'that it saw from other artists.'
+    f'{_length(report.vae_log)}. {len(pictures_of(emoji, "cell")):,} other '
+    f'drawings were held out: {len(cells_of(emoji, "cell")):,} of the concepts '
+    'lack one artist.'
   )
   if metrics['seconds_total']:
-    text += f' The whole run took {clock(metrics["seconds_total"])} minutes.'
+    text += f' The whole run took {clock(metrics["seconds_total"])} min.'
   return text
 
 
@@ -142,4 +142,4 @@ def _millions(count: int) -> str:
 def _length(log: Log) -> str:
   """How long a training was."""
   steps, seconds = log[-1]['step'], training_seconds(log)
-  return f'for {steps:,.0f} steps ({clock(seconds)} minutes)'
+  return f'for {steps:,} steps in {clock(seconds)} min'

@@ -164,10 +164,7 @@ def _held_out_card(
   side = images.shape[1]
   (neighbours,) = nearest(images[rows[:1]], training)
   tiles = [tile(draw(wanted, side), 'true')]
-  tiles += [
-    tile(images[i], '\u2713' if generation.rights[i] else '\u2717')
-    for i in rows[:SAMPLES]
-  ]
+  tiles += [tile(images[i], right=generation.rights[i]) for i in rows[:SAMPLES]]
   tiles.append(tile(draw(neighbours[0], side), 'training'))
   right = sum(generation.rights[i] for i in rows)
   return card(tiles, _title(wanted), f'{right} of {samples} right')

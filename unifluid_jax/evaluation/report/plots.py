@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 420.0, 260.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 30.0, 44.0
+WIDTH, HEIGHT = 420, 260
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 44
 """Room around the axes for ticks and labels."""
 
 
@@ -85,7 +85,7 @@ def plot(
     *(_legend(i, line.name) for i, line in enumerate(lines)),
     _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label),
     f'<g transform="translate(12 {middle}) rotate(-90)">'
-    f'{_text(0.0, 0.0, y_label)}</g>',
+    f'{_text(0, 0, y_label)}</g>',
   ]
   return (
     f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -132,7 +132,7 @@ def _legend(index: int, name: str) -> str:
   left = LEFT + 130 * index
   return (
     f'<line class="line{index}" x1="{left}" x2="{left + 18}" y1="12" y2="12"/>'
-    f'{_text(left + 24, 16.0, name, "start")}'
+    f'{_text(left + 24, 16, name, "start")}'
   )
 
 
