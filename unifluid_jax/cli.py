@@ -8,6 +8,7 @@ exit code 0    done
 """
 
 import logging as logging_std
+import os
 import pathlib
 import signal
 import sys
@@ -48,7 +49,11 @@ def run(main: Callable[[], None]) -> None:
   try:
     app.run(lambda _: main(), flags_parser=_parse)
   except UserError as error:
-    sys.exit(f'error: {error}')
+    sys.stdout.flush()
+    sys.stderr.write(f'error: {error}\n')
+    sys.stderr.flush()
+    # At once: threads of a failed save or restore would bury the message.
+    os._exit(1)
   except Interrupted as interrupted:
     logging.info('%s; start the same command again to go on', interrupted)
     sys.exit(130 if interrupted.number == signal.SIGINT else 0)

@@ -119,9 +119,10 @@ def fit(
   checkpoints = Checkpoints(
     run.workdir / 'checkpoints', keep=run.checkpoint.keep
   )
-  state = _restore_or_initialise(run, checkpoints, initialise, shardings)
-  start = int(state.step)
-  with _signals() as received:
+  # However this ends, the save under way is completed first.
+  with _signals() as received, contextlib.closing(checkpoints):
+    state = _restore_or_initialise(run, checkpoints, initialise, shardings)
+    start = int(state.step)
     if start < run.steps:
       state = _train(
         run,
@@ -133,7 +134,6 @@ def fit(
         checkpoints,
         received,
       )
-    checkpoints.close()
   return state
 
 
@@ -176,7 +176,6 @@ def _train(
       checkpoints.save(done, state, run.identity, latest['loss'])
       meter.pause(time.perf_counter() - began)
     if stopping:
-      checkpoints.close()
       raise Interrupted(received[0])
   return state
 
