@@ -6,6 +6,7 @@ bank, is of that concept, by any artist and in any skin tone.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -45,12 +46,12 @@ class Prompts:
   wanted: list[Picture]
   samples: int
 
-  @property
+  @functools.cached_property
   def texts(self) -> list[str]:
     """The canonical prompts."""
     return [prompt_of(emoji_of(p), p.artist) for p in self.wanted]
 
-  @property
+  @functools.cached_property
   def concepts(self) -> list[str]:
     """The concept that each image should show, as its base."""
     return [_concept(p) for p in self.wanted for _ in range(self.samples)]
@@ -70,7 +71,7 @@ class Generation:
   pictures: Pictures
   found: Found
 
-  @property
+  @functools.cached_property
   def rights(self) -> list[bool]:
     """Whether each image shows its concept."""
     return _rights(self.prompts, self.found)

@@ -59,7 +59,6 @@ def make_page(model, config=CONFIG):
       'seconds_per_step': 0.5,
       'loss_image': 1 / step,
       'loss_text': 2 / step,
-      'reconstruction': 3 / step,
       'psnr': step,
     }
     for step in (1, 50, 100)
@@ -104,7 +103,7 @@ def test_all_pictures_are_there(page, experiment):
   )
   checker = Checker(page)
   assert checker.count('img') == expected
-  assert checker.count('polyline') == 4
+  assert checker.count('polyline') == 3
 
 
 def test_failures_are_shown_too(experiment, letters):
@@ -126,7 +125,7 @@ def test_targets_are_marked_as_reached_or_not(experiment, letters):
   (train,) = (row for row in rows if '<code>t2i_train_nn_concept<' in row)
   (other,) = (row for row in rows if '<code>caption_train_exact<' in row)
   assert 'class="right"' in edit
-  assert '50.0 %' in edit
+  assert '50.0\u202f%' in edit
   assert 'class="wrong"' in train
   assert 'class="right"' not in other
 

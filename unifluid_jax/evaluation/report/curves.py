@@ -32,13 +32,6 @@ def curves_section(vae: Log, unifluid: Log) -> str:
       log=True,
     ),
     plot(
-      'Reconstruction error of the VAE over its training',
-      [_line('reconstruction', vae, 'reconstruction')],
-      'step of the VAE',
-      'mean squared error',
-      log=True,
-    ),
-    plot(
       'PSNR of the VAE over its training',
       [_line('PSNR of training images', vae, 'psnr')],
       'step of the VAE',
@@ -49,10 +42,10 @@ def curves_section(vae: Log, unifluid: Log) -> str:
   return section(
     'Training',
     paragraph(
-      'Image loss: mean squared error of the diffusion head, per dimension of '
-      'a token. Text loss: cross-entropy in nats per token, before its '
-      'weight. Each point is a mean over the steps since the point before; '
-      'vertical axes of losses are logarithmic.'
+      'Image loss: error of the diffusion head, mean over the dimensions of a '
+      'token. Text loss: cross-entropy in nats per token, before its weight. '
+      'The VAE\u2019s reconstruction error is shown as PSNR, which is its '
+      'logarithm. Each point is a mean over the steps since the one before.'
     ),
     f'<div class="plots">{"".join(plots)}</div>',
   )

@@ -34,20 +34,28 @@ def mark(right: bool | None) -> str:
   return '<span class="wrong" title="wrong">\u2717</span>'
 
 
-def card(tiles: Sequence[str], *lines: str, right: bool | None = None) -> str:
+def card(
+  tiles: Sequence[str],
+  *lines: str,
+  asked: str = '',
+  right: bool | None = None,
+) -> str:
   """Pictures side by side, with lines of text beneath.
 
   Args:
     tiles: Pictures, see `tile`.
     lines: Plain texts; the first stands out.
-    right: Whether to mark it as right or wrong; None for neither.
+    asked: A plain text above them.
+    right: Whether to mark them as right or wrong; None for neither.
   """
   first, *rest = map(html.escape, lines)
-  more = ''.join(f'<br>{line}' for line in rest)
+  above = f'{html.escape(asked)}<br>' if asked else ''
+  more = f'<small>{"<br>".join(rest)}</small>' if rest else ''
   return (
     f'<figure style="--tiles:{len(tiles)}">'
     f'<div class="tiles">{"".join(tiles)}</div>'
-    f'<figcaption>{mark(right)} <b>{first}</b>{more}</figcaption></figure>'
+    f'<figcaption>{above}{mark(right)} <b>{first}</b>{more}</figcaption>'
+    '</figure>'
   )
 
 
@@ -57,18 +65,21 @@ def cards(items: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """A table; the first column names the row. Cells are HTML already."""
-  top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+  """A table; the first column names the row. Cells are HTML already.
+
+  Cells carry the title of their column, for narrow screens without a head.
+  """
+  top = ''.join(f'<th scope="col">{title}</th>' for title in head)
   body = ''.join(
     f'<tr><th scope="row">{first}</th>'
-    + ''.join(f'<td>{cell}</td>' for cell in rest)
+    + ''.join(
+      f'<td data-title="{title}">{cell}</td>'
+      for title, cell in zip(head[1:], rest, strict=True)
+    )
     + '</tr>'
     for first, *rest in rows
   )
-  return (
-    f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
-    f'<tbody>{body}</tbody></table></div>'
-  )
+  return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def heading(text: str) -> str:

@@ -75,7 +75,7 @@ def measures_table(
   metrics: Mapping[str, Any], targets: Mapping[str, float]
 ) -> str:
   """The measures that were taken, with baselines, chance and targets."""
-  head = ['measure', 'result', 'compare', 'n']
+  head = ['measure', 'result', 'baselines', 'n']
   if targets:
     head.insert(3, 'target')
   rows = []
@@ -123,7 +123,9 @@ def kinds_table(
 
 def _format(name: str, value: float) -> str:
   """A value with its unit; fractions as per cent."""
-  return f'{value:.1f} dB' if name.endswith('_db') else f'{100 * value:.1f} %'
+  if name.endswith('_db'):
+    return f'{value:.1f}\u202fdB'
+  return f'{100 * value:.1f}\u202f%'
 
 
 def _bar(name: str, value: float) -> str:
@@ -149,7 +151,7 @@ def _compared(name: str, metrics: Mapping[str, Any]) -> str:
 
 def _percent(fraction: float) -> str:
   """A small fraction as per cent, with two significant digits."""
-  return f'{100 * fraction:.2g} %'
+  return f'{100 * fraction:.2g}\u202f%'
 
 
 def _target(name: str, value: float, targets: Mapping[str, float]) -> str:

@@ -67,8 +67,8 @@ def render(report: Report) -> str:
   page = string.Template(template.read_text(encoding='utf-8'))
   sections = [
     _measures_section(report),
-    *_task_sections(report),
     curves_section(report.vae_log, report.log),
+    *_task_sections(report),
     settings_section(report.model.experiment, report.metrics['manifest']),
   ]
   return page.substitute(

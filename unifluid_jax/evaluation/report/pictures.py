@@ -33,6 +33,7 @@ RECONSTRUCTIONS = 12
 def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
   """Images for prompts, in all ways of decoding."""
   rng = rng_of(seed, 'report: text to image')
+  order = 'random' if model.experiment.training.anneal is None else 'raster'
   train = result.generations['train', '']
   heldout = result.generations['heldout', '']
   parallel = result.generations['heldout', '_parallel']
@@ -72,8 +73,8 @@ def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
     ),
     heading('An image filling in'),
     paragraph(
-      'Each frame is labelled with the number of tokens written so far. Cells '
-      'still to be written are grey.'
+      f'The tokens are written in {order} order. Each frame is labelled with '
+      'the number of tokens written so far; cells still to be written are grey.'
     ),
     cards(_filling_in_card(model, heldout, i) for i in chosen[:FILLING_IN]),
   )
@@ -129,8 +130,8 @@ def reconstruction_section(result: Reconstruction, seed: int) -> str:
   return section(
     'Reconstruction by the VAE',
     paragraph(
-      'Concepts that neither the VAE nor the transformer has seen. What the '
-      'VAE loses, no image that the model writes can have.'
+      'Drawings of concepts that training left out. No image that the model '
+      'writes can be sharper than what the VAE keeps.'
     ),
     cards(map(show, chosen)),
   )
@@ -143,12 +144,13 @@ def _title(picture: Picture) -> str:
 def _training_card(generation: Generation, index: int) -> str:
   """An image beside the drawing that training has shown."""
   images, right = generation.pictures.images, generation.rights[index]
-  wanted = generation.prompts.wanted[index // generation.prompts.samples]
+  prompt = index // generation.prompts.samples
+  wanted = generation.prompts.wanted[prompt]
   tiles = [
     tile(images[index], 'model'),
     tile(draw(wanted, images.shape[1]), 'training'),
   ]
-  lines = [_title(wanted)]
+  lines = [generation.prompts.texts[prompt]]
   if not right:
     lines.append(f'nearest: {_title(generation.found[index][0])}')
   return card(tiles, *lines, right=right)
@@ -167,7 +169,9 @@ def _held_out_card(
   tiles += [tile(images[i], right=generation.rights[i]) for i in rows[:SAMPLES]]
   tiles.append(tile(draw(neighbours[0], side), 'training'))
   right = sum(generation.rights[i] for i in rows)
-  return card(tiles, _title(wanted), f'{right} of {samples} right')
+  return card(
+    tiles, generation.prompts.texts[prompt], f'{right} of {samples} right'
+  )
 
 
 def _parallel_card(
@@ -179,7 +183,7 @@ def _parallel_card(
     tile(one_by_one.pictures.images[index], 'one by one'),
     tile(parallel.pictures.images[index], 'parallel'),
   ]
-  return card(tiles, _title(one_by_one.prompts.wanted[prompt]))
+  return card(tiles, one_by_one.prompts.texts[prompt])
 
 
 def _filling_in_card(model: Model, generation: Generation, prompt: int) -> str:
@@ -189,4 +193,4 @@ def _filling_in_card(model: Model, generation: Generation, prompt: int) -> str:
   tiles = [
     tile(frame, str(count)) for count, frame in zip(counts, frames, strict=True)
   ]
-  return card(tiles, _title(generation.prompts.wanted[prompt]))
+  return card(tiles, generation.prompts.texts[prompt])

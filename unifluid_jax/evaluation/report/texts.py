@@ -16,6 +16,8 @@ from unifluid_jax.evaluation.vqa import QuestionAnswering
 
 CAPTIONS = 12
 ANSWERS = 30
+NOTHING = '(nothing)'
+"""Stands for an empty text."""
 
 
 def captioning_section(result: Captioning, side: int, seed: int) -> str:
@@ -41,7 +43,7 @@ def captioning_section(result: Captioning, side: int, seed: int) -> str:
     'Captions',
     paragraph(
       'A caption counts as right (\u2713) if it is, word for word, one of the '
-      'references below it. Each reference also counts as \u201ca noto emoji '
+      'references. Each reference also counts as \u201ca noto emoji '
       'of \u2026\u201d with the artist\u2019s name.'
     ),
     show('Training images', result.train),
@@ -64,10 +66,15 @@ def vqa_section(
   def show(index: int) -> str:
     answered = result.heldout[index]
     asked = answered.asked
-    lines = [f'{asked.question} {answered.said or "(nothing)"}']
+    lines = [answered.said or NOTHING]
     if not answered.right:
       lines.append(f'right: {asked.answer}')
-    return card([tile(asked.draw(side))], *lines, right=answered.right)
+    return card(
+      [tile(asked.draw(side))],
+      *lines,
+      asked=asked.question,
+      right=answered.right,
+    )
 
   return section(
     'Questions and answers',
@@ -96,7 +103,7 @@ def _caption_card(captioned: Captioned, side: int) -> str:
   ]
   return card(
     [tile(draw(captioned.picture, side), artist)],
-    captioned.caption or '(nothing)',
-    ' / '.join(names),
+    captioned.caption or NOTHING,
+    f'references: {" / ".join(names)}',
     right=captioned.right,
   )
