@@ -1,0 +1,136 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by launch/tpu_vm.sh, whose flags and `say` and `fail` it uses: the TPU
+# as a queued resource of Google Cloud. Every kind of TPU is asked for in this
+# one way, since slices that belong together can be had in no other.
+
+# gcloud compute tpus ...; with --dry-run, prints it instead.
+tpus() {
+  local full=(gcloud compute tpus "$@" "--zone=$zone" --quiet)
+  [[ -z "$project" ]] || full+=("--project=$project")
+  if [[ "$dry_run" ]]; then
+    printf '%q ' "${full[@]}" >&3
+    echo >&3
+  else
+    "${full[@]}"
+  fi
+}
+exec 3>&1
+
+# Runs a command; sets $output and $message, its standard output and error.
+capture() {
+  local errors code=0
+  errors="$(mktemp)"
+  output="$("$@" 2>"$errors")" || code=$?
+  message="$(<"$errors")"
+  rm -f "$errors"
+  return "$code"
+}
+
+resources() { tpus queued-resources "$@"; }
+
+on_all() { resources ssh "$name" --node=all --worker=all "--command=$1"; }
+
+nodes() {
+  if ((slices == 1)); then
+    echo "$name"
+  else
+    seq 0 "$((slices - 1))" | sed "s/^/$name-/"
+  fi
+}
+
+# Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
+# is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run starts from ABSENT.
+state=ABSENT
+look() {
+  local node
+  if capture resources describe "$name" '--format=value(state.state)'; then
+    [[ "$dry_run" ]] || state="$output"
+  elif [[ "$message" == *NOT_FOUND* ]]; then
+    state=ABSENT
+  else
+    state=UNKNOWN
+  fi
+  [[ "$state" == ACTIVE ]] || return 0
+  for node in $(nodes); do
+    capture tpus tpu-vm describe "$node" '--format=value(state)' || continue
+    [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
+      state=PREEMPTED
+  done
+}
+
+# Whether the TPU was taken away. If its user gave it back, that is the end.
+lost() {
+  look
+  case "$state" in
+    ABSENT | DELETING) fail "there is no TPU $name in $zone (any longer)" ;;
+    PREEMPTED | FAILED | SUSPENDING | SUSPENDED) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+runtime_of_type() {
+  case "$type" in
+    v4-*) echo tpu-ubuntu2204-base ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    *) fail "--type is '$type'; it must be v4-CORES, v5litepod-CHIPS," \
+      'v5p-CORES or v6e-CHIPS, or come with a --runtime' ;;
+  esac
+}
+
+request() {
+  local version flags
+  version="${runtime:-$(runtime_of_type)}" || exit
+  flags=("--accelerator-type=$type" "--runtime-version=$version")
+  if ((slices == 1)); then
+    flags+=("--node-id=$name")
+  else
+    flags+=("--node-count=$slices" "--node-prefix=$name")
+  fi
+  [[ -z "$spot" ]] || flags+=(--spot)
+  say "asking for $name: $slices x $type in $zone${spot:+, spot}"
+  if ! capture resources create "$name" "${flags[@]}" &&
+    [[ "$message" != *ALREADY_EXISTS* ]]; then
+    echo "$message" >&2
+    fail "gcloud cannot create $name ($slices x $type in $zone), see above." \
+      'Quotas are raised at https://console.cloud.google.com/iam-admin/quotas'
+  fi
+  [[ -z "$dry_run" ]] || state=ACTIVE
+}
+
+remove() {
+  if ! capture resources delete "$name" --force &&
+    [[ "$message" != *NOT_FOUND* ]]; then
+    echo "$message" >&2
+    fail "gcloud cannot delete $name, see above"
+  fi
+}
+
+# Waits until the TPU is active; creates it if there is none or it was lost.
+ensure() {
+  local told='' requested='' unknown=0
+  while true; do
+    look
+    [[ "$state" == "$told" ]] || say "$name is $state"
+    told="$state"
+    case "$state" in
+      ACTIVE) return ;;
+      ABSENT)
+        request
+        requested=1
+        ;;
+      FAILED | SUSPENDED | PREEMPTED)
+        [[ "$state" != FAILED || -z "$requested" ]] ||
+          fail "the request for $name has failed; to see why: gcloud compute" \
+            "tpus queued-resources describe $name --zone=$zone"
+        remove
+        ;;
+      UNKNOWN)
+        ((++unknown < attempts)) ||
+          fail "gcloud does not tell the state of $name: $message"
+        ;;
+    esac
+    [[ "$dry_run" ]] || sleep "$poll"
+  done
+}

@@ -1,0 +1,294 @@
+#!/usr/bin/env bash
+# Runs a command on all workers of a Cloud TPU: one VM, a slice of a pod, or
+# several slices. launch/README.md is the guide.
+#
+#   launch/tpu_vm.sh create     asks for the TPU and waits until it is there
+#   launch/tpu_vm.sh setup      sends the checkout's commit and installs it
+#   launch/tpu_vm.sh run -- COMMAND...   both, if needed; starts the command,
+#                               follows it, and after a preemption begins anew
+#   launch/tpu_vm.sh status     the TPU's state, each worker's progress
+#   launch/tpu_vm.sh logs       a worker's log, followed
+#   launch/tpu_vm.sh stop       SIGTERM: the training saves and ends
+#   launch/tpu_vm.sh delete     gives the TPU back
+#
+# Flags, and the environment variables that are their defaults:
+#
+#   --name=NAME         TPU_NAME     the TPU's name; needed
+#   --zone=ZONE         TPU_ZONE     its zone; needed
+#   --type=TYPE         TPU_TYPE     v4-32, v5litepod-256, v5p-128, v6e-8, ...;
+#                                    needed where a TPU may have to be created
+#   --project=PROJECT   TPU_PROJECT  gcloud's own where it is not given
+#   --slices=N          TPU_SLICES   slices of that type (1)
+#   --runtime=VERSION   TPU_RUNTIME  software version (by the type)
+#   --spot              TPU_SPOT=1   cheap, and taken away at any time
+#   --slice=N --worker=N             logs: of which worker (0 and 0)
+#   --yes                            delete: do not ask
+#   --dry-run                        print the gcloud commands, run none
+#
+# TPU_POLL_SECONDS (30) is the time between two looks at the TPU.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+name="${TPU_NAME-}" zone="${TPU_ZONE-}" type="${TPU_TYPE-}"
+project="${TPU_PROJECT-}" slices="${TPU_SLICES:-1}" runtime="${TPU_RUNTIME-}"
+spot="${TPU_SPOT-}" slice=0 worker=0 yes='' dry_run=''
+poll="${TPU_POLL_SECONDS:-30}"
+command=()
+
+# Looks at the TPU before a worker that does not answer is given up, and before
+# the end of a job that has been told to stop is no longer waited for.
+attempts=5 patience=20
+
+say() { echo "tpu_vm: $*" >&2; }
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
+
+parse() {
+  local flag
+  while (($#)); do
+    case "$1" in
+      --name=* | --zone=* | --type=* | --project=* | --slices=* | \
+        --runtime=* | --slice=* | --worker=*)
+        flag="${1%%=*}"
+        printf -v "${flag#--}" %s "${1#*=}"
+        ;;
+      --spot) spot=1 ;;
+      --yes) yes=1 ;;
+      --dry-run) dry_run=1 ;;
+      --) command=("${@:2}") && break ;;
+      *) fail "unknown argument $1; see launch/tpu_vm.sh --help" ;;
+    esac
+    shift
+  done
+  [[ "$name" ]] || fail 'which TPU? Give --name=NAME, or set TPU_NAME'
+  [[ "$zone" ]] || fail 'where is it? Give --zone=ZONE, or set TPU_ZONE'
+  [[ "$slices" =~ ^[1-9][0-9]*$ ]] ||
+    fail "--slices is '$slices'; it must be a number from 1 on"
+}
+
+source "$root/launch/tpu_resource.sh"
+
+# Packs the checkout's commit.
+pack() {
+  commit="$(git -C "$root" rev-parse HEAD)" ||
+    fail "$root is no git checkout with a commit, which is what is sent"
+  [[ -z "$(git -C "$root" status --porcelain -- .)" ]] ||
+    say 'uncommitted changes are NOT sent'
+  say "the code is commit $(git -C "$root" log -1 --format='%h, %s')"
+  package="$(mktemp -d)"
+  trap 'rm -rf "$package"' EXIT
+  git -C "$root" archive --output="$package/unifluid_jax.tar.gz" "$commit"
+  git -C "$root" show "$commit:./launch/tpu_worker.sh" \
+    >"$package/tpu_worker.sh"
+  checksum="$(cksum <"$package/unifluid_jax.tar.gz")"
+}
+
+# Does something on all workers, until all of them have done it; false if the
+# TPU was taken away. Workers of a new TPU take a while to answer, and a copy may
+# arrive at some of them only.
+persist() {
+  local attempt
+  for ((attempt = 1; attempt <= attempts; attempt++)); do
+    "$@" && return
+    ! lost || return 1
+    say "not all workers of $name have done it; attempt $attempt of $attempts"
+    sleep "$poll"
+  done
+  fail "$1 does not succeed on all workers of $name, see above; delete it and" \
+    'create it anew if a worker stays out of reach'
+}
+
+# Sends the packed commit to all workers and installs it.
+install() {
+  resources scp "$package/unifluid_jax.tar.gz" "$package/tpu_worker.sh" \
+    "$name:" --node=all --worker=all &&
+    on_all "bash tpu_worker.sh setup $commit $checksum"
+}
+
+# Starts the command on all workers, except where it runs already.
+launch() {
+  local code=0
+  capture on_all \
+    "bash tpu_worker.sh start $commit$(printf ' %q' "${command[@]}")" || code=$?
+  [[ -z "$message" ]] || echo "$message" >&2
+  [[ "$message" != *'another job is running'* ]] ||
+    fail "$name does something else; stop that first"
+  [[ -z "$output" ]] || echo "$output" >&2
+  return "$code"
+}
+
+# Asks all workers. Sets $workers, a line each; $states, which of them occur;
+# $job, one word for all: UNKNOWN if a worker does not answer.
+survey() {
+  local code=0
+  capture on_all '! test -e tpu_worker.sh || bash tpu_worker.sh status' ||
+    code=$?
+  workers="$(grep '^worker ' <<<"$output" || true)"
+  states="$(cut -d ' ' -f 3 <<<"$workers" | tr -d : | sort -u)"
+  case "$states" in
+    *failed*) job=failed ;;
+    *) if ((code)); then job=UNKNOWN; else job="$(one_of_states)"; fi ;;
+  esac
+}
+
+one_of_states() {
+  local each
+  [[ -z "$dry_run" ]] || states='done'
+  for each in interrupted running stopped 'done'; do
+    if grep -qx "$each" <<<"$states"; then
+      echo "$each"
+      return
+    fi
+  done
+  echo none
+}
+
+# Waits until no worker runs the job any longer.
+settle() {
+  local i
+  for ((i = 0; i < patience; i++)); do
+    survey
+    [[ "$job" == UNKNOWN || "$states" == *running* ]] || return 0
+    sleep "$poll"
+  done
+  return 1
+}
+
+# Ends the job by all means: part of it has failed, and the rest hangs.
+end() {
+  on_all 'bash tpu_worker.sh stop' && settle ||
+    on_all 'bash tpu_worker.sh kill' || true
+}
+
+# Gets the command to run. A job that runs on some workers only cannot go on: it
+# is ended first. False if the TPU was taken away.
+start() {
+  survey
+  if [[ "$states" != running ]]; then
+    if [[ "$states" == *running* ]]; then
+      say 'the job runs on some of the workers only; ending it'
+      end
+    fi
+    persist install || return
+  fi
+  persist launch
+}
+
+# Follows the job to its end, or the TPU's. Sets $job, LOST for the latter.
+follow() {
+  local line shown='' failures=0
+  while true; do
+    survey
+    line="$(grep -oEm 1 '[a-z_]+ [0-9]+/[0-9]+ .*' <<<"$workers" || true)"
+    if [[ "$line" && "$line" != "$shown" ]]; then
+      say "$line"
+      shown="$line"
+    fi
+    case "$job" in
+      'done' | stopped) return ;;
+      running) failures=0 ;;
+      *)
+        if lost; then
+          job=LOST
+          return
+        fi
+        # A worker that is taken away makes others fail before it is told of.
+        case "$job" in
+          failed) ((++failures < 2)) || return 0 ;;
+          UNKNOWN) say "a worker of $name does not answer; looking again" ;;
+          *) return ;;
+        esac
+        ;;
+    esac
+    sleep "$poll"
+  done
+}
+
+run() {
+  # A command that heeds Ctrl-C itself, as gcloud does, would not end this one.
+  trap 'exit 130' INT
+  ((${#command[@]})) || fail 'what shall run? Give it last: run ... -- COMMAND'
+  pack
+  while true; do
+    ensure
+    if start; then
+      say 'started; Ctrl-C leaves it running, the same command follows it again'
+      follow
+    else
+      job=LOST
+    fi
+    case "$job" in
+      LOST)
+        say "$name is $state; beginning anew, from the last checkpoint"
+        continue
+        ;;
+      'done') say "done on all workers; $name is still there, and paid for" ;;
+      stopped) say 'stopped; the same command goes on from there' ;;
+      failed)
+        grep -F ' failed(' <<<"$workers" >&2
+        end
+        fail 'the job has failed, see above and launch/tpu_vm.sh logs'
+        ;;
+      *)
+        say 'interrupted; starting it again'
+        continue
+        ;;
+    esac
+    return
+  done
+}
+
+create() { ensure; }
+
+setup() {
+  pack
+  persist install || fail "$name is $state; create it anew"
+}
+
+status() {
+  look
+  echo "$name: $state"
+  if [[ "$state" == ACTIVE || "$dry_run" ]]; then
+    survey
+    echo "$workers"
+    if [[ "$job" == UNKNOWN ]]; then
+      echo "$message" >&2
+      fail 'not every worker answers, see above'
+    fi
+  fi
+}
+
+logs() {
+  resources ssh "$name" "--node=$slice" "--worker=$worker" \
+    '--command=bash tpu_worker.sh logs 100'
+}
+
+stop() {
+  on_all 'bash tpu_worker.sh stop' || fail 'not all workers could be told'
+  settle || fail 'the job has not ended yet; stop again, or delete the TPU'
+  echo "$workers"
+}
+
+delete() {
+  local answer
+  if [[ -z "$yes$dry_run" ]]; then
+    read -r -p "Delete $name in $zone, with all that is on its disks? [y/N] " \
+      answer || true
+    [[ "${answer-}" == [yY]* ]] || fail 'not deleted'
+  fi
+  remove
+}
+
+case "${1-}" in
+  create | setup | run | status | logs | stop | delete)
+    parse "${@:2}"
+    "$1"
+    ;;
+  '' | -h | --help | help) usage ;;
+  *) fail "unknown command $1; see launch/tpu_vm.sh --help" ;;
+esac

@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# One job on one worker of a TPU. launch/tpu_vm.sh copies this script to the
+# home folder of every worker and calls it there:
+#
+#   tpu_worker.sh setup COMMIT CKSUM SIZE   unpacks the code and installs it
+#   tpu_worker.sh start COMMIT COMMAND...   starts the command, unless it runs
+#   tpu_worker.sh status                    one line, see `status` below
+#   tpu_worker.sh logs LINES                the log's end, and what follows
+#   tpu_worker.sh stop | kill               SIGTERM, so that it saves | SIGKILL
+#   tpu_worker.sh job COMMAND...            runs the command and tells a
+#                                           preemption from an end by its exit
+#                                           code, 143 (launch/gke_job.yaml)
+set -euo pipefail
+
+code="$HOME/unifluid_jax"
+run="$HOME/unifluid_run"
+mkdir -p "$run"
+
+fail() {
+  echo "error: $(hostname): $*" >&2
+  exit 1
+}
+
+# A job and its processes hold this lock as long as one of them lives, which
+# no pid could tell after the machine has been started anew.
+running() {
+  ! flock --nonblock "$run/lock" true
+}
+
+state() {
+  if running; then
+    echo running
+  elif [[ -e "$run/result" ]]; then
+    cat "$run/result"
+  elif [[ -e "$run/stopped" ]]; then
+    echo stopped
+  elif [[ -e "$run/job" ]]; then
+    echo interrupted # Killed before it could say so.
+  else
+    echo empty
+  fi
+}
+
+setup() {
+  local commit="$1" checksum="$2 $3" archive="$HOME/unifluid_jax.tar.gz"
+  running && fail "a job is running: $(<"$run/job"); stop it first"
+  [[ "$(cksum <"$archive")" == "$checksum" ]] ||
+    fail "$archive has not arrived whole"
+  mkdir -p "$code"
+  # What the commit no longer has must go; the environment and the compilation
+  # cache stay.
+  find "$code" -mindepth 1 -maxdepth 1 \
+    ! -name .venv ! -name .cache -exec rm -rf {} +
+  tar -xzf "$archive" -C "$code"
+  load_environment
+  echo "worker $(hostname) has commit $commit"
+}
+
+# The checkout's environment, with what a TPU needs.
+load_environment() {
+  export PATH="$HOME/.local/bin:$PATH"
+  # Ubuntu 22.04, which the TPU images are, stops at Python 3.10.
+  if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' &&
+    ! command -v python3.11 >/dev/null; then
+    python3 -m pip install --quiet --user 'uv>=0.8'
+    uv python install --quiet 3.11
+  fi
+  source "$code/launch/environment.sh" tpu
+}
+
+start() {
+  local job
+  job="commit $1:$(printf ' %q' "${@:2}")"
+  exec 9>"$run/lock"
+  if ! flock --nonblock 9; then
+    [[ "$(<"$run/job")" == "$job" ]] ||
+      fail "another job is running: $(<"$run/job"); stop it first"
+    echo "worker $(hostname) runs it already"
+    return
+  fi
+  load_environment
+  rm -f "$run/result" "$run/stopped" "$run/pid"
+  echo "$job" >"$run/job"
+  cd "$code"
+  printf '\n%s: %s\n' "$(date --utc +%FT%TZ)" "$job" >>"$run/log"
+  # A session of its own: the end of the connection is none of its business.
+  setsid bash "$HOME/tpu_worker.sh" job "${@:2}" \
+    </dev/null >>"$run/log" 2>&1 &
+  echo "$!" >"$run/group"
+  # Until it is there, the connection's end could take it along.
+  while [[ ! -e "$run/pid" ]]; do
+    kill -0 "$!" 2>/dev/null || fail "cannot start: $(tail -n 1 "$run/log")"
+    sleep 0.1
+  done
+  echo "worker $(hostname) has started it"
+}
+
+# Whether `start` has started this job, on a machine that sends SIGTERM to every
+# process when it goes down. A container sends it to its first process alone,
+# which has to pass it on. Twice would kill.
+detached() {
+  [[ -e "$run/group" && "$(<"$run/group")" == "$$" ]]
+}
+
+job() {
+  local child status=0 signalled='' result
+  "$@" &
+  child=$!
+  echo "$child" >"$run/pid"
+  trap 'signalled=1; detached || kill -TERM "$child"' TERM
+  while true; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+  # The last `wait` may have been ended by the signal, not by the command.
+  status=0
+  wait "$child" || status=$?
+  if [[ $status != 0 && $status != 143 ]]; then
+    result="failed($status)"
+  elif [[ -e "$run/stopped" ]]; then
+    result=stopped
+  elif [[ $signalled || $status == 143 ]]; then
+    result=interrupted
+    status=143
+  else
+    result='done'
+  fi
+  echo "$result" >"$run/result"
+  exit "$status"
+}
+
+# 'worker HOST STATE: LINE'. STATE is empty, running, done, stopped, interrupted
+# (by a signal that `stop` did not send) or failed(EXIT CODE). LINE is the last
+# progress line, or for want of one, and after a failure, the log's last line.
+status() {
+  local state line=''
+  state="$(state)"
+  if [[ -e "$run/log" ]]; then
+    [[ "$state" == failed* ]] ||
+      line="$(tail -n 1000 "$run/log" |
+        grep -E '^[a-z_]+ [0-9]+/[0-9]+ ' | tail -n 1 || true)"
+    line="${line:-$(tail -n 1 "$run/log")}"
+  fi
+  echo "worker $(hostname) $state: $line"
+}
+
+logs() {
+  [[ -e "$run/log" ]] || fail 'no job has been started here'
+  exec tail -n "$1" -F "$run/log"
+}
+
+stop() {
+  if running; then
+    touch "$run/stopped"
+    kill -TERM "$(<"$run/pid")"
+  fi
+}
+
+terminate() {
+  if running; then
+    touch "$run/stopped"
+    kill -KILL -- "-$(<"$run/group")"
+  fi
+}
+
+case "${1-}" in
+  setup | start | job | status | logs | stop) "$@" ;;
+  kill) terminate ;;
+  *) fail "unknown command ${1-}" ;;
+esac

@@ -1,0 +1,300 @@
+"""launch/tpu_vm.sh against a gcloud whose workers are folders."""
+
+import os
+import shlex
+import signal
+
+import pytest
+
+from tests.launch import fake_gcloud
+from tests.launch.tpu_cloud import JOB, NAME, Cloud
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+  cloud = Cloud(tmp_path)
+  monkeypatch.setattr(fake_gcloud, 'ROOT', cloud.gcloud)
+  yield cloud
+  for home in cloud.homes():
+    fake_gcloud.kill(home)
+
+
+def test_slices_from_nothing_to_done(cloud):
+  output = cloud.succeed(
+    'run', '--slices=2', '--spot', '--project=p', *cloud.command()
+  )
+  (created,) = cloud.calls('queued-resources create')
+  assert created == [
+    NAME,
+    '--accelerator-type=v6e-8',
+    '--runtime-version=v2-alpha-tpuv6e',
+    '--node-count=2',
+    f'--node-prefix={NAME}',
+    '--spot',
+    '--zone=us-east5-b',
+    '--quiet',
+    '--project=p',
+  ]
+  everywhere = cloud.calls('queued-resources ssh')
+  everywhere += cloud.calls('queued-resources scp')
+  assert all({'--node=all', '--worker=all'} <= set(c) for c in everywhere)
+  names = [f'pod-{i}-w-{j}' for i in (0, 1) for j in (0, 1)]
+  assert cloud.starts() == [f'{name} 0 a b' for name in names]
+  for home in cloud.homes():
+    assert (home / 'unifluid_jax' / 'job.py').read_text() == JOB
+    assert not (home / 'unifluid_jax' / 'junk.txt').exists()
+    assert (home / 'extras').read_text() == 'tpu\n'
+  assert 'uncommitted changes are NOT sent' in output
+  assert ', A job\n' in output
+  assert 'WAITING_FOR_RESOURCES' in output
+  assert 'done on all workers' in output
+
+
+@pytest.mark.parametrize(
+  ('kind', 'runtime'),
+  [
+    ('v4-32', 'tpu-ubuntu2204-base'),
+    ('v5litepod-256', 'v2-alpha-tpuv5-lite'),
+    ('v5p-128', 'v2-alpha-tpuv5'),
+    ('v6e-256', 'v2-alpha-tpuv6e'),
+  ],
+)
+def test_software_version_by_type(cloud, kind, runtime):
+  cloud.succeed('create', f'--type={kind}')
+  (created,) = cloud.calls('queued-resources create')
+  assert f'--runtime-version={runtime}' in created
+  assert f'--node-id={NAME}' in created
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['create', '--type=v9-8'], "--type is 'v9-8'"),
+    (['create', '--name='], 'which TPU?'),
+    (['create', '--zone='], 'where is it?'),
+    (['create', '--slices=0'], "--slices is '0'"),
+    (['create', '--sopt'], 'unknown argument --sopt'),
+    (['creat'], 'unknown command creat'),
+    (['run'], 'what shall run?'),
+  ],
+)
+def test_mistakes(cloud, arguments, message):
+  assert message in cloud.fail(*arguments)
+  assert not cloud.calls('queued-resources create')
+
+
+def test_no_quota(cloud):
+  cloud.plan_faults('quota')
+  output = cloud.fail('create')
+  assert "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded" in output
+  assert 'iam-admin/quotas' in output
+
+
+def test_created_once(cloud):
+  cloud.succeed('create')
+  cloud.succeed('create')
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_created_by_somebody_else_meanwhile(cloud):
+  cloud.plan_faults('exists', 'no answer')
+  cloud.succeed('create')
+
+
+def test_lost_before_use(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['SUSPENDING', 'SUSPENDED'])
+  cloud.succeed('create')
+  assert len(cloud.calls('queued-resources delete')) == 1
+  assert len(cloud.calls('queued-resources create')) == 2
+
+
+def test_request_fails(cloud):
+  cloud.plan_faults('request fails')
+  assert f'the request for {NAME} has failed' in cloud.fail('create')
+
+
+@pytest.mark.parametrize('told', ['by the resource', 'by the node'])
+def test_preempted(cloud, told):
+  process = cloud.run_and_hold()
+  if told == 'by the resource':
+    cloud.edit(states=['SUSPENDED'])
+  else:
+    cloud.edit(nodes={NAME: 'PREEMPTED'})
+  fake_gcloud.take_away(NAME)
+  cloud.release()
+  output, _ = process.communicate(timeout=20)
+  assert process.returncode == 0, output
+  assert 'beginning anew, from the last checkpoint' in output
+  assert len(cloud.calls('queued-resources create')) == 2
+  assert cloud.starts() == [
+    f'pod-w-{worker} {step} a b' for worker in (0, 1) for step in (0, 3)
+  ]
+  assert cloud.steps() == ['5', '5']
+
+
+def test_machine_told_to_go_down_and_still_there(cloud):
+  process = cloud.run_and_hold()
+  for home in cloud.homes():
+    group = int((home / 'unifluid_run' / 'group').read_text())
+    os.killpg(group, signal.SIGTERM)
+  cloud.release()
+  output, _ = process.communicate(timeout=20)
+  assert process.returncode == 0, output
+  assert 'interrupted; starting it again' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+  assert cloud.steps() == ['5', '5']
+
+
+def test_deleted_by_its_user_is_not_created_again(cloud):
+  process = cloud.run_and_hold()
+  cloud.succeed('delete', '--yes')
+  output, _ = process.communicate(timeout=20)
+  assert process.returncode == 1
+  assert f'there is no TPU {NAME}' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+@pytest.mark.parametrize('fault', ['unreachable', 'truncated'])
+def test_copy_fails_in_part(cloud, fault):
+  cloud.succeed('create')
+  cloud.plan_faults(fault)
+  cloud.succeed('setup')
+  assert len(cloud.calls('queued-resources scp')) == 2
+  for home in cloud.homes():
+    assert (home / 'unifluid_jax' / 'job.py').read_text() == JOB
+
+
+def test_worker_stays_out_of_reach(cloud):
+  cloud.succeed('create')
+  cloud.plan_faults(*['unreachable'] * 9)
+  output = cloud.fail('setup')
+  assert 'attempt 5 of 5' in output
+  assert 'install does not succeed on all workers' in output
+
+
+def test_worker_out_of_reach_for_a_while(cloud):
+  process = cloud.run_and_hold()
+  cloud.plan_faults('unreachable', 'unreachable')
+  cloud.release()
+  output, _ = process.communicate(timeout=20)
+  assert process.returncode == 0, output
+  assert len(cloud.starts()) == 2
+
+
+def test_start_fails_in_part(cloud):
+  cloud.plan_faults('no start')
+  process = cloud.run_and_hold()
+  cloud.release()
+  output, _ = process.communicate(timeout=20)
+  assert process.returncode == 0, output
+  assert len(cloud.starts()) == 2
+  assert 'attempt 1 of 5' in output
+
+
+def test_run_twice_is_one_job(cloud):
+  cloud.run_and_leave()
+  second = cloud.start('run', *cloud.command())
+  cloud.wait(lambda: sum('start' in ' '.join(c) for c in cloud.calls()) >= 2)
+  assert 'does something else' in cloud.fail('run', *cloud.command(7))
+  assert 'a job is running' in cloud.fail('setup')
+  cloud.release()
+  output, _ = second.communicate(timeout=20)
+  assert second.returncode == 0, output
+  assert 'runs it already' in output
+  assert len(cloud.starts()) == 2
+
+
+def test_stopped_and_gone_on(cloud):
+  process = cloud.run_and_hold()
+  assert 'unifluid 3/5  loss 0.5' in cloud.succeed('status')
+  output = cloud.succeed('stop')
+  assert 'worker pod-w-0 stopped: unifluid 4/5' in output
+  output, _ = process.communicate(timeout=20)
+  assert process.returncode == 0
+  assert 'stopped; the same command goes on from there' in output
+  cloud.release()
+  cloud.succeed('run', *cloud.command())
+  assert cloud.steps() == ['5', '5']
+  assert cloud.starts()[1] == 'pod-w-0 4 a b'
+
+
+def test_failed_on_one_worker(cloud):
+  (cloud.bucket / 'broken').touch()
+  (cloud.bucket / 'hold').touch()
+  output = cloud.fail('run', *cloud.command())
+  assert 'worker pod-w-1 failed(1): no such key' in output
+  assert 'pod-w-0 stopped' in cloud.succeed('status')
+  (cloud.bucket / 'broken').unlink()
+  cloud.release()
+  cloud.succeed('run', *cloud.command())
+
+
+def test_runs_on_some_workers_only(cloud):
+  cloud.run_and_leave()
+  fake_gcloud.kill(cloud.homes()[1])
+  second = cloud.start('run', *cloud.command())
+  cloud.wait(lambda: len(cloud.starts()) == 4)
+  cloud.release()
+  output, _ = second.communicate(timeout=20)
+  assert second.returncode == 0, output
+  assert 'on some of the workers only' in output
+
+
+def test_status(cloud):
+  assert cloud.succeed('status') == f'{NAME}: ABSENT\n'
+  cloud.succeed('run', *cloud.command())
+  cloud.plan_faults('unreachable')
+  output = cloud.fail('status')
+  assert f'{NAME}: ACTIVE\nworker pod-w-0 done: unifluid 5/5' in output
+  assert 'not every worker answers' in output
+
+
+def test_logs_of_a_chosen_worker(cloud):
+  cloud.succeed('run', '--slices=2', *cloud.command())
+  process = cloud.start('logs', '--slices=2', '--slice=1', '--worker=1')
+  read = ''
+  while 'unifluid 5/5' not in read:
+    read += process.stdout.readline()
+  process.terminate()
+  assert f'job.py {cloud.bucket} 5 a\\ b' in read
+  (call,) = [c for c in cloud.calls('queued-resources ssh') if '--node=1' in c]
+  assert '--worker=1' in call
+
+
+@pytest.mark.parametrize(
+  ('flags', 'answer', 'deleted'),
+  [([], 'n\n', 0), ([], '', 0), ([], 'y\n', 1), (['--yes'], '', 1)],
+)
+def test_delete_asks(cloud, flags, answer, deleted):
+  cloud.succeed('create')
+  code, output = cloud.call('delete', *flags, stdin=answer)
+  assert code == 1 - deleted, output
+  calls = cloud.calls('queued-resources delete')
+  assert calls == [[NAME, '--force', '--zone=us-east5-b', '--quiet']] * deleted
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'verbs'),
+  [
+    (['create'], ['describe', 'create', 'describe', 'describe']),
+    (['setup'], ['scp', 'ssh']),
+    (
+      ['run'],
+      ['describe', 'create', 'describe', 'describe']
+      + ['ssh', 'scp', 'ssh', 'ssh', 'ssh'],
+    ),
+    (['status'], ['describe', 'ssh']),
+    (['logs'], ['ssh']),
+    (['stop'], ['ssh', 'ssh']),
+    (['delete'], ['delete']),
+  ],
+)
+def test_dry_run_prints_and_does_nothing(cloud, arguments, verbs):
+  command = cloud.command() if arguments == ['run'] else []
+  output = cloud.succeed(*arguments, '--dry-run', *command)
+  lines = [shlex.split(x) for x in output.splitlines() if x[:6] == 'gcloud']
+  assert [line[4] for line in lines] == verbs
+  assert not cloud.calls()

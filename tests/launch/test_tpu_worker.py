@@ -1,0 +1,115 @@
+"""launch/tpu_worker.sh on its own, and the files of GKE that call it."""
+
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[2]
+WORKER = ROOT / 'launch' / 'tpu_worker.sh'
+
+
+def job(home: pathlib.Path, program: str) -> subprocess.Popen:
+  """Starts a Python program as a job, in a process group of its own."""
+  command = ['bash', WORKER, 'job', sys.executable, '-I', '-S', '-c', program]
+  return subprocess.Popen(
+    command, env=os.environ | {'HOME': str(home)}, start_new_session=True
+  )
+
+
+@pytest.mark.parametrize(
+  ('program', 'code', 'result'),
+  [
+    ('pass', 0, 'done'),
+    ('raise SystemExit(3)', 3, 'failed(3)'),
+    ('import os; os.kill(os.getpid(), 9)', 137, 'failed(137)'),
+  ],
+)
+def test_result_of_a_job(tmp_path, program, code, result):
+  assert job(tmp_path, program).wait(timeout=20) == code
+  assert (tmp_path / 'unifluid_run' / 'result').read_text() == f'{result}\n'
+
+
+# Saves for a while after SIGTERM, and dies of a second one.
+SAVES = """
+import pathlib, signal, time
+def save(number, frame):
+  signal.signal(number, signal.SIG_DFL)
+  time.sleep(0.2)
+  pathlib.Path.home().joinpath('saved').touch()
+  raise SystemExit(0)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path.home().joinpath('ready').touch()
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize('place', ['machine', 'container'])
+def test_going_down_is_no_end(tmp_path, place):
+  process = job(tmp_path, SAVES)
+  while not (tmp_path / 'ready').exists():
+    time.sleep(0.02)
+  if place == 'machine':
+    (tmp_path / 'unifluid_run' / 'group').write_text(f'{process.pid}\n')
+    os.killpg(process.pid, signal.SIGTERM)
+  else:
+    process.terminate()
+  assert process.wait(timeout=20) == 143
+  assert (tmp_path / 'saved').exists()
+  result = tmp_path / 'unifluid_run' / 'result'
+  assert result.read_text() == 'interrupted\n'
+
+
+def test_python_is_installed_where_it_is_too_old(tmp_path):
+  """As on Ubuntu 22.04, with Python 3.10 and no other."""
+  stubs, local = tmp_path / 'stubs', tmp_path / '.local' / 'bin'
+  stubs.mkdir()
+  local.mkdir(parents=True)
+  tools = 'bash cat cksum find flock gzip mkdir tar true'
+  for tool in tools.split():
+    (stubs / tool).symlink_to(
+      subprocess.check_output(['which', tool], text=True).strip()
+    )
+  said = tmp_path / 'said'
+  for file in (stubs / 'python3', stubs / 'hostname', local / 'uv'):
+    file.write_text(
+      f'#!/bin/bash\necho {file.name} "$@" >>{said}\n[[ $1 != -c ]]'
+    )
+    file.chmod(0o755)
+  (tmp_path / 'launch').mkdir()
+  (tmp_path / 'launch' / 'environment.sh').write_text(f'echo "$1" >>{said}\n')
+  archive = tmp_path / 'unifluid_jax.tar.gz'
+  subprocess.run(['tar', '-czf', archive, 'launch'], cwd=tmp_path, check=True)
+  checksum = subprocess.check_output(f'cksum <{archive}', shell=True, text=True)
+  subprocess.run(
+    [stubs / 'bash', WORKER, 'setup', 'c0ffee', *checksum.split()],
+    env={'HOME': str(tmp_path), 'PATH': str(stubs)},
+    check=True,
+  )
+  assert said.read_text().splitlines()[1:4] == [
+    'python3 -m pip install --quiet --user uv>=0.8',
+    'uv python install --quiet 3.11',
+    'tpu',
+  ]
+
+
+def test_gke_job_fills_its_slices():
+  """Every chip of the topology is asked for once."""
+  manifest = yaml.safe_load((ROOT / 'launch' / 'gke_job.yaml').read_text())
+  (replicated,) = manifest['spec']['replicatedJobs']
+  slice_ = replicated['template']['spec']
+  pod = slice_['template']['spec']
+  (container,) = pod['containers']
+  topology = pod['nodeSelector']['cloud.google.com/gke-tpu-topology']
+  chips = math.prod(map(int, topology.split('x')))
+  machines = chips // container['resources']['limits']['google.com/tpu']
+  assert slice_['parallelism'] == slice_['completions'] == machines
+  for argument in container['command']:
+    if argument.startswith(('launch/', '--config=')):
+      assert (ROOT / argument.removeprefix('--config=')).exists()
