@@ -1,0 +1,251 @@
+"""What is wrong with a file is told in one message, with tensor and file."""
+
+import json
+import re
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.convert import hub
+from unifluid_jax.convert.export import Weights, export, export_own
+from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A Gemma in one file."""
+  return hub.save(hub.gemma('gemma 2 GQA'), tmp_path / 'hf')
+
+
+def change(folder, **tensors):
+  """Rewrites tensors of the file; None removes one."""
+  file = folder / 'model.safetensors'
+  content = load_file(file)
+  for name, value in tensors.items():
+    if value is None:
+      del content[name]
+    else:
+      content[name] = value
+  save_file(content, file)
+
+
+def message(path, *arguments, **kwargs) -> str:
+  with pytest.raises(UserError) as raised:
+    open_pretrained(str(path), *arguments, **kwargs)
+  return str(raised.value)
+
+
+NORM = 'model.layers.1.input_layernorm.weight'
+
+
+def test_a_missing_tensor(folder):
+  change(folder, **{NORM: None})
+  assert f'{NORM} is missing' in message(folder)
+
+
+def test_another_shape(folder):
+  change(folder, **{NORM: np.ones(7, np.float32)})
+  told = message(folder)
+  assert f'{NORM} in {folder}/model.safetensors is [7] where [20]' in told
+
+
+def test_a_tensor_that_is_left_over(folder):
+  change(folder, **{'model.layers.3.odd.weight': np.ones(2, np.float32)})
+  told = message(folder)
+  assert 'model.layers.3.odd.weight is left over' in told
+
+
+@pytest.mark.parametrize('dtype', [np.int8, np.float64, np.int64])
+def test_a_wrong_dtype(folder, dtype):
+  change(folder, **{NORM: np.ones(20, dtype)})
+  told = message(folder)
+  name = np.dtype(dtype).name
+  assert f'{NORM} in {folder}/model.safetensors is of dtype {name}' in told
+
+
+def test_a_quantised_dtype(folder):
+  file = folder / 'model.safetensors'
+  content = file.read_bytes()
+  length = int.from_bytes(content[:8], 'little')
+  header = json.loads(content[8 : 8 + length])
+  header[NORM]['dtype'] = 'F8_E4M3'
+  text = json.dumps(header).encode()
+  file.write_bytes(
+    len(text).to_bytes(8, 'little') + text + content[8 + length :]
+  )
+  assert f'{NORM} in {file} is of dtype F8_E4M3' in message(folder)
+
+
+@pytest.mark.parametrize('share', [0.999, 0.5, 0.01, 0.0])
+def test_a_truncated_file(folder, share):
+  file = folder / 'model.safetensors'
+  content = file.read_bytes()
+  file.write_bytes(content[: int(len(content) * share)])
+  told = message(folder)
+  assert str(file) in told
+  assert 'complete' in told and 'download it again' in told
+  if share == 0.5:
+    assert re.search(r'model\.\S+ ends at byte \d+ and the file at \d+', told)
+
+
+@pytest.mark.parametrize('share', [0.9, 0.1, 0.0])
+def test_a_truncated_npz(tmp_path, share):
+  file = tmp_path / 'a.npz'
+  np.savez(file, **{'params/img/pos_embedding': np.ones((1, 4, 2))})
+  file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+  assert f'{file} is no complete .npz' in message(file)
+
+
+def test_a_missing_shard(tmp_path):
+  hub.save(hub.gemma('gemma 3 GQA'), tmp_path, max_shard_size='20KB')
+  shard = sorted(tmp_path.glob('*.safetensors'))[1]
+  lost = shard.read_bytes()
+  shard.unlink()
+  told = message(tmp_path)
+  assert told.startswith(f'{shard} is missing')
+  assert 'model.' in told
+  shard.write_bytes(lost[: len(lost) // 2])
+  assert str(shard) in message(tmp_path)
+
+
+def test_unknown_models(folder, tmp_path):
+  config = folder / 'config.json'
+  content = json.loads(config.read_text())
+  config.write_text(json.dumps(content | {'model_type': 'llama'}))
+  assert "unknown model 'llama'" in message(folder)
+  config.unlink()
+  assert 'unknown model' in message(folder)
+  other = tmp_path / 'other.safetensors'
+  save_file({'some.weight': np.ones(2)}, other)
+  assert 'holds no model that is known' in message(other)
+  assert 'some.weight' in message(other)
+  assert 'holds no vae' in message(other, ('vae',))
+  assert 'does not exist' in message(tmp_path / 'nothing')
+  (tmp_path / 'empty').mkdir()
+  assert 'holds no checkpoint' in message(tmp_path / 'empty')
+  (tmp_path / 'a.gguf').touch()
+  assert 'of no known format' in message(tmp_path / 'a.gguf')
+
+
+def test_another_config(folder):
+  found = open_pretrained(str(folder)).configs['gemma']
+  import dataclasses  # noqa: PLC0415
+
+  other = dataclasses.replace(found, window=7, final_softcap=None)
+  told = message(folder, configs={'gemma': other})
+  assert 'window is 11 in the file and 7 in the config' in told
+  assert 'final_softcap is 4.0 in the file and None in the config' in told
+
+
+def test_a_head_of_its_own(folder):
+  table = load_file(folder / 'model.safetensors')['model.embed_tokens.weight']
+  change(folder, **{'lm_head.weight': table})
+  open_pretrained(str(folder))
+  table[-1, -1] += 1
+  change(folder, **{'lm_head.weight': table})
+  assert 'lm_head.weight' in message(folder)
+  assert 'is not the embedding table' in message(folder)
+
+
+def test_two_models_in_one_file(tmp_path):
+  table = np.ones((4, 4), np.float32)
+  file = tmp_path / 'two.safetensors'
+  save_file(
+    {'a.embed_tokens.weight': table, 'b.embed_tokens.weight': table}, file
+  )
+  assert 'more than one gemma' in message(file)
+
+
+def keep(name, dtype):
+  return dtype
+
+
+def weights(folder) -> Weights:
+  source = open_pretrained(str(folder))
+  return Weights(source.arrays, source.configs)
+
+
+class Broken:
+  """An array whose file fails after it has been opened."""
+
+  def __init__(self, array):
+    self.shape, self.dtype = array.shape, array.dtype
+
+  def read_into(self, out, where):
+    raise OSError(28, 'No space left on device')
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_no_partial_checkpoint_is_left(folder, tmp_path, own):
+  good = weights(folder)
+  name = 'gemma/stack/blocks/mlp/down'
+  bad = Weights({**good.arrays, name: Broken(good.arrays[name])}, good.configs)
+  out = tmp_path / 'out'
+  with pytest.raises(UserError, match='cannot be written: No space left'):
+    if own:
+      export_own(bad, out, keep)
+    else:
+      export(bad, 'gemma', out, keep)
+  assert [p.name for p in tmp_path.iterdir()] == ['hf']
+  export_own(good, out, keep)
+  with pytest.raises(UserError, match='exists and is not empty'):
+    export_own(good, out, keep)
+
+
+def test_a_damaged_tensor_of_ours(folder, tmp_path):
+  from unifluid_jax.convert.provenance import verify  # noqa: PLC0415
+
+  out = tmp_path / 'out'
+  export_own(weights(folder), out, keep)
+  verify(open_pretrained(str(out)))
+  file = out / 'model.safetensors'
+  content = bytearray(file.read_bytes())
+  content[-3] ^= 1
+  file.write_bytes(content)
+  source = open_pretrained(str(out))
+  with pytest.raises(UserError, match=f'in {file} does not have its checksum'):
+    verify(source)
+
+
+def test_a_connector_without_its_bias(tmp_path):
+  hub.save(hub.paligemma('gemma 1 MQA', 'one patch'), tmp_path)
+  name = 'multi_modal_projector.linear.bias'
+  change(tmp_path, **{name: None})
+  assert f'{name} is missing' in message(tmp_path)
+
+
+def test_half_precision_files(tmp_path):
+  """float16 and bfloat16 are kept, and mixed ones become float32."""
+  import torch  # noqa: PLC0415
+
+  from unifluid_jax.convert.assembly import read  # noqa: PLC0415
+
+  model = hub.siglip('one layer')
+  for dtype, name in ((torch.float16, 'float16'), (torch.bfloat16, 'bfloat16')):
+    folder = hub.save(model.to(dtype), tmp_path / name)
+    for array in open_pretrained(str(folder)).arrays.values():
+      assert array.dtype == np.dtype(name)
+      wide = read(array, dtype=np.float32)
+      np.testing.assert_array_equal(wide, read(array).astype(np.float32))
+  key = 'encoder.layers.0.self_attn.k_proj.weight'
+  folder = tmp_path / 'bfloat16'
+  key_values = load_file(folder / 'model.safetensors')[key]
+  change(folder, **{key: key_values.astype(np.float32)})
+  array = open_pretrained(str(folder)).arrays[
+    'encoder/stack/blocks/attention/query_key_value'
+  ]
+  assert array.dtype == np.float32
+  found = read(array)[0, :, 1].reshape(20, 20).T
+  np.testing.assert_array_equal(found, key_values.astype(np.float32))
+  assert key_values.dtype == ml_dtypes.bfloat16
+
+
+def test_a_zip_that_is_no_npz(tmp_path):
+  file = tmp_path / 'a.npz'
+  with zipfile.ZipFile(file, 'w') as archive:
+    archive.writestr('params/img/x.npy', b'no array')
+  assert f'{file} is no complete .npz' in message(file)

@@ -1,0 +1,204 @@
+"""Import, then export: the same bytes; and other projects read them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.numpy import load_file
+
+from tests.convert import hub, official
+from unifluid_jax.convert import table
+from unifluid_jax.convert.assembly import Constant, read
+from unifluid_jax.convert.export import Weights, export, export_own
+from unifluid_jax.convert.pretrained import Pretrained, open_pretrained
+from unifluid_jax.convert.safetensors_file import entry, write
+from unifluid_jax.errors import UserError
+
+
+def keep(name, dtype):
+  return dtype
+
+
+def weights(source: Pretrained) -> Weights:
+  return Weights(
+    source.arrays,
+    source.configs,
+    {name: part.carried for name, part in source.parts.items()},
+    {name: part.prefix for name, part in source.parts.items()},
+  )
+
+
+def tensors(folder) -> dict[str, np.ndarray]:
+  result = {}
+  for file in folder.glob('*.safetensors'):
+    result |= load_file(file)
+  return result
+
+
+def assert_same_bytes(first, second):
+  one, other = tensors(first), tensors(second)
+  assert one.keys() == other.keys()
+  for name, value in one.items():
+    assert value.dtype == other[name].dtype, name
+    assert value.shape == other[name].shape, name
+    assert value.tobytes() == other[name].tobytes(), name
+
+
+CASES = [
+  *(('gemma', hub.gemma, case) for case in hub.GEMMA),
+  *(('siglip', hub.siglip, case) for case in hub.SIGLIP),
+  *(('autoencoder', hub.vae, case) for case in hub.VAE),
+]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.half])
+@pytest.mark.parametrize(('target', 'make', 'case'), CASES)
+def test_round_trips_are_byte_equal(target, make, case, dtype, tmp_path):
+  """Straight, and by way of our own layout."""
+  hf = hub.save(make(case).to(dtype), tmp_path / 'hf')
+  source = open_pretrained(str(hf))
+  export(weights(source), target, tmp_path / 'straight', keep)
+  assert_same_bytes(hf, tmp_path / 'straight')
+  export_own(weights(source), tmp_path / 'own', keep)
+  stored = weights(open_pretrained(str(tmp_path / 'own')))
+  assert stored.configs == source.configs
+  prefixes = json.loads((tmp_path / 'own' / 'config.json').read_text())
+  again = Weights(
+    stored.arrays, stored.configs, stored.carried, prefixes['prefixes']
+  )
+  export(again, target, tmp_path / 'again', keep)
+  assert_same_bytes(hf, tmp_path / 'again')
+
+
+@pytest.mark.parametrize('case', ['gemma 1 MQA', 'gemma 2 GQA', 'gemma 3 MHA'])
+def test_transformers_reads_an_export(case, tmp_path):
+  hf = hub.gemma(case)
+  source = open_pretrained(str(hub.save(hf, tmp_path / 'hf')))
+  export(weights(source), 'gemma', tmp_path / 'out', keep)
+  loaded, info = type(hf).from_pretrained(
+    tmp_path / 'out', output_loading_info=True, attn_implementation='eager'
+  )
+  assert not any(info.values())
+  tokens = torch.arange(24).reshape(2, 12)
+  with torch.no_grad():
+    assert torch.equal(hf(tokens).logits, loaded.eval()(tokens).logits)
+
+
+@pytest.mark.parametrize('prefix', ['vision_model.', ''])
+def test_transformers_reads_an_encoder_without_its_head(prefix, tmp_path):
+  hf = hub.siglip('three heads')
+  source = open_pretrained(str(hub.save(hf, tmp_path / 'hf')))
+  bare = Weights(source.arrays, source.configs, prefixes={'encoder': prefix})
+  export(bare, 'siglip', tmp_path / 'out', keep)
+  loaded, info = type(hf).from_pretrained(
+    tmp_path / 'out', output_loading_info=True
+  )
+  assert not any(info.values())
+  pixels = torch.rand(1, 3, 21, 21)
+  with torch.no_grad():
+    expected = hf(pixels).last_hidden_state
+    found = loaded.eval()(pixels).last_hidden_state
+  torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_diffusers_reads_an_export_of_ldm(tmp_path):
+  hf = hub.vae('attention', scaling_factor=0.25)
+  hub.save(hf, tmp_path / 'hf')
+  config = open_pretrained(str(tmp_path / 'hf')).configs['vae']
+  weights_hf = {name: v.numpy() for name, v in hf.state_dict().items()}
+  from safetensors.numpy import save_file  # noqa: PLC0415
+
+  save_file(official.ldm(weights_hf, 2), tmp_path / 'ldm.safetensors')
+  source = open_pretrained(
+    str(tmp_path / 'ldm.safetensors'), configs={'vae': config}
+  )
+  export(weights(source), 'autoencoder', tmp_path / 'out', keep)
+  assert_same_bytes(tmp_path / 'hf', tmp_path / 'out')
+  loaded, info = AutoencoderKL.from_pretrained(
+    tmp_path / 'out', output_loading_info=True
+  )
+  assert not any(info.values())
+  assert loaded.config.scaling_factor == 0.25
+  assert loaded.config.down_block_types == hf.config.down_block_types
+
+
+def test_measured_latent_statistics_are_exported(tmp_path):
+  source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
+  arrays = dict(source.arrays)
+  arrays['vae/shift'] = Constant(np.arange(4, dtype=np.float32))
+  export(Weights(arrays, source.configs), 'autoencoder', tmp_path / 'o', keep)
+  config = json.loads((tmp_path / 'o' / 'config.json').read_text())
+  assert config['latents_mean'] == [0.0, 1.0, 2.0, 3.0]
+  np.testing.assert_allclose(config['latents_std'], 1 / 0.18215, rtol=1e-6)
+  assert config['scaling_factor'] == 1.0
+
+
+def test_a_part_that_is_not_there(tmp_path):
+  source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
+  with pytest.raises(UserError, match='there is no gemma to export'):
+    export(weights(source), 'gemma', tmp_path / 'out', keep)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_dtypes_by_name(tmp_path):
+  source = open_pretrained(str(hub.save(hub.gemma('gemma 2 GQA'), tmp_path)))
+
+  def dtype_of(name, dtype):
+    return np.dtype('bfloat16' if '/mlp/' in name else 'float32')
+
+  export(weights(source), 'gemma', tmp_path / 'out', dtype_of)
+  before, after = tensors(tmp_path), tensors(tmp_path / 'out')
+  for name, value in after.items():
+    expected = before[name]
+    if 'mlp.' in name:
+      assert value.dtype == 'bfloat16'
+      expected = torch.tensor(expected).bfloat16().float().numpy()
+    np.testing.assert_array_equal(value.astype(np.float32), expected)
+
+
+def test_shards(tmp_path):
+  """Large models are written as transformers splits them."""
+  rng = np.random.default_rng(0)
+  arrays = {
+    f'x{i}': rng.normal(size=(11, 7)).astype(np.float32) for i in range(5)
+  }
+  arrays['scalar'] = np.array(3, np.float32)
+  entries = {n: entry(Constant(a), a.dtype) for n, a in arrays.items()}
+  checksums = write(tmp_path, 'model', entries, shard_bytes=700)
+  files = sorted(f.name for f in tmp_path.glob('*.safetensors'))
+  assert files == [f'model-0000{i}-of-00003.safetensors' for i in (1, 2, 3)]
+  found = tensors(tmp_path)
+  assert found.keys() == arrays.keys() == checksums.keys()
+  for name, value in arrays.items():
+    assert found[name].tobytes() == value.tobytes()
+  index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
+  assert index['metadata']['total_size'] == sum(
+    a.nbytes for a in arrays.values()
+  )
+  assert {*index['weight_map'].values()} == {*files}
+
+
+def test_the_table_needs_no_values(tmp_path, monkeypatch):
+  hub.save(hub.paligemma('gemma 2 GQA', 'three heads'), tmp_path)
+  monkeypatch.setattr(np, 'memmap', None)
+  lines = list(table.lines(open_pretrained(str(tmp_path))))
+  text = '\n'.join(lines)
+  assert (
+    'gemma/stack/blocks/attention/key_value [3, 20, 2, 2, 6] float32 5.76 kB '
+    '<- layers.*.self_attn.k_proj.weight [12, 20] x 3 + '
+    'layers.*.self_attn.v_proj.weight [12, 20] x 3'
+  ) in text
+  assert 'connector [24, 20] float32 1.92 kB <- ' in text
+
+
+def test_reading_a_part_of_an_array(tmp_path):
+  source = open_pretrained(str(hub.save(hub.gemma('gemma 3 GQA'), tmp_path)))
+  rng = np.random.default_rng(0)
+  for array in source.arrays.values():
+    whole = read(array)
+    for _ in range(5):
+      bounds = [sorted(rng.integers(0, n + 1, 2)) for n in array.shape]
+      where = tuple(slice(int(a), int(b)) for a, b in bounds)
+      np.testing.assert_array_equal(read(array, where), whole[where])

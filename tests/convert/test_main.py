@@ -1,0 +1,84 @@
+"""The command line, as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests import process
+from tests.convert import hub
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def gemma(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('gemma')
+  return hub.save(hub.gemma('gemma 2 GQA'), folder)
+
+
+def run(*arguments):
+  return process.succeed('convert', *arguments)
+
+
+def test_dry_run_writes_nothing(gemma, tmp_path):
+  output = run(f'--source={gemma}', f'--out={tmp_path / "out"}', '--dry_run')
+  assert 'gemma (Gemma of transformers, names under' in output
+  assert '11 parameters, 49.84 kB' in output
+  assert not list(tmp_path.iterdir())
+
+
+def test_there_and_back(gemma, tmp_path):
+  own, back = tmp_path / 'own', tmp_path / 'back'
+  run(f'--source={gemma}', f'--out={own}')
+  metadata = json.loads((own / 'config.json').read_text())
+  assert metadata['format'] == 'unifluid_jax'
+  (file,) = metadata['source']['files'].values()
+  assert len(file['sha256']) == 64
+  assert (
+    metadata['checksums'].keys() == load_file(own / 'model.safetensors').keys()
+  )
+  run(f'--source={own}', '--to=gemma', f'--out={back}')
+  before, after = (
+    load_file(folder / 'model.safetensors') for folder in (gemma, back)
+  )
+  assert before.keys() == after.keys()
+  for name, value in before.items():
+    assert value.tobytes() == after[name].tobytes()
+
+
+def test_surgery_and_dtypes(gemma, tmp_path):
+  run(
+    f'--source={gemma}',
+    f'--out={tmp_path / "out"}',
+    '--vocab_size=70',
+    '--new_rows=normal',
+    '--dtype=norm=float32',
+    '--dtype=bfloat16',
+  )
+  tensors = load_file(tmp_path / 'out' / 'model.safetensors')
+  assert tensors['gemma/embedding'].shape == (70, 20)
+  for name, value in tensors.items():
+    expected = 'float32' if 'norm' in name else 'bfloat16'
+    assert value.dtype == np.dtype(expected), name
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--model=gemma9_1b'], "unknown model 'gemma9_1b'; known are gemma1_2b"),
+    (['--model=gemma2_2b'], 'has another gemma than the config: width is 20'),
+    (['--vocab_size=62'], 'has 61 rows and the vocabulary 62; set new_rows'),
+    (['--image_size=32'], '--image_size is given, but the source holds no'),
+    (['--dtype=int8'], "--dtype has 'int8'"),
+    (['--to=siglip'], 'there is no encoder to export; there are gemma'),
+  ],
+)
+def test_mistakes(gemma, tmp_path, flags, message):
+  out = tmp_path / 'out'
+  told = process.fail('convert', f'--source={gemma}', f'--out={out}', *flags)
+  assert message in told
+  assert not list(tmp_path.iterdir())
+  if flags == ['--dtype=int8']:
+    assert '--out must be given' in process.fail('convert', f'--source={gemma}')

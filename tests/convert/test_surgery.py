@@ -1,0 +1,126 @@
+"""Tables that get other rows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.convert import hub
+from unifluid_jax.convert import surgery
+from unifluid_jax.convert.assembly import Constant, read
+from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.sizes import GEMMA_SIZES
+
+
+def resize(source, rows, new_rows):
+  found = source.configs['gemma']
+  wanted = {'gemma': dataclasses.replace(found, vocab_size=rows)}
+  return surgery.fit(
+    source.arrays,
+    source.configs,
+    wanted,
+    new_rows=new_rows,
+    resize_positions=False,
+    path='file',
+  )
+
+
+@pytest.fixture(scope='module')
+def gemma(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('gemma')
+  return open_pretrained(str(hub.save(hub.gemma('gemma 2 GQA'), folder)))
+
+
+def test_new_rows_are_the_mean(gemma):
+  old = read(gemma.arrays['gemma/embedding'])
+  arrays = resize(gemma, 70, 'mean')
+  new = read(arrays['gemma/embedding'])
+  np.testing.assert_array_equal(new[:61], old)
+  mean = old.astype(np.float64).mean(0)
+  np.testing.assert_allclose(new[61:], np.tile(mean, (9, 1)), rtol=1e-5)
+  untouched = {n: a for n, a in arrays.items() if n != 'gemma/embedding'}
+  assert untouched == {n: gemma.arrays[n] for n in untouched}
+
+
+def test_new_rows_are_normal(gemma):
+  old = read(gemma.arrays['gemma/embedding'])
+  table = resize(gemma, 5061, 'normal')['gemma/embedding']
+  new = read(table)
+  np.testing.assert_array_equal(new[:61], old)
+  assert abs(new[61:].std() - 0.02) < 2e-4
+  assert abs(new[61:].mean()) < 1e-3
+  assert len(np.unique(new[61:], axis=0)) == 5000
+  # The same values however it is cut into parts.
+  part = read(table, (slice(50, 100), slice(3, 9)))
+  np.testing.assert_array_equal(part, new[50:100, 3:9])
+
+
+def test_padding_is_cut_off_but_no_words(gemma):
+  old = read(gemma.arrays['gemma/embedding'])
+  new = read(resize(gemma, 40, '')['gemma/embedding'])
+  np.testing.assert_array_equal(new, old[:40])
+  config = dataclasses.replace(GEMMA_SIZES['gemma2_2b'], width=2)
+  table = {'gemma/embedding': Constant(np.zeros((257_152, 2), np.float32))}
+  with pytest.raises(UserError, match='set vocab_size to 257152'):
+    surgery.fit(
+      table,
+      {'gemma': config},
+      {'gemma': config},
+      new_rows='',
+      resize_positions=False,
+      path='file',
+    )
+
+
+def test_rows_are_not_added_unasked(gemma):
+  with pytest.raises(UserError, match='has 61 rows and the vocabulary 62'):
+    resize(gemma, 62, '')
+
+
+@pytest.mark.parametrize('after', [2, 3, 5])
+def test_positions_are_resized(after, tmp_path):
+  hub.save(hub.siglip('three heads'), tmp_path)
+  source = open_pretrained(str(tmp_path))
+  found = source.configs['encoder']
+  wanted = dataclasses.replace(found, image_size=after * 7)
+
+  def fit(allowed):
+    arrays = surgery.fit(
+      source.arrays,
+      source.configs,
+      {'encoder': wanted},
+      new_rows='',
+      resize_positions=allowed,
+      path='file',
+    )
+    return read(arrays['encoder/position_embedding'])
+
+  old = read(source.arrays['encoder/position_embedding'])
+  if after == 3:
+    np.testing.assert_array_equal(fit(False), old)
+    return
+  with pytest.raises(UserError, match='set resize_positions'):
+    fit(False)
+  grid = fit(True).reshape(after, after, -1)
+  expected = jax.image.resize(
+    jnp.asarray(old.reshape(3, 3, -1)), (after, after, 24), 'bilinear'
+  )
+  np.testing.assert_allclose(grid, expected, rtol=1e-5, atol=1e-6)
+  # Rows stay rows: flipping the old grid flips the new one.
+  flipped = dict(source.arrays)
+  flipped['encoder/position_embedding'] = Constant(
+    np.ascontiguousarray(old.reshape(3, 3, -1)[::-1].reshape(9, -1))
+  )
+  arrays = surgery.fit(
+    flipped,
+    source.configs,
+    {'encoder': wanted},
+    new_rows='',
+    resize_positions=True,
+    path='file',
+  )
+  other = read(arrays['encoder/position_embedding']).reshape(grid.shape)
+  np.testing.assert_allclose(other[::-1], grid, rtol=1e-5, atol=1e-6)

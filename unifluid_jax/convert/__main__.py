@@ -1,0 +1,178 @@
+"""Converts weights: other projects' into ours, ours into theirs.
+
+  python -m unifluid_jax.convert --source=weights/gemma-2-2b --dry_run
+  python -m unifluid_jax.convert --source=weights/gemma-2-2b --out=gemma
+  python -m unifluid_jax.convert --source=runs/mine --out=export
+  python -m unifluid_jax.convert --source=runs/mine --to=gemma --out=export
+  python -m unifluid_jax.convert --source=tokenizer.json --out=tokenizer.model
+
+The source is a file or a folder of any family that is known, or the folder of
+a training run. --dry_run prints the table of names and shapes from headers
+alone. Without --to the result is in our own layout, which a training's `init`
+section and `unifluid_jax.sample --workdir` read; see `own`.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+from absl import flags, logging
+
+from unifluid_jax import cli
+from unifluid_jax.config import to_dict
+from unifluid_jax.convert import own, surgery, table
+from unifluid_jax.convert.export import (
+  TARGETS,
+  Held,
+  Weights,
+  export,
+  export_own,
+)
+from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE
+from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.convert.provenance import describe_files, verify
+from unifluid_jax.convert.recognise import named_config
+from unifluid_jax.convert.shapes import Config
+from unifluid_jax.convert.tokenizers import convert_tokenizer
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import TOKENIZER_FILE
+from unifluid_jax.runs.unifluid import read_experiment, restore_averaged
+from unifluid_jax.sections import NEW_ROWS, check_storage, storage_dtype
+
+_OWN = 'unifluid'
+
+_SOURCE = flags.DEFINE_string('source', None, 'File or folder to read.')
+_OUT = flags.DEFINE_string('out', None, 'Folder (or tokenizer file) to make.')
+_TO = flags.DEFINE_enum(
+  'to', _OWN, [_OWN, *TARGETS], 'Layout to write: ours, or Hugging Face.'
+)
+_MODEL = flags.DEFINE_string(
+  'model', None, 'Named size that the source must be, e.g. gemma2_2b.'
+)
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print the table, write nothing.'
+)
+_DTYPE = flags.DEFINE_multi_string(
+  'dtype',
+  [],
+  'DTYPE of everything, or PATTERN=DTYPE of the parameters whose name matches; '
+  'the first that matches counts. The dtype of the source without it.',
+)
+_VOCAB_SIZE = flags.DEFINE_integer('vocab_size', None, 'Rows of the embedding.')
+_NEW_ROWS = flags.DEFINE_enum(
+  'new_rows', '', ['', *NEW_ROWS], 'How rows that are added are made.'
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+  'image_size', None, 'Pixels to resize the table of positions to.'
+)
+
+
+def main() -> None:
+  """Does what the flags ask for."""
+  source = cli.require(_SOURCE)
+  out = pathlib.Path(_OUT.value or '')
+  if not _DRY_RUN.value:
+    cli.require(_OUT)
+  check_storage(_DTYPE.value, '--dtype')
+  if source.endswith('.json'):
+    _write_tokenizer(pathlib.Path(source), out)
+    return
+  workdir = pathlib.Path(source)
+  weights = _from_run(workdir) if _is_run(workdir) else _from_files(source)
+  if _DRY_RUN.value:
+    return
+  if _TO.value in TARGETS:
+    export(weights, _TO.value, out, _dtype_of)
+  else:
+    export_own(weights, out, _dtype_of)
+  logging.info('the weights are in %s', out)
+
+
+def _dtype_of(name: str, own_dtype: np.dtype) -> np.dtype:
+  """The dtype that the flags want a parameter in."""
+  wanted = storage_dtype(_DTYPE.value, name)
+  return own_dtype if wanted is None else np.dtype(wanted)
+
+
+def _write_tokenizer(source: pathlib.Path, out: pathlib.Path) -> None:
+  model = convert_tokenizer(source)
+  if _DRY_RUN.value:
+    return
+  if out.exists():
+    raise UserError(f'{out} exists; choose another --out')
+  try:
+    out.write_bytes(model)
+  except OSError as error:
+    raise UserError(f'{out} cannot be written: {error.strerror}') from error
+  logging.info('the tokenizer is %s', out)
+
+
+def _is_run(folder: pathlib.Path) -> bool:
+  return (folder / TOKENIZER_FILE).exists() and (
+    folder / 'checkpoints'
+  ).is_dir()
+
+
+def _from_run(workdir: pathlib.Path) -> Weights:
+  """The averaged parameters of a training run, and its VAE."""
+  experiment = read_experiment(workdir)
+  tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+  _, params, vae = restore_averaged(experiment, tokenizer, workdir)
+  params |= {f'{VAE}/{name}': value for name, value in vae.items()}
+  model = experiment.model
+  return Weights(
+    arrays={name: Held(value) for name, value in params.items()},
+    configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
+    experiment=to_dict(experiment),
+    tokenizer=(workdir / TOKENIZER_FILE).read_bytes(),
+    source={'path': str(workdir)},
+  )
+
+
+def _from_files(path: str) -> Weights:
+  """The parts of a file or folder, with the surgery that the flags want."""
+  wanted = dict([named_config(_MODEL.value)] if _MODEL.value else [])
+  source = open_pretrained(path, configs=wanted)
+  sys.stdout.write('\n'.join(table.lines(source)) + '\n')
+  configs = {**source.configs, **wanted}
+  _resize(configs, GEMMA, 'vocab_size', _VOCAB_SIZE.value)
+  _resize(configs, ENCODER, 'image_size', _IMAGE_SIZE.value)
+  arrays = surgery.fit(
+    source.arrays,
+    source.configs,
+    configs,
+    new_rows=_NEW_ROWS.value,
+    resize_positions=_IMAGE_SIZE.value is not None,
+    path=path,
+  )
+  if not _DRY_RUN.value:
+    verify(source)
+  metadata = own.read_metadata(path) if own.is_own(path) else {}
+  tokenizer = pathlib.Path(path) / TOKENIZER_FILE
+  return Weights(
+    arrays=arrays,
+    configs=configs,
+    carried={name: part.carried for name, part in source.parts.items()},
+    prefixes=metadata.get('prefixes')
+    or {name: part.prefix for name, part in source.parts.items()},
+    experiment=metadata.get('experiment'),
+    tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
+    source={} if _DRY_RUN.value else describe_files(path, source.reader.files),
+  )
+
+
+def _resize(
+  configs: dict[str, Config], part: str, key: str, value: int | None
+) -> None:
+  """Sets a size of a part that a flag gives."""
+  if value is None:
+    return
+  if part not in configs:
+    raise UserError(f'--{key} is given, but the source holds no {part}')
+  configs[part] = dataclasses.replace(configs[part], **{key: value})  # type: ignore[arg-type]
+
+
+if __name__ == '__main__':
+  cli.run(main)

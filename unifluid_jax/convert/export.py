@@ -1,0 +1,246 @@
+"""Writes models for other projects, and ours in our own layout."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from unifluid_jax.convert import hf_config, own
+from unifluid_jax.convert.assembly import (
+  LazyArray,
+  Slices,
+  copy,
+  everything,
+  index,
+  read,
+)
+from unifluid_jax.convert.layouts import autoencoder, hugging_face
+from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE, Layout
+from unifluid_jax.convert.model_card import model_card
+from unifluid_jax.convert.recognise import pieces_of
+from unifluid_jax.convert.rules import Piece
+from unifluid_jax.convert.safetensors_file import (
+  Entry,
+  entry,
+  new_folder,
+  write,
+  write_json,
+)
+from unifluid_jax.convert.shapes import Config
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import TOKENIZER_FILE
+
+DtypeOf = Callable[[str, np.dtype], np.dtype]
+"""Dtype to write a parameter in, from its name and its own dtype."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """A model, or parts of one, to be written.
+
+  Attributes:
+    arrays: Parameters, by UniFluid's names; the VAE's under 'vae/'.
+    configs: Config of each part.
+    carried: Foreign tensors to give back, by part and foreign name.
+    prefixes: Prefix that the names of each part had.
+    experiment: The whole config, of a whole UniFluid.
+    tokenizer: SentencePiece model, of a whole UniFluid.
+    source: Where the weights come from, for the metadata.
+  """
+
+  arrays: Mapping[str, LazyArray]
+  configs: Mapping[str, Config]
+  carried: Mapping[str, Mapping[str, LazyArray]] = dataclasses.field(
+    default_factory=dict
+  )
+  prefixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  experiment: Mapping[str, Any] | None = None
+  tokenizer: bytes | None = None
+  source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """An array that is in memory already, as a `LazyArray`."""
+
+  value: jax.Array
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Its shape."""
+    return self.value.shape
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Its dtype."""
+    return np.dtype(self.value.dtype)
+
+  def read_into(self, out: np.ndarray, where: Slices) -> None:
+    """Writes the part `where` into `out`, in the dtype of `out`."""
+    copy(out, np.asarray(self.value)[index(where)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+  """A layout of another project.
+
+  Attributes:
+    part: What it holds.
+    layout: Its table.
+    stem: Name of its file, without the suffix.
+    prefixes: Prefixes that it may have; the first one unless the source had
+      another of them.
+  """
+
+  part: str
+  layout: Layout
+  stem: str
+  prefixes: tuple[str, ...]
+
+
+TARGETS = {
+  'gemma': _Target(GEMMA, hugging_face.GEMMA_LAYOUT, 'model', ('model.',)),
+  'siglip': _Target(
+    ENCODER, hugging_face.SIGLIP_LAYOUT, 'model', ('vision_model.', '')
+  ),
+  'autoencoder': _Target(
+    VAE, autoencoder.DIFFUSERS_LAYOUT, 'diffusion_pytorch_model', ('',)
+  ),
+}
+"""Layouts of transformers and diffusers, by the name of the model."""
+
+
+def export(
+  weights: Weights, target: str, out: pathlib.Path, dtype_of: DtypeOf
+) -> None:
+  """Writes one part in the layout of transformers or diffusers.
+
+  Args:
+    weights: The model.
+    target: A key of TARGETS.
+    out: Folder to make.
+    dtype_of: Dtype of each tensor, from our name of it.
+
+  Raises:
+    UserError: The model has no such part, or the layout cannot hold it.
+  """
+  chosen = TARGETS[target]
+  part = chosen.part
+  config = weights.configs.get(part)
+  if config is None:
+    raise UserError(
+      f'there is no {part} to export; there are '
+      f'{", ".join(weights.configs) or "no parts"}'
+    )
+  given = weights.prefixes.get(part)
+  prefix = given if given in chosen.prefixes else chosen.prefixes[0]
+  entries = {}
+  for piece in pieces_of(chosen.layout, config, {}):
+    ours = f'{part}/{piece.ours}'
+    array = weights.arrays[ours]
+    entries[prefix + piece.theirs] = _entry(
+      piece, array, dtype_of(ours, array.dtype)
+    )
+  carried = {
+    name: array
+    for name, array in weights.carried.get(part, {}).items()
+    if chosen.layout.carried and re.search(chosen.layout.carried, name)
+  }
+  for name, array in carried.items():
+    entries[prefix + name] = entry(array, dtype_of(name, array.dtype))
+  kinds = {str(tensor.dtype) for tensor in entries.values()}
+  dtype = kinds.pop() if len(kinds) == 1 else 'float32'
+  content = _json(weights, part, config, dtype)
+  if carried:
+    content['vision_use_head'] = True
+  with new_folder(out) as folder:
+    write(folder, chosen.stem, entries)
+    write_json(folder / own.CONFIG_FILE, content)
+    if weights.tokenizer is not None and part == GEMMA:
+      (folder / TOKENIZER_FILE).write_bytes(weights.tokenizer)
+
+
+def export_own(
+  weights: Weights, out: pathlib.Path, dtype_of: DtypeOf
+) -> dict[str, str]:
+  """Writes the weights in our own layout, see `own`.
+
+  Args:
+    weights: The model or its parts.
+    out: Folder to make.
+    dtype_of: Dtype of each parameter.
+
+  Returns:
+    SHA-256 of each tensor.
+  """
+  entries = {
+    name: entry(array, dtype_of(name, array.dtype))
+    for name, array in weights.arrays.items()
+  }
+  for part, tensors in weights.carried.items():
+    for name, array in tensors.items():
+      entries[f'{own.CARRIED}{part}/{name}'] = entry(array, array.dtype)
+  with new_folder(out) as folder:
+    checksums = write(folder, 'model', entries)
+    more: dict[str, Any] = {}
+    if weights.experiment is not None:
+      more['experiment'] = weights.experiment
+    content = own.describe(
+      weights.configs,
+      **more,
+      source=dict(weights.source),
+      prefixes=dict(weights.prefixes),
+      checksums=checksums,
+    )
+    write_json(folder / own.CONFIG_FILE, content)
+    if weights.tokenizer is not None:
+      (folder / TOKENIZER_FILE).write_bytes(weights.tokenizer)
+    if weights.experiment is not None:
+      card = model_card(entries, weights.experiment)
+      (folder / 'README.md').write_text(card, encoding='utf-8')
+  return checksums
+
+
+def _entry(piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
+  """A foreign tensor that is read from ours."""
+  left, right = piece.axes.split(' -> ')
+  if left == right and piece.layer is None:
+    return entry(ours, dtype)
+  shape = tuple(n for n in piece.shape(ours.shape) if n is not None)
+
+  def chunks() -> Iterator[np.ndarray]:
+    theirs = np.empty(shape, dtype)
+    view = piece.view(theirs, ours.shape)
+    fixed = tuple(
+      axis for axis, at in enumerate(piece.where) if isinstance(at, int)
+    )
+    where = tuple(
+      slice(at, at + 1) if isinstance(at, int) else slice(0, size)
+      for at, size in zip(piece.where, ours.shape, strict=True)
+    )
+    ours.read_into(np.expand_dims(view, fixed), where)
+    yield theirs
+
+  return Entry(shape, dtype, chunks)
+
+
+def _json(
+  weights: Weights, part: str, config: Any, dtype: str
+) -> dict[str, Any]:
+  if part == GEMMA:
+    return hf_config.gemma_json(config, dtype)
+  if part == ENCODER:
+    return hf_config.siglip_json(config, dtype)
+  shift, scale = (
+    [float(x) for x in _whole(weights.arrays[f'{VAE}/{name}'])]
+    for name in autoencoder.STATISTICS
+  )
+  return hf_config.vae_json(config, shift, scale)
+
+
+def _whole(array: LazyArray) -> np.ndarray:
+  return read(array, everything(array.shape))

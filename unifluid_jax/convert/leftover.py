@@ -1,0 +1,84 @@
+"""Tensors of a file that no part of ours is made of."""
+
+import re
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from unifluid_jax.convert.layouts.layout import CONNECTOR, GEMMA, VAE, Layout
+from unifluid_jax.convert.readers.reader import Reader
+from unifluid_jax.errors import UserError
+
+_TIED = re.compile(r'(^|\.)lm_head\.weight$')
+# Of other models around the parts.
+_ASIDE = re.compile(
+  r'^(model\.)?text_model\.|^logit_(scale|bias)$'  # SigLIP's text tower
+  r'|(^|\.)multi_modal_projector\.mm_'  # Gemma 3's connector
+  r'|^(params/)?txt/|^(params/)?[tb]$|^opt/'  # the same in big_vision
+)
+
+
+def split(
+  reader: Reader,
+  used: set[str],
+  found: Mapping[str, tuple[Layout, str]],
+  wanted: Collection[str],
+) -> tuple[list[str], tuple[str, ...]]:
+  """Tensors that nothing knows, and those that are known but not needed.
+
+  Args:
+    reader: The file.
+    used: Names that are needed.
+    found: Table and prefix of each part that the file has.
+    wanted: Parts that are taken.
+
+  Raises:
+    UserError: There is a text head that is not the embedding table.
+  """
+  left: list[str] = []
+  aside: list[str] = []
+  for name in sorted({*reader.header} - used):
+    if _TIED.search(name) and GEMMA in wanted:
+      layout, prefix = found[GEMMA]
+      _check_tied(reader, name, prefix + layout.anchor)
+    known = (
+      _ASIDE.search(name)
+      or _TIED.search(name)
+      or any(
+        _belongs(name, layout, prefix, wanted=part in wanted)
+        for part, (layout, prefix) in found.items()
+      )
+    )
+    (aside if known else left).append(name)
+  return left, tuple(aside)
+
+
+def _belongs(name: str, layout: Layout, prefix: str, wanted: bool) -> bool:
+  """Whether a tensor is of a part, or around it, and not needed."""
+  if not name.startswith(prefix):
+    # LDM's autoencoder lies within a diffusion model.
+    return layout.part == VAE and bool(prefix)
+  own_name = name.removeprefix(prefix)
+  if any(re.search(pattern, own_name) for pattern in layout.unused):
+    return True
+  if wanted:
+    return False
+  if layout.part == CONNECTOR:
+    return own_name in {rule.theirs for rule in layout.rules(None, {})}
+  return bool(prefix)
+
+
+def _check_tied(reader: Reader, name: str, table_name: str) -> None:
+  """A text head of its own must be the embedding table."""
+  table = reader.read(table_name)
+  head = reader.read(name)
+  step = max(1, (1 << 24) // max(head.shape[-1], 1))
+  same = table.shape == head.shape and all(
+    np.array_equal(table[i : i + step], head[i : i + step])
+    for i in range(0, len(head), step)
+  )
+  if not same:
+    raise UserError(
+      f'{name} in {reader.header[name].file} is not the embedding table; '
+      'Gemma has one table for both'
+    )

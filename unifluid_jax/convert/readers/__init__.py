@@ -1,0 +1,1 @@
+"""Readers of files: names, shapes and dtypes at once, values when asked."""

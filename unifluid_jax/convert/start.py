@@ -1,0 +1,154 @@
+"""Starts a run from files: what its `init` section names, and nothing else."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from unifluid_jax.convert import own, surgery
+from unifluid_jax.convert.layouts.layout import CONNECTOR, ENCODER, GEMMA, VAE
+from unifluid_jax.convert.place import place
+from unifluid_jax.convert.pretrained import open_pretrained, parts_in
+from unifluid_jax.convert.provenance import verify
+from unifluid_jax.convert.shapes import Config
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.vae import VAEConfig
+from unifluid_jax.sections import InitConfig, ModelConfig
+
+Parameters = dict[str, jax.Array]
+Targets = Mapping[str, jax.ShapeDtypeStruct]
+
+_TOLD = 8
+
+
+def load_model(
+  init: InitConfig, model: ModelConfig, targets: Targets
+) -> Parameters:
+  """Parameters of the model from the files that `init` names.
+
+  Args:
+    init: The section.
+    model: Shapes of the model.
+    targets: Shape, dtype and sharding of each parameter of the model.
+
+  Raises:
+    UserError: A file does not fit, see `open_pretrained`.
+  """
+  wanted: dict[str, list[str]] = {}
+  for part, path in ((GEMMA, init.backbone), (ENCODER, init.encoder)):
+    if path:
+      wanted.setdefault(path, []).append(part)
+  configs: dict[str, Config] = {GEMMA: model.gemma, ENCODER: model.encoder}
+  loaded: Parameters = {}
+  for path, parts in wanted.items():
+    if len(parts) > 1 and CONNECTOR in parts_in(path):
+      parts.append(CONNECTOR)
+    source = open_pretrained(path, parts, configs)
+    verify(source)
+    arrays = surgery.fit(
+      source.arrays,
+      source.configs,
+      configs,
+      new_rows=init.new_rows,
+      resize_positions=init.resize_positions,
+      path=path,
+    )
+    loaded |= place(arrays, targets)
+  return loaded
+
+
+def load_vae(path: str, config: VAEConfig, targets: Targets) -> Parameters:
+  """Parameters of a VAE from a file.
+
+  Args:
+    path: The file or folder.
+    config: Shape of the VAE.
+    targets: Shape, dtype and sharding of each parameter of the VAE.
+
+  Raises:
+    UserError: The file does not fit.
+  """
+  source = open_pretrained(path, (VAE,), {VAE: config})
+  verify(source)
+  arrays = {
+    name.removeprefix(f'{VAE}/'): array for name, array in source.arrays.items()
+  }
+  return place(arrays, targets)
+
+
+def check_complete(
+  init: InitConfig, loaded: Iterable[str], names: Iterable[str]
+) -> None:
+  """Makes sure that nothing starts from fresh values unless `init` says so.
+
+  Args:
+    init: The section.
+    loaded: Names of the parameters that a source gives.
+    names: Names of all parameters of the model.
+
+  Raises:
+    UserError: A parameter has no source and does not match `init.new`, or a
+      pattern matches no parameter.
+  """
+  loaded, names = {*loaded}, sorted(names)
+  for key in ('new', 'frozen'):
+    for pattern in getattr(init, key):
+      if not any(re.search(pattern, name) for name in names):
+        raise UserError(
+          f'init.{key} has {pattern!r}, which matches no parameter of the model'
+        )
+  if not init.sources:
+    return
+  random = [
+    name
+    for name in names
+    if name not in loaded
+    and not any(re.search(pattern, name) for pattern in init.new)
+  ]
+  if random:
+    more = f' and {len(random) - _TOLD} more' if len(random) > _TOLD else ''
+    raise UserError(
+      f'init gives no source for {len(random)} parameters: '
+      f'{", ".join(random[:_TOLD])}{more}; name a source, or list them in '
+      'init.new to start them fresh'
+    )
+
+
+def read_exported(folder: str) -> dict[str, Any]:
+  """The whole config of an exported UniFluid, as plain dictionaries.
+
+  Raises:
+    UserError: It is only a part of one.
+  """
+  metadata = own.read_metadata(folder)
+  if 'experiment' not in metadata:
+    raise UserError(
+      f'{folder} holds only {", ".join(metadata["parts"])}, no whole UniFluid; '
+      'name it in the init section of a training'
+    )
+  return metadata['experiment']
+
+
+def load_exported(folder: str) -> tuple[Parameters, Parameters]:
+  """Parameters of an exported UniFluid and its VAE, as they were written.
+
+  Raises:
+    UserError: A file is missing or damaged.
+  """
+  source = open_pretrained(folder)
+  verify(source)
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  targets = {
+    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=device)
+    for name, array in source.arrays.items()
+  }
+  placed = place(source.arrays, targets)
+  prefix = f'{VAE}/'
+  vae = {
+    name.removeprefix(prefix): value
+    for name, value in placed.items()
+    if name.startswith(prefix)
+  }
+  model = {n: v for n, v in placed.items() if not n.startswith(prefix)}
+  return model, vae

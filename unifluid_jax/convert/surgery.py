@@ -1,0 +1,175 @@
+"""Changes of shape between a file's tables and a model's."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unifluid_jax.convert.assembly import (
+  LazyArray,
+  Slices,
+  copy,
+  everything,
+  read,
+)
+from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA
+from unifluid_jax.convert.shapes import Config
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.gemma import GemmaConfig
+from unifluid_jax.models.siglip import SiglipConfig
+from unifluid_jax.sections import NEW_ROWS
+
+# PaliGemma's new rows (google-research/big_vision, models/ppp/gemma.py).
+_STD = 0.02
+# Tables are padded to a multiple of this, with rows that no token uses.
+_PADDING = 128
+# Rows of a table that are summed at a time.
+_BLOCK = 1 << 14
+
+
+def fit(
+  arrays: Mapping[str, LazyArray],
+  found: Mapping[str, Config],
+  wanted: Mapping[str, Config],
+  *,
+  new_rows: str,
+  resize_positions: bool,
+  path: str,
+) -> dict[str, LazyArray]:
+  """Gives tables the rows that the wanted configs have.
+
+  Args:
+    arrays: Parameters of a file, by UniFluid's names.
+    found: The file's configs.
+    wanted: The model's configs.
+    new_rows: How rows of new pieces are made, one of NEW_ROWS, or empty.
+    resize_positions: Whether positions may be resized.
+    path: What messages call the file.
+
+  Raises:
+    UserError: A table has other rows and surgery is not asked for.
+  """
+  result = dict(arrays)
+  gemma, encoder = wanted.get(GEMMA), wanted.get(ENCODER)
+  if isinstance(gemma, GemmaConfig) and GEMMA in found:
+    name = f'{GEMMA}/embedding'
+    result[name] = _fit_rows(
+      arrays[name], gemma.vocab_size, new_rows, f'{name} of {path}'
+    )
+  if isinstance(encoder, SiglipConfig) and ENCODER in found:
+    name = f'{ENCODER}/position_embedding'
+    if arrays[name].shape[0] != encoder.tokens:
+      if not resize_positions:
+        raise UserError(
+          f'{name} of {path} has {arrays[name].shape[0]} rows and the encoder '
+          f'at {encoder.image_size} px needs {encoder.tokens}; set '
+          'resize_positions, or use the image size of the file'
+        )
+      result[name] = Resized(arrays[name], encoder.tokens)
+  return result
+
+
+def _fit_rows(
+  table: LazyArray, rows: int, new_rows: str, name: str
+) -> LazyArray:
+  there = table.shape[0]
+  if there < rows and new_rows not in NEW_ROWS:
+    raise UserError(
+      f'{name} has {there} rows and the vocabulary {rows}; set new_rows to '
+      f'{" or ".join(map(repr, NEW_ROWS))} to add {rows - there}'
+    )
+  if there - rows > _PADDING:
+    raise UserError(
+      f'{name} has {there} rows and the vocabulary only {rows}; set '
+      f'vocab_size to {there}'
+    )
+  return table if there == rows else WithRows(table, rows, new_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithRows:
+  """An embedding table with more or fewer rows; the first ones stay.
+
+  Attributes:
+    base: The table.
+    rows: Rows to have.
+    new_rows: 'normal' for N(0, 0.02^2), 'mean' for the mean of all old rows.
+  """
+
+  base: LazyArray
+  rows: int
+  new_rows: str
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Its shape."""
+    return (self.rows, *self.base.shape[1:])
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The dtype of the file."""
+    return self.base.dtype
+
+  def read_into(self, out: np.ndarray, where: Slices) -> None:
+    """Writes the part `where` into `out`, in the dtype of `out`."""
+    first, *rest = where
+    cut = min(max(self.base.shape[0], first.start), first.stop)
+    if first.start < cut:
+      self.base.read_into(
+        out[: cut - first.start], (slice(first.start, cut), *rest)
+      )
+    if cut < first.stop:
+      start = cut - self.base.shape[0]
+      new = self._new[start : start + first.stop - cut]
+      out[cut - first.start :] = new[(slice(None), *rest)]
+
+  @functools.cached_property
+  def _new(self) -> np.ndarray:
+    there, width = self.base.shape
+    shape = (self.rows - there, width)
+    if self.new_rows == 'normal':
+      rng = np.random.default_rng(0)
+      return rng.normal(0, _STD, shape).astype(np.float32)
+    total = np.zeros(width)
+    for start in range(0, there, _BLOCK):
+      rows = slice(start, min(start + _BLOCK, there))
+      part = read(self.base, (rows, slice(0, width)), np.dtype(np.float32))
+      total += part.sum(0, dtype=np.float64)
+    return np.broadcast_to((total / there).astype(np.float32), shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resized:
+  """A table of positions [M D] of a square grid, for another grid.
+
+  Linear interpolation with anti-aliasing where the grid shrinks, in float32.
+  """
+
+  base: LazyArray
+  rows: int
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Its shape."""
+    return (self.rows, *self.base.shape[1:])
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The dtype of the file."""
+    return self.base.dtype
+
+  def read_into(self, out: np.ndarray, where: Slices) -> None:
+    """Writes the part `where` into `out`, in the dtype of `out`."""
+    copy(out, self._value.astype(out.dtype)[where])
+
+  @functools.cached_property
+  def _value(self) -> np.ndarray:
+    there, width = self.base.shape
+    before, after = round(there**0.5), round(self.rows**0.5)
+    table = read(self.base, everything(self.base.shape), np.dtype(np.float32))
+    grid = jnp.asarray(table).reshape(before, before, width)
+    grid = jax.image.resize(grid, (after, after, width), 'linear')
+    return np.asarray(grid).reshape(self.rows, width)

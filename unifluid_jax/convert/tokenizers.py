@@ -1,0 +1,121 @@
+"""Gemma's tokenizer.json to a SentencePiece model.
+
+Hugging Face's file holds the same pieces as `tokenizer.model`, and in place of
+their scores the merges in order (huggingface/tokenizers, 'BPE'). SentencePiece
+merges the neighbours whose piece has the highest score, so a piece's score is
+minus the rank of its first merge.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from sentencepiece import sentencepiece_model_pb2
+
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.errors import UserError
+
+_SPACE = '\u2581'
+_SPECIAL = ('pad', 'eos', 'bos', 'unk')
+# The module is generated, so type checkers see nothing in it.
+model_pb2: Any = sentencepiece_model_pb2
+_TYPES = model_pb2.ModelProto.SentencePiece
+
+
+def convert_tokenizer(source: pathlib.Path) -> bytes:
+  """A SentencePiece model of a tokenizer.json.
+
+  Args:
+    source: The file.
+
+  Returns:
+    The content of a `.model` file that `Tokenizer` reads.
+
+  Raises:
+    UserError: It is no byte-pair vocabulary of Gemma's kind.
+  """
+  try:
+    content = json.loads(source.read_text(encoding='utf-8'))
+    model = content['model']
+    kind, vocabulary, merges = model['type'], model['vocab'], model['merges']
+  except OSError as error:
+    raise UserError(f'cannot read {source}: {error.strerror}') from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f'{source} is no tokenizer.json with a vocabulary and merges'
+    ) from error
+  _check(content, kind, source)
+  added = {t['content']: t for t in content.get('added_tokens', [])}
+  pieces = {index: piece for piece, index in vocabulary.items()}
+  pieces |= {token['id']: piece for piece, token in added.items()}
+  if sorted(pieces) != list(range(len(pieces))):
+    raise UserError(f'{source} has gaps in its ids; SentencePiece has none')
+  scores = _scores(merges)
+  proto = model_pb2.ModelProto()
+  for index in range(len(pieces)):
+    piece = pieces[index]
+    kind = _type(piece, added)
+    is_normal = kind == _TYPES.NORMAL
+    proto.pieces.add(
+      piece=piece,
+      # What no merge makes is never looked up by its score.
+      score=scores.get(piece, -float(len(merges) + index)) if is_normal else 0,
+      type=kind,
+    )
+  _describe(proto, pieces)
+  serialized = proto.SerializeToString()
+  Tokenizer(serialized, str(source))
+  return serialized
+
+
+def _check(content: dict[str, Any], kind: str, source: pathlib.Path) -> None:
+  normalizer = content.get('normalizer') or {}
+  steps = normalizer.get('normalizers', [normalizer])
+  replaces = [
+    step
+    for step in steps
+    if step.get('type') == 'Replace' and step.get('content') == _SPACE
+  ]
+  is_gemma = (
+    kind == 'BPE' and content['model'].get('byte_fallback') and len(steps) == 1
+  )
+  if not is_gemma or not replaces:
+    raise UserError(
+      f'{source} is a {kind} vocabulary that SentencePiece cannot repeat; use '
+      "Gemma's tokenizer.model"
+    )
+
+
+def _scores(merges: list[Any]) -> dict[str, float]:
+  scores: dict[str, float] = {}
+  for rank, merge in enumerate(merges):
+    # Older files write the two as one text.
+    pair = merge.split(' ') if isinstance(merge, str) else merge
+    scores.setdefault(''.join(pair), -float(rank))
+  return scores
+
+
+def _type(piece: str, added: dict[str, Any]) -> int:
+  if piece == '<unk>':
+    return _TYPES.UNKNOWN
+  if piece in {f'<{name}>' for name in _SPECIAL}:
+    return _TYPES.CONTROL
+  if len(piece) == 6 and piece.startswith('<0x') and piece.endswith('>'):
+    return _TYPES.BYTE
+  return _TYPES.USER_DEFINED if piece in added else _TYPES.NORMAL
+
+
+def _describe(proto: Any, pieces: dict[int, str]) -> None:
+  """How to tokenize with the pieces: Gemma's own settings."""
+  ids = {piece: index for index, piece in pieces.items()}
+  trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+  trainer.model_type = model_pb2.TrainerSpec.BPE
+  trainer.vocab_size = len(pieces)
+  trainer.byte_fallback = True
+  for name in _SPECIAL:
+    setattr(trainer, f'{name}_id', ids.get(f'<{name}>', -1))
+    setattr(trainer, f'{name}_piece', f'<{name}>')
+  normalizer.name = 'identity'
+  normalizer.add_dummy_prefix = False
+  normalizer.remove_extra_whitespaces = False
+  normalizer.escape_whitespaces = True

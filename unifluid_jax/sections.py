@@ -1,0 +1,299 @@
+"""The sections of a config, as frozen dataclasses."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.errors import UserError
+from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
+from unifluid_jax.models.gemma import GemmaConfig
+from unifluid_jax.models.siglip import SiglipConfig
+from unifluid_jax.training.checkpoint import CheckpointConfig
+from unifluid_jax.training.optimizer import OptimizerConfig
+from unifluid_jax.training.vae_losses import VAELossConfig
+
+NEW_ROWS = ('normal', 'mean')
+"""How the rows of new pieces of a vocabulary may be made."""
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+"""What weights may be kept in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+  """Where the vocabulary comes from.
+
+  Attributes:
+    path: A SentencePiece model, such as Gemma's; empty to train one on the
+      texts of the tasks.
+    vocab_size: Size of a vocabulary that is trained.
+  """
+
+  path: str = ''
+  vocab_size: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+  """One source of examples.
+
+  Attributes:
+    weight: Share of the examples, up to a factor.
+    kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds'.
+    task: 'text_to_image', 'captioning', 'vqa' or 'editing'; the embedded data
+      also has 'picture', for the VAE.
+    split: Split of the embedded data or of the TFDS data set.
+    path: The JSONL file, or the name of the TFDS data set.
+    features: For TFDS: the feature that holds each key of a record.
+    concepts: For 'emoji': concepts other than data.concepts.
+    kinds: For 'emoji': kinds of questions or edits; empty for all.
+  """
+
+  weight: float
+  kind: str
+  task: str
+  split: str = 'train'
+  path: str = ''
+  features: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  concepts: str = ''
+  kinds: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """What batches are made of; see `PipelineConfig` for the last six.
+
+  Attributes:
+    image_size: Side in pixels of all images.
+    sources: The sources, by name.
+    max_text: Most tokens of a prompt, and of a text target.
+    concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
+    artists: Artists of the embedded data.
+  """
+
+  image_size: int
+  sources: Mapping[str, SourceConfig]
+  max_text: int
+  examples: int
+  rows: int
+  groups: int
+  row: RowConfig
+  drop_prefix: float = 0.1
+  num_workers: int = 0
+  concepts: str = 'quickstart'
+  artists: tuple[str, ...] = EmojiConfig.artists
+
+
+@dataclasses.dataclass(frozen=True)
+class VAETrainingConfig:
+  """How the VAE is trained.
+
+  Attributes:
+    steps: Length of the run.
+    batch: Images of a step.
+    sources: Where the images come from: the images that tasks write.
+    optimizer: Hyper-parameters.
+    loss: Weights of the loss.
+    log_every: Steps between two lines of the log.
+    checkpoint: When checkpoints are made.
+    statistics_batches: Batches over which the latents are measured.
+  """
+
+  steps: int
+  batch: int
+  sources: Mapping[str, SourceConfig]
+  optimizer: OptimizerConfig
+  loss: VAELossConfig = VAELossConfig()
+  log_every: int = 50
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  statistics_batches: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Shape of UniFluid, and its diffusion.
+
+  Attributes:
+    gemma: The decoder.
+    encoder: The image encoder for understanding.
+    head: The diffusion head.
+    order: 'causal' or 'masked', see `masking`.
+    objective: 'ddpm' or 'flow', see `diffusion.objectives`.
+    source_tokens: Whether an image that is edited is also read as VAE tokens,
+      and not by the image encoder alone.
+    patch: Side of the group of latents that makes an image token.
+    dtype: Compute dtype.
+    remat: What the backward pass keeps of a block, see `models.stack`.
+    unroll: Blocks per iteration of the scan over layers.
+  """
+
+  gemma: GemmaConfig
+  encoder: SiglipConfig
+  head: DiffusionHeadConfig
+  order: str = 'causal'
+  objective: str = 'flow'
+  source_tokens: bool = False
+  patch: int = 2
+  dtype: str = 'float32'
+  remat: str = 'none'
+  unroll: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """How UniFluid is trained.
+
+  Attributes:
+    steps: Length of the run.
+    text_weight: lambda, the weight of the text loss.
+    repeats: Noise levels drawn per image token.
+    anneal: First and last step of the fade from random to raster order; [0, 0]
+      is raster order throughout, None random order throughout.
+    balance: Policy of the loss balance, see `training.balance`.
+    balance_every: Steps between two measurements of the tasks' gradients,
+      and updates of the balance; 0 for none.
+    accumulate: Microbatches of a step.
+    log_every: Steps between two lines of the log.
+    checkpoint: When checkpoints are made.
+  """
+
+  steps: int
+  text_weight: float
+  repeats: int = 4
+  anneal: tuple[int, ...] | None = None
+  balance: str = 'fixed'
+  balance_every: int = 0
+  accumulate: int = 1
+  log_every: int = 50
+  checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+  """What a new run starts from, instead of fresh parameters.
+
+  Where this section names any source, every parameter of the model must come
+  from one, or match `new`; otherwise the run stops with the list. Names are
+  those of the table that a run logs when it starts. Files and folders may be
+  of any family that `unifluid_jax.convert` reads, or of its own.
+
+  Attributes:
+    workdir: Folder of a finished run, whose vocabulary is taken too.
+    parameters: Regular expressions of the names to take from that run.
+    backbone: File or folder that holds a Gemma.
+    encoder: File or folder that holds a SigLIP; where it is the backbone's
+      too (PaliGemma), the connector is taken with them.
+    vae: File or folder that holds a VAE, which is not trained then.
+    frozen: Regular expressions of names that are not trained.
+    new: Regular expressions of names that may start fresh.
+    new_rows: How the rows are made that a longer vocabulary adds to the
+      embedding table: 'normal', N(0, 0.02^2), or 'mean' of the old rows.
+      Empty if there must be none.
+    resize_positions: Whether the encoder's table of positions may be resized
+      to the model's image size.
+    dtype: Dtypes that frozen matrices are kept in, as 'PATTERN=DTYPE' with a
+      regular expression of names; the first that matches, else float32.
+  """
+
+  workdir: str = ''
+  parameters: tuple[str, ...] = ('^gemma/',)
+  backbone: str = ''
+  encoder: str = ''
+  vae: str = ''
+  frozen: tuple[str, ...] = ()
+  new: tuple[str, ...] = ()
+  new_rows: str = ''
+  resize_positions: bool = False
+  dtype: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if self.new_rows not in ('', *NEW_ROWS):
+      raise UserError(
+        f'init.new_rows is {self.new_rows!r}; it must be one of {NEW_ROWS}'
+      )
+    for key in ('parameters', 'frozen', 'new'):
+      for pattern in getattr(self, key):
+        _check_pattern(f'init.{key}', pattern)
+    check_storage(self.dtype, 'init.dtype')
+
+  @property
+  def sources(self) -> tuple[str, ...]:
+    """What gives parameters of the model."""
+    named = (self.workdir, self.backbone, self.encoder)
+    return tuple(source for source in named if source)
+
+  def is_frozen(self, name: str) -> bool:
+    """Whether a parameter is left as it is."""
+    return any(re.search(pattern, name) for pattern in self.frozen)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+  """What is drawn from the splits of the embedded data to evaluate a run.
+
+  A split that has more than the most is drawn from, without replacement.
+
+  Attributes:
+    seed: Of every draw and of all sampling.
+    samples: Images for each held-out prompt; a training prompt gets one.
+    prompts: Most prompts of a split.
+    captions: Most images of a split that are captioned.
+    questions: Most questions of a type.
+    edits: Most pairs of image and edit.
+    targets: What a measure should reach, by the measure's name.
+  """
+
+  seed: int = 0
+  samples: int = 16
+  prompts: int = 1000
+  captions: int = 400
+  questions: int = 200
+  edits: int = 300
+  targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    for name in ('samples', 'prompts', 'captions', 'questions', 'edits'):
+      if getattr(self, name) < 1:
+        raise UserError(
+          f'evaluation.{name} is {getattr(self, name)}; it must be at least 1'
+        )
+
+
+def storage_dtype(entries: Sequence[str], name: str) -> str | None:
+  """Dtype of a parameter by entries 'PATTERN=DTYPE' or 'DTYPE' for all.
+
+  Args:
+    entries: The first whose regular expression is found in the name counts.
+    name: Name of the parameter.
+  """
+  for entry in entries:
+    pattern, _, dtype = entry.rpartition('=')
+    if re.search(pattern, name):
+      return dtype
+  return None
+
+
+def check_storage(entries: Sequence[str], key: str) -> None:
+  """Makes sure that `storage_dtype` can read the entries.
+
+  Raises:
+    UserError: One is no dtype, or no regular expression; `key` names it.
+  """
+  for entry in entries:
+    pattern, _, dtype = entry.rpartition('=')
+    _check_pattern(key, pattern)
+    if dtype not in DTYPES:
+      raise UserError(
+        f'{key} has {entry!r}; it must be PATTERN=DTYPE with one of {DTYPES}'
+      )
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise UserError(
+      f'{key} has {pattern!r}, which is no regular expression: {error}'
+    ) from error
