@@ -23,5 +23,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   )
   config = quickstart.get_config()
   if values['start'] == 'pretrained':
-    config.init = {'workdir': values['source'], 'parameters': ('^gemma/',)}
+    config.init = {
+      'workdir': values['source'],
+      'parameters': ('^gemma/',),
+      'new': ('^encoder/', '^connector', '^token_', '_positions$', '^head/'),
+    }
   return tiny.shrink(config) if is_tiny else config

@@ -27,9 +27,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The quickstart with `tasks=unified|generation|understanding`."""
   values, is_tiny = arguments.parse(arg, tasks='unified')
   config = quickstart.get_config()
-  sources, kept = config.data.sources, SIDES[values['tasks']]
-  share = sum(sources[task].weight for task in kept)
+  sources, side = config.data.sources, values['tasks']
+  kept = {
+    name: source
+    for name, source in sources.items()
+    if source.task in SIDES[side]
+  }
+  share = sum(source.weight for source in kept.values())
   share /= sum(source.weight for source in sources.values())
-  config.data.sources = {task: sources[task] for task in kept}
+  config.data.sources = kept
   config.data.examples = round(share * config.data.examples)
   return tiny.shrink(config) if is_tiny else config

@@ -27,6 +27,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'text_targets': 64,
     'understanding_images': 4,
     'generated_images': 4,
+    'source_images': 2,
   }
   config.vae = {
     'latent_channels': 16,

@@ -14,40 +14,45 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.seed = 0
   config.tokenizer = {'vocab_size': 1024}
 
-  def emoji(task, weight):
-    return {'kind': 'emoji', 'task': task, 'weight': weight}
+  def emoji(task, weight, *kinds):
+    return {'kind': 'emoji', 'task': task, 'weight': weight, 'kinds': kinds}
 
   config.data = {
     'image_size': 32,
     'concepts': 'quickstart',
+    'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.35),
-      'captioning': emoji('captioning', 0.2),
-      'vqa': emoji('vqa', 0.15),
-      'editing': emoji('editing', 0.3),
+      'text_to_image': emoji('text_to_image', 0.32),
+      'captioning': emoji('captioning', 0.18),
+      'vqa': emoji('vqa', 0.12),
+      'vqa_identity': emoji('vqa', 0.13, 'name', 'kind', 'category'),
+      'editing': emoji('editing', 0.1),
+      'editing_exact': emoji('editing', 0.15, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
-    'examples': 64,
-    'rows': 9,
+    'examples': 32,
+    'rows': 5,
     'groups': 1,
     'row': {
       'length': 224,
       'text_targets': 56,
-      'understanding_images': 6,
-      'generated_images': 5,
+      'understanding_images': 5,
+      'generated_images': 4,
+      'source_images': 2,
     },
   }
   config.vae = {
-    'latent_channels': 16,
+    'latent_channels': 24,
     'widths': (128,),
     'patch_size': 4,
     'encoder_blocks': 0,
     'decoder_blocks': 1,
     'mid_attention': False,
     'quant_convs': False,
+    'shortcuts': True,
   }
   config.vae_training = {
-    'steps': 1600,
+    'steps': 800,
     'batch': 32,
     'sources': {
       'picture': {
@@ -58,14 +63,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       }
     },
     'optimizer': {
-      'learning_rate': 3e-3,
+      'learning_rate': 6e-3,
       'schedule': 'cosine',
       'warmup': 50,
       'b2': 0.99,
       'weight_decay': 0.01,
       'ema': 0.998,
     },
-    'loss': {'kl_weight': 5e-4},
+    'loss': {'kl_weight': 1.5e-2},
     'checkpoint': {'every': 400},
   }
   config.model = {
@@ -74,11 +79,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']),
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',
+    'source_tokens': True,
     'unroll': 4,
   }
   config.training = {
-    'steps': 2300,
-    'text_weight': 0.5,
+    'steps': 3400,
+    'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
@@ -88,6 +94,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'b2': 0.98,
     'ema': 0.998,
     'no_decay': (),
+    # Fresh linear maps and a small MLP learn faster than attention does.
+    'rate_factors': {'^(head|token|source|target)': 5.0},
   }
   config.sampling = {
     'solver': 'euler',

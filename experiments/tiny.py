@@ -25,6 +25,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     'text_targets': 32,
     'understanding_images': 4,
     'generated_images': 4,
+    'source_images': 2 * config.model.get('source_tokens', False),
   }
   config.vae = {
     'latent_channels': 4,
@@ -48,5 +49,15 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.model.head = {'width': 32, 'depth': 2}
   config.model.patch = 2
   config.training.update(steps=2, log_every=1)
+  if 'init' in config:
+    # Published weights are not tiny.
+    config.init.update(backbone='', encoder='', vae='')
   config.mesh = {'data': 1, 'fsdp': -1, 'tensor': 1}
+  config.evaluation = {
+    'samples': 1,
+    'prompts': 4,
+    'captions': 4,
+    'questions': 1,
+    'edits': 8,
+  }
   return config

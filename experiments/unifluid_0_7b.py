@@ -1,7 +1,7 @@
 """UniFluid 0.7B: the 2B recipe with a Gemma-2-shaped decoder of 744 M.
 
 The shape is the one that DeepMind's code calls GEMMA2_ML; no checkpoint of it
-is public as a decoder. See unifluid_2b.py for all else.
+is public as a decoder, so it starts fresh. See unifluid_2b.py for all else.
 """
 
 import ml_collections
@@ -17,4 +17,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = unifluid_2b.get_config()
   config.model.gemma = config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_0.7b'])
   config.model.head = {'width': 1024, 'depth': 6}
+  config.init.update(backbone='', new=('^gemma/', *unifluid_2b.NEW))
   return tiny.shrink(config) if is_tiny else config

@@ -6,8 +6,9 @@ per-token diffusion head. Chosen by us where the paper is silent: the head's
 size, lambda, warm-up, the share of the tasks, MAR's diffusion objective.
 
 The paper's data (WebLI) is not public: the sources below are COCO captions as
-TFDS prepares them. The VAE and Gemma have to be brought along; the tokenizer is
-Gemma's `tokenizer.model`.
+TFDS prepares them. Gemma, SigLIP and the VAE are folders that are downloaded
+(README, "Pretrained weights"), here under weights/; the tokenizer is Gemma's
+`tokenizer.model`.
 
     python -m unifluid_jax.train --config=experiments/unifluid_2b.py \
       --workdir=gs://BUCKET/unifluid_2b --config.tokenizer.path=tokenizer.model
@@ -19,6 +20,9 @@ from experiments import arguments, tiny
 from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
+# What no checkpoint has: it starts fresh.
+NEW = ('^connector', '^token_', '_positions$', '^head/')
+
 COCO = {
   'kind': 'tfds',
   'path': 'coco_captions/2014:1.1.0',
@@ -27,13 +31,21 @@ COCO = {
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """The recipe; `:tiny` is two steps for tests."""
-  _, is_tiny = arguments.parse(arg)
+  """The recipe, or with `gemma=`, `encoder=`, `vae=` of `models.sizes`.
+
+  `:tiny` is two steps for tests.
+  """
+  values, is_tiny = arguments.parse(
+    arg, gemma='gemma2_2b', encoder='so400m16_256', vae='sd'
+  )
+  gemma = sizes.GEMMA_SIZES[values['gemma']]
+  encoder = sizes.SIGLIP_SIZES[values['encoder']]
+  vae = sizes.VAE_SIZES[values['vae']]
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.tokenizer = {'path': 'tokenizer.model'}
   config.data = {
-    'image_size': 256,
+    'image_size': encoder.image_size,
     'sources': {
       'text_to_image': COCO | {'task': 'text_to_image', 'weight': 0.5},
       'captioning': COCO | {'task': 'captioning', 'weight': 0.5},
@@ -50,7 +62,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
     'num_workers': 8,
   }
-  config.vae = config_lib.to_dict(sizes.VAE_SIZES['sd'])
+  config.vae = config_lib.to_dict(vae)
   config.vae_training = {
     'steps': 1,
     'batch': 256,
@@ -60,10 +72,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'optimizer': {'learning_rate': 1e-4},
   }
   config.model = {
-    'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_2b']),
-    'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['so400m16_256']),
+    'gemma': config_lib.to_dict(gemma),
+    'encoder': config_lib.to_dict(encoder),
     'head': {'width': 1536, 'depth': 6},
     'objective': 'ddpm',
+    # A token is 16 x 16 pixels.
+    'patch': 16 // vae.stride,
     'dtype': 'bfloat16',
     'remat': 'full',
   }
@@ -77,7 +91,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'learning_rate': 1e-4,
     'schedule': 'constant',
     'warmup': 10_000,
+  }
+  config.init = {
+    'backbone': 'weights/gemma-2-2b',
+    'encoder': 'weights/siglip2-so400m-patch16-256',
+    'vae': 'weights/sd-vae-ft-ema',
     'frozen': ('^encoder/',),
+    'new': NEW,
   }
   config.sampling = {
     'steps': None,

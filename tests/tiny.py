@@ -19,6 +19,7 @@ TOKENS = 9
 LAYOUT = LayoutConfig(
   understanding_tokens=4,
   generated_tokens=TOKENS,
+  source_tokens=TOKENS,
   understanding_size=8,
   generated_size=8,
   max_text=24,
@@ -85,7 +86,7 @@ def examples() -> list[Example]:
 def batch(tokenizer, rows: int = 2, length: int = 64) -> Batch:
   """The examples, packed."""
   slots = [lay_out(example, tokenizer, LAYOUT) for example in examples()]
-  row = RowConfig(length, 24, 2, 2)
+  row = RowConfig(length, 24, 2, 2, 1)
   packed, dropped = pack(slots, rows, row, LAYOUT, tokenizer.pad_id)
   assert not dropped
   return jax.tree.map(jnp.asarray, packed)

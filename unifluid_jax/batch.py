@@ -2,7 +2,8 @@
 pipeline and the models share.
 
 Legend: B rows of a batch, L slots of a row, T text targets of a row, U
-understanding images and G generated images of a row, S image side in pixels.
+understanding images, E source images (to be edited) and G generated images of
+a row, S image side in pixels.
 
 A row of L = 16 slots that holds two packed examples, a caption (2 soft tokens
 of an understanding image, prompt, answer) and a text-to-image pair (prompt,
@@ -35,6 +36,7 @@ class Kind(enum.IntEnum):
   TEXT = 1
   UNDERSTANDING = 2  # a soft token of the image encoder
   GENERATED = 3  # a continuous VAE token, or the BOI that asks for the first
+  SOURCE = 4  # a VAE token of an image that is to be edited
 
 
 class Batch(NamedTuple):
@@ -52,6 +54,8 @@ class Batch(NamedTuple):
     text_weights: 1 for a text target, 0 where unused.
     understanding_images: Pixels for the image encoder, RGB in 0..255.
     understanding_slots: First slot of each of those images, -1 where absent.
+    source_images: Pixels that are to be edited, for the VAE, RGB in 0..255.
+    source_slots: First slot of each of those, -1 where absent.
     generated_images: Pixels that the model learns to write, RGB in 0..255.
     generated_slots: First slot (the BOI) of each of those, -1 where absent.
   """
@@ -66,5 +70,7 @@ class Batch(NamedTuple):
   text_weights: Float[Any, 'B T']
   understanding_images: UInt8[Any, 'B U S S 3']
   understanding_slots: Int[Any, 'B U']
+  source_images: UInt8[Any, 'B E S2 S2 3']
+  source_slots: Int[Any, 'B E']
   generated_images: UInt8[Any, 'B G S2 S2 3']
   generated_slots: Int[Any, 'B G']

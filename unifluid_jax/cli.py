@@ -7,18 +7,23 @@ exit code 0    done
           0    stopped by SIGTERM after saving (preemption)
 """
 
+import errno
 import logging as logging_std
-import os
 import pathlib
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.training.loop import Interrupted
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a used up quota and a limit of file sizes raise."""
 
 
 def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
@@ -40,20 +45,19 @@ def run(main: Callable[[], None]) -> None:
   Args:
     main: The program; flags are parsed before it is called.
   """
-  logging.set_verbosity(logging.INFO)
-  handler = logging.get_absl_handler()
-  handler.setFormatter(None)
-  handler.addFilter(_is_ours_or_grave)
-  # It would list each array of a failed save, which is one `UserError`.
-  logging_std.getLogger('asyncio').disabled = True
+  _set_up_logging()
   try:
     app.run(lambda _: main(), flags_parser=_parse)
   except UserError as error:
-    sys.stdout.flush()
-    sys.stderr.write(f'error: {error}\n')
-    sys.stderr.flush()
-    # At once: threads of a failed save or restore would bury the message.
-    os._exit(1)
+    sys.exit(f'error: {error}')
+  except OSError as error:
+    if error.errno not in _FULL:
+      raise
+    file = f' {error.filename}' if error.filename else ''
+    sys.exit(
+      f'error: cannot write{file}: {error.strerror}; make room and start the '
+      'same command again'
+    )
   except Interrupted as interrupted:
     logging.info('%s; start the same command again to go on', interrupted)
     sys.exit(130 if interrupted.number == signal.SIGINT else 0)
@@ -61,10 +65,25 @@ def run(main: Callable[[], None]) -> None:
     sys.exit(130)
 
 
-def _is_ours_or_grave(record: logging_std.LogRecord) -> bool:
-  """Keeps the libraries' progress reports out of ours."""
+def _set_up_logging() -> None:
+  """Shows our reports, and of the libraries' what no exception tells.
+
+  A save or a restore that fails is one `UserError`; what Orbax, TensorStore and
+  asyncio report of it, array by array and thread by thread, would bury it.
+  """
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(None)
+  handler.addFilter(_is_worth_showing)
+  logging_std.getLogger('asyncio').disabled = True
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
+  sys.unraisablehook = lambda _: None
+
+
+def _is_worth_showing(record: logging_std.LogRecord) -> bool:
+  """Whether a record is ours, or an error that is not raised as well."""
   ours = str(pathlib.Path(__file__).parent)
-  grave = record.levelno > logging_std.WARNING
+  grave = record.levelno > logging_std.WARNING and not record.exc_info
   return record.pathname.startswith(ours) or grave
 
 
@@ -79,16 +98,16 @@ def require(holder: flags.FlagHolder) -> str:
   return holder.value
 
 
-def workdir_path(holder: flags.FlagHolder) -> pathlib.Path:
+def workdir_path(holder: flags.FlagHolder) -> AnyPath:
   """The folder of the run, made if it is not there.
 
   Raises:
     UserError: The flag is not given, or the folder cannot be made.
   """
-  path = pathlib.Path(require(holder))
+  path = to_path(require(holder))
   try:
     path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
+  except (OSError, ImportError) as error:  # Buckets need the `tpu` extra.
     raise UserError(f'--workdir: cannot make {path}: {error}') from error
   return path
 

@@ -6,20 +6,20 @@ writes `metrics.json`, the measures with all that is needed to repeat them, and
 `report.html`, the measures with what the model wrote, into the run's folder.
 """
 
-import pathlib
-
 from absl import flags
 
 from unifluid_jax import cli
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.run import evaluate_run
+from unifluid_jax.paths import to_path
+from unifluid_jax.runs.unifluid import read_experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 
 
 def main() -> None:
   """Reads the flag and evaluates."""
-  evaluate_run(pathlib.Path(cli.require(_WORKDIR)), EvaluationConfig())
+  workdir = to_path(cli.require(_WORKDIR))
+  evaluate_run(workdir, read_experiment(workdir).evaluation)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,6 @@ sections, and the objects that it describes.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from unifluid_jax import config as config_lib
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import make_task
 from unifluid_jax.data.layout import LayoutConfig
-from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.data.pipeline import PipelineConfig
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.sources.tfds import TfdsTask
@@ -19,177 +17,25 @@ from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import train_tokenizer
 from unifluid_jax.errors import UserError
-from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
-from unifluid_jax.models.gemma import GemmaConfig
-from unifluid_jax.models.siglip import SiglipConfig
 from unifluid_jax.models.unifluid import UniFluidConfig
 from unifluid_jax.models.vae import VAEConfig
+from unifluid_jax.paths import AnyPath, to_path, write_whole
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
-from unifluid_jax.training.checkpoint import CheckpointConfig
+from unifluid_jax.sections import (
+  DataConfig,
+  EvaluationConfig,
+  InitConfig,
+  ModelConfig,
+  SourceConfig,
+  TokenizerConfig,
+  TrainingConfig,
+  VAETrainingConfig,
+)
 from unifluid_jax.training.optimizer import OptimizerConfig
 from unifluid_jax.training.sharding import MeshConfig
-from unifluid_jax.training.vae_losses import VAELossConfig
 
 TOKENIZER_FILE = 'tokenizer.model'
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerConfig:
-  """Where the vocabulary comes from.
-
-  Attributes:
-    path: A SentencePiece model, such as Gemma's; empty to train one on the
-      texts of the tasks.
-    vocab_size: Size of a vocabulary that is trained.
-  """
-
-  path: str = ''
-  vocab_size: int = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceConfig:
-  """One source of examples.
-
-  Attributes:
-    weight: Share of the examples, up to a factor.
-    kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds'.
-    task: 'text_to_image', 'captioning', 'vqa' or 'editing'; the embedded data
-      also has 'picture', for the VAE.
-    split: Split of the embedded data or of the TFDS data set.
-    path: The JSONL file, or the name of the TFDS data set.
-    features: For TFDS: the feature that holds each key of a record.
-    concepts: For 'emoji': concepts other than data.concepts.
-  """
-
-  weight: float
-  kind: str
-  task: str
-  split: str = 'train'
-  path: str = ''
-  features: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  concepts: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """What batches are made of; see `PipelineConfig` for the last six.
-
-  Attributes:
-    image_size: Side in pixels of all images.
-    sources: The sources, by name.
-    max_text: Most tokens of a prompt, and of a text target.
-    concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
-    artists: Artists of the embedded data.
-  """
-
-  image_size: int
-  sources: Mapping[str, SourceConfig]
-  max_text: int
-  examples: int
-  rows: int
-  groups: int
-  row: RowConfig
-  drop_prefix: float = 0.1
-  num_workers: int = 0
-  concepts: str = 'quickstart'
-  artists: tuple[str, ...] = EmojiConfig.artists
-
-
-@dataclasses.dataclass(frozen=True)
-class VAETrainingConfig:
-  """How the VAE is trained.
-
-  Attributes:
-    steps: Length of the run.
-    batch: Images of a step.
-    sources: Where the images come from: the images that tasks write.
-    optimizer: Hyper-parameters.
-    loss: Weights of the loss.
-    log_every: Steps between two lines of the log.
-    checkpoint: When checkpoints are made.
-    statistics_batches: Batches over which the latents are measured.
-  """
-
-  steps: int
-  batch: int
-  sources: Mapping[str, SourceConfig]
-  optimizer: OptimizerConfig
-  loss: VAELossConfig = VAELossConfig()
-  log_every: int = 50
-  checkpoint: CheckpointConfig = CheckpointConfig()
-  statistics_batches: int = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """Shape of UniFluid, and its diffusion.
-
-  Attributes:
-    gemma: The decoder.
-    encoder: The image encoder for understanding.
-    head: The diffusion head.
-    order: 'causal' or 'masked', see `masking`.
-    objective: 'ddpm' or 'flow', see `diffusion.objectives`.
-    patch: Side of the group of latents that makes an image token.
-    dtype: Compute dtype.
-    remat: What the backward pass keeps of a block, see `models.stack`.
-    unroll: Blocks per iteration of the scan over layers.
-  """
-
-  gemma: GemmaConfig
-  encoder: SiglipConfig
-  head: DiffusionHeadConfig
-  order: str = 'causal'
-  objective: str = 'flow'
-  patch: int = 2
-  dtype: str = 'float32'
-  remat: str = 'none'
-  unroll: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-  """How UniFluid is trained.
-
-  Attributes:
-    steps: Length of the run.
-    text_weight: lambda, the weight of the text loss.
-    repeats: Noise levels drawn per image token.
-    anneal: First and last step of the fade from random to raster order; [0, 0]
-      is raster order throughout, None random order throughout.
-    balance: Policy of the loss balance, see `training.balance`.
-    balance_every: Steps between two measurements of the tasks' gradients,
-      and updates of the balance; 0 for none.
-    accumulate: Microbatches of a step.
-    log_every: Steps between two lines of the log.
-    checkpoint: When checkpoints are made.
-  """
-
-  steps: int
-  text_weight: float
-  repeats: int = 4
-  anneal: tuple[int, ...] | None = None
-  balance: str = 'fixed'
-  balance_every: int = 0
-  accumulate: int = 1
-  log_every: int = 50
-  checkpoint: CheckpointConfig = CheckpointConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class InitConfig:
-  """What a new run starts from, instead of fresh parameters.
-
-  Attributes:
-    workdir: Folder of a finished run, whose vocabulary is taken too; empty for
-      nothing.
-    parameters: Regular expressions of the names of the parameters to take.
-  """
-
-  workdir: str = ''
-  parameters: tuple[str, ...] = ('^gemma/',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +54,7 @@ class Experiment:
   text_sampling: TextSamplingConfig = TextSamplingConfig()
   mesh: MeshConfig = MeshConfig()
   init: InitConfig = InitConfig()
+  evaluation: EvaluationConfig = EvaluationConfig()
 
   def __post_init__(self):
     side, stride = self.data.image_size, self.vae.stride * self.model.patch
@@ -247,6 +94,7 @@ class Experiment:
     return LayoutConfig(
       understanding_tokens=self.model.encoder.tokens,
       generated_tokens=self.grid**2,
+      source_tokens=self.grid**2 * self.model.source_tokens,
       understanding_size=self.data.image_size,
       generated_size=self.data.image_size,
       max_text=self.data.max_text,
@@ -305,7 +153,7 @@ class Experiment:
     match source.kind:
       case 'emoji':
         emoji = self.emoji(source.concepts)
-        return make_task(source.task, emoji, source.split)
+        return make_task(source.task, emoji, source.split, source.kinds)
       case 'folder':
         return FolderTask(source.path, source.task, size)
       case 'tfds':
@@ -317,7 +165,7 @@ class Experiment:
       "'emoji', 'folder' or 'tfds'"
     )
 
-  def make_tokenizer(self, workdir: pathlib.Path) -> Tokenizer:
+  def make_tokenizer(self, workdir: AnyPath) -> Tokenizer:
     """The vocabulary of a run: the run's own, else the config's.
 
     A vocabulary that has to be trained is trained once, on the texts of the
@@ -328,10 +176,10 @@ class Experiment:
       return Tokenizer.load(own)
     path = self.tokenizer.path
     if self.init.workdir:
-      path = str(pathlib.Path(self.init.workdir) / TOKENIZER_FILE)
+      path = str(to_path(self.init.workdir) / TOKENIZER_FILE)
     if path:
       tokenizer = Tokenizer.load(path)
-      own.write_bytes(pathlib.Path(path).read_bytes())
+      write_whole(own, to_path(path).read_bytes())
       return tokenizer
     tasks = self.make_tasks(self.data.sources)
     return train_tokenizer(tasks, self.tokenizer.vocab_size, own)
@@ -348,7 +196,7 @@ class Experiment:
         **self.vae_identity(),
         'model': model,
         'image_size': self.data.image_size,
-        'frozen': self.optimizer.frozen,
+        'frozen': self.init.frozen,
         'tokenizer': tokenizer.fingerprint,
       }
     )

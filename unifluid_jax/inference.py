@@ -9,7 +9,6 @@ edited = model.edit(images, ['make the background pink'])
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,17 +19,26 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from unifluid_jax.batch import Batch
+from unifluid_jax.config import build
+from unifluid_jax.convert import own
+from unifluid_jax.convert.start import load_exported, read_exported
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import from_tokens
-from unifluid_jax.models.unifluid import to_unit
-from unifluid_jax.runs.unifluid import read_experiment, restore_averaged
+from unifluid_jax.models.latents import encode_tokens, from_tokens, to_unit
+from unifluid_jax.paths import AnyPath, to_path
+from unifluid_jax.progress import track
+from unifluid_jax.runs.unifluid import (
+  make_context,
+  read_experiment,
+  restore_averaged,
+)
 from unifluid_jax.runs.vae import make_vae
 from unifluid_jax.sampling import images as images_lib
 from unifluid_jax.sampling import text as text_lib
@@ -60,24 +68,38 @@ class Pictures:
   positions: Int[np.ndarray, 'n N']
 
 
-def load(workdir: str | pathlib.Path) -> 'Model':
-  """Loads the averaged parameters of a run's newest checkpoint.
+def load(workdir: str | AnyPath) -> 'Model':
+  """Loads a trained model.
 
   Args:
-    workdir: Folder that `unifluid_jax.train` wrote.
+    workdir: Folder that `unifluid_jax.train` wrote, of which the averaged
+      parameters of the newest checkpoint are taken, or a whole UniFluid that
+      `unifluid_jax.convert` wrote.
 
   Raises:
-    UserError: If it is no such folder, or holds no complete checkpoint.
+    UserError: If it is no such folder, or is not complete.
   """
-  workdir = pathlib.Path(workdir)
-  experiment = read_experiment(workdir)
+  workdir = to_path(str(workdir))
+  exported = own.is_own(str(workdir))
+  if exported:
+    experiment = build(Experiment, read_exported(str(workdir)))
+  else:
+    experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-  graphdef, params, vae = restore_averaged(experiment, tokenizer, workdir)
+  if exported:
+    graphdef = make_context(experiment, tokenizer).graphdef
+    params, vae = load_exported(str(workdir))
+  else:
+    graphdef, params, vae = restore_averaged(experiment, tokenizer, workdir)
   return Model(experiment, tokenizer, graphdef, params, vae)
 
 
 class Model:
-  """A UniFluid with its VAE and its vocabulary."""
+  """A UniFluid with its VAE and its vocabulary.
+
+  Images to read are uint8 arrays of the model's own size S, RGB in 0..255;
+  `data.images` reads files and makes any image so.
+  """
 
   def __init__(
     self,
@@ -137,10 +159,15 @@ class Model:
     seed: int = 0,
     sampling: ImageSamplingConfig | None = None,
   ) -> Pictures:
-    """Edits each image [S S 3] by its instruction."""
+    """Edits each image [S S 3] by its instruction.
+
+    Raises:
+      UserError: If an image is of another size, an instruction is too long, or
+        there are not as many of both.
+    """
     examples = [
       Example((image, prompts.EDIT.format(instruction=text)), '')
-      for image, text in zip(images, instructions, strict=True)
+      for image, text in self._pairs(images, instructions)
     ]
     return self.write_images(examples, seed, 1, sampling)
 
@@ -151,8 +178,14 @@ class Model:
     seed: int = 0,
     sampling: TextSamplingConfig | None = None,
   ) -> list[str]:
-    """Captions each image [S S 3]."""
-    examples = [Example((image, prompts.CAPTION), '') for image in images]
+    """Captions each image [S S 3].
+
+    Raises:
+      UserError: If an image is of another size.
+    """
+    examples = [
+      Example((image, prompts.CAPTION), '') for image in self._checked(images)
+    ]
     return self.write_texts(examples, seed, sampling)
 
   def answer(
@@ -163,10 +196,15 @@ class Model:
     seed: int = 0,
     sampling: TextSamplingConfig | None = None,
   ) -> list[str]:
-    """Answers a question about each image [S S 3]."""
+    """Answers a question about each image [S S 3].
+
+    Raises:
+      UserError: If an image is of another size, a question is too long, or
+        there are not as many of both.
+    """
     examples = [
       Example((image, prompts.ANSWER.format(question=text)), '')
-      for image, text in zip(images, questions, strict=True)
+      for image, text in self._pairs(images, questions)
     ]
     return self.write_texts(examples, seed, sampling)
 
@@ -181,19 +219,18 @@ class Model:
     sampling = sampling or self.experiment.sampling
     rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
     parts = []
-    length = self._prefix_length(examples)
-    for part in _parts(rows):
+    length = self._prefix_length(examples, writes_image=True)
+    for part in track(_parts(rows), f'{len(rows)} images, part'):
       chosen = [examples[i] for i, _ in part]
       if sampling.guidance.scale != 1:
         chosen += [Example((), '')] * len(part)
       keys = sample_keys(seed, *zip(*part, strict=True))
-      prefix = self._prefix(chosen, length)
-      parts.append(self._write_images(sampling, self._weights, prefix, keys))
-    images, tokens, positions = (
-      np.concatenate([np.asarray(part[k]) for part in parts])[: len(rows)]
-      for k in range(3)
-    )
-    return Pictures(images, tokens, positions)
+      prefix = self._prefix(chosen, length, writes_image=True)
+      written = self._write_images(sampling, self._weights, prefix, keys)
+      parts.append(jax.device_get(written))
+    images, tokens, positions = map(np.concatenate, zip(*parts, strict=True))
+    count = len(rows)
+    return Pictures(images[:count], tokens[:count], positions[:count])
 
   def write_texts(
     self,
@@ -205,10 +242,11 @@ class Model:
     sampling = sampling or self.experiment.text_sampling
     rows = [(i, 0) for i in range(len(examples))]
     texts: list[str] = []
-    length = self._prefix_length(examples)
-    for part in _parts(rows):
+    length = self._prefix_length(examples, writes_image=False)
+    for part in track(_parts(rows), f'{len(rows)} texts, part'):
       keys = sample_keys(seed, *zip(*part, strict=True))
-      prefix = self._prefix([examples[i] for i, _ in part], length)
+      chosen = [examples[i] for i, _ in part]
+      prefix = self._prefix(chosen, length, writes_image=False)
       ids = np.asarray(self._write_texts(sampling, self._params, prefix, keys))
       texts += [self._decode(row) for row in ids]
     return texts[: len(rows)]
@@ -233,19 +271,48 @@ class Model:
     ]
     return np.concatenate(parts)[: len(images)]
 
+  def _checked(self, images: Images) -> list[Image]:
+    """The images as arrays, which must be as the model reads them."""
+    side = self.experiment.data.image_size
+    arrays = [np.asarray(image) for image in images]
+    for i, array in enumerate(arrays):
+      if array.shape != (side, side, 3) or array.dtype != np.uint8:
+        raise UserError(
+          f'image {i} has shape {array.shape} and type {array.dtype}; the '
+          f'model reads images of shape {(side, side, 3)} and type uint8: cut '
+          'and resize it with unifluid_jax.data.images.fit'
+        )
+    return arrays
+
+  def _pairs(
+    self, images: Images, texts: Sequence[str]
+  ) -> list[tuple[Image, str]]:
+    if len(images) != len(texts):
+      raise UserError(
+        f'there are {len(images)} images and {len(texts)} texts; give each '
+        'image one text'
+      )
+    return list(zip(self._checked(images), texts, strict=True))
+
   @property
   def _weights(self) -> tuple[Parameters, Parameters]:
     return self._params, self._vae
 
-  def _prefix_length(self, examples: Sequence[Example]) -> int:
+  def _prefix_length(
+    self, examples: Sequence[Example], writes_image: bool
+  ) -> int:
     """One length for all parts of a list, so that one program serves them."""
-    batch = prefix_batch(examples, self.tokenizer, self._layout)
-    return batch.token_ids.shape[1]
+    return self._prefix(examples, None, writes_image).token_ids.shape[1]
 
-  def _prefix(self, examples: Sequence[Example], length: int) -> Batch:
-    return jax.tree.map(
-      jnp.asarray,
-      prefix_batch(examples, self.tokenizer, self._layout, length),
+  def _prefix(
+    self, examples: Sequence[Example], length: int | None, writes_image: bool
+  ) -> Batch:
+    return prefix_batch(
+      examples,
+      self.tokenizer,
+      self._layout,
+      length,
+      writes_image=writes_image,
     )
 
   def _decode(self, ids: np.ndarray) -> str:
@@ -266,6 +333,12 @@ class Model:
     objective = make_objective(self.experiment.model.objective)
     count = model.config.image_tokens
     raster = self.experiment.training.anneal is not None
+    vae_model = parameters.unflatten(self._vae_graphdef, vae)
+    sources = None
+    if prefix.source_slots.shape[1]:
+      sources = encode_tokens(
+        vae_model, prefix.source_images, self.experiment.model.patch
+      )
     written = images_lib.write_images(
       model,
       make_solver(sampling.solver, objective, sampling.head_steps),
@@ -275,6 +348,7 @@ class Model:
       prefix,
       keys,
       images_lib.draw_positions(keys, count, raster),
+      sources,
     )
     pixels = self._decode_tokens(vae, written.tokens)
     return pixels, written.tokens, written.positions

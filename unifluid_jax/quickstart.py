@@ -20,10 +20,12 @@ from absl import logging
 
 from unifluid_jax import cli
 from unifluid_jax.config import build, to_dict
-from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.metrics import TIMING_FILE, read_timing
+from unifluid_jax.evaluation.report.measures import check_targets
 from unifluid_jax.evaluation.run import REPORT_FILE, evaluate_run
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.unifluid import CONFIG_FILE, train_unifluid
 from unifluid_jax.runs.vae import train_vae
 
@@ -36,13 +38,16 @@ _BEAT = 2.0
 def main() -> None:
   """Trains and evaluates, as far as that is not done."""
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_targets(experiment.evaluation)
   workdir = cli.workdir_path(_WORKDIR)
+  if not isinstance(workdir, pathlib.Path):
+    raise UserError(f'--workdir: {workdir} must be a folder of this machine')
   if not _is_done(experiment, workdir):
     with _stopwatch(workdir) as watch:
       train_vae(experiment, workdir / 'vae')
       train_unifluid(experiment, workdir)
       watch.end_training()
-      evaluate_run(workdir, EvaluationConfig())
+      evaluate_run(workdir, experiment.evaluation)
   logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
 
 
@@ -79,9 +84,7 @@ class _Stopwatch:
       'seconds_total': before['seconds_total'] + seconds,
       'peak_rss_gib': max(before['peak_rss_gib'], _peak_rss_gib()),
     }
-    partial = self._path.with_suffix('.partial')
-    partial.write_text(json.dumps(timing, indent=2) + '\n', encoding='utf-8')
-    partial.replace(self._path)
+    write_whole(self._path, f'{json.dumps(timing, indent=2)}\n'.encode())
 
 
 @contextlib.contextmanager

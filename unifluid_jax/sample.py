@@ -10,10 +10,11 @@
       --task=answer --image=fox.png --question='what is this?'
 
 A flag that says what to read can be repeated; images pair up with texts, and
-one that stands alone goes with all of the others. The folder --out gets each
-image that was written (0002_1.png is sample 1 of prompt 2), a sheet of all, and
-`samples.json` with all texts and settings. Settings that no flag gives are
-those of the run's config.
+one that stands alone goes with all of the others. Of an image of another size
+than the model's, the central square is taken and resized. The folder --out gets
+each image that was written (0002_1.png is sample 1 of prompt 2), a sheet of
+all, and `samples.json` with all texts and settings. Settings that no flag gives
+are those of the run's config.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.data = {
     'image_size': 16,
     'sources': {'text_to_image': folder} if arg else emoji,
-    'max_text': 48,
+    'max_text': 96,
     'examples': 4,
     'rows': 2,
     'groups': 1,
@@ -86,4 +86,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.optimizer = {'learning_rate': 1e-3}
   config.sampling = {'head_steps': 2, 'guidance': {'scale': 2.0}}
   config.text_sampling = {'max_tokens': 4}
+  config.evaluation = {
+    'samples': 1,
+    'prompts': 4,
+    'captions': 4,
+    'questions': 1,
+    'edits': 8,
+  }
   return config

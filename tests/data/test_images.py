@@ -33,6 +33,14 @@ def test_every_mode_becomes_rgb(mode):
   assert decoded.dtype == np.uint8
 
 
+@pytest.mark.parametrize('dtype', [np.uint16, np.int32])
+def test_grey_of_16_bits(dtype):
+  grey = np.arange(0, 65536, 2048, dtype=dtype).reshape(4, 8)
+  data = encode(PIL.Image.fromarray(grey), 'TIFF')
+  expected = np.repeat(grey[..., None] // 256, 3, axis=2)
+  np.testing.assert_array_equal(images.decode(data, 'x'), expected)
+
+
 @pytest.mark.parametrize('form', ['PNG', 'WebP', 'GIF'])
 def test_what_is_transparent_becomes_white(form):
   image = PIL.Image.new('RGBA', (8, 8), (0, 0, 0, 0))
@@ -79,6 +87,14 @@ def test_fit_takes_the_central_square():
   )
   turned = LEFT_TO_RIGHT.transpose(1, 0, 2).copy()
   np.testing.assert_array_equal(images.fit(turned, 6), turned[3:9])
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 500), (500, 1), (3, 2)])
+def test_fit_takes_any_size(size):
+  image = np.full((*size, 3), (10, 20, 30), np.uint8)
+  np.testing.assert_array_equal(
+    images.fit(image, 8), np.full((8, 8, 3), (10, 20, 30), np.uint8)
+  )
 
 
 def test_fit_leaves_an_image_of_the_size_alone():

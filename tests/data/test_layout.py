@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from unifluid_jax.batch import Kind
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import drop_prefix, lay_out, lay_out_prefix
 from unifluid_jax.errors import UserError
@@ -14,7 +15,7 @@ READ_TOO = READ + 100
 WRITTEN = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
 # tokens: b BOS, s separator, i BOI, e EOS, letters themselves, . no text
-# kinds: T text, U image that is read, G image that is written
+# kinds: T text, U image that is read, S source tokens, G image that is written
 PICTURES = {
   'text to image': (
     Example(('ac',), WRITTEN),
@@ -101,7 +102,7 @@ def test_picture(name, tokenizer, layout):
   slots = lay_out(example, tokenizer, layout)
   assert slots.token_ids.tolist() == ids_of(tokens.split(), tokenizer)
   assert [int(k) for k in slots.kind] == [
-    {'T': 1, 'U': 2, 'G': 3}[k] for k in kinds.split()
+    {'T': 1, 'U': 2, 'G': 3, 'S': 4}[k] for k in kinds.split()
   ]
   assert slots.mask_ar.tolist() == [int(bit) for bit in mask_ar.split()]
   assert slots.text_slots.tolist() == list(targets)
@@ -122,7 +123,8 @@ def test_picture(name, tokenizer, layout):
 @pytest.mark.parametrize('name', PICTURES)
 def test_prefix_is_the_beginning_of_the_whole(name, tokenizer, layout):
   example = PICTURES[name][0]
-  prefix = lay_out_prefix(example, tokenizer, layout)
+  writes_image = not isinstance(example.target, str)
+  prefix = lay_out_prefix(example, tokenizer, layout, writes_image)
   whole = lay_out(example, tokenizer, layout)
   count = len(prefix.kind)
   assert prefix.token_ids[-1] == tokenizer.separator_id
@@ -130,6 +132,22 @@ def test_prefix_is_the_beginning_of_the_whole(name, tokenizer, layout):
   np.testing.assert_array_equal(prefix.kind, whole.kind[:count])
   assert not prefix.mask_ar.any()
   assert whole.mask_ar[count:].all()
+
+
+def test_source_tokens(tokenizer, layout):
+  """An image that is edited is read twice; one that is described, once."""
+  layout = dataclasses.replace(layout, source_tokens=4)
+  slots = lay_out(Example((READ, 'a'), WRITTEN), tokenizer, layout)
+  assert [int(k) for k in slots.kind] == [2] * 2 + [4] * 4 + [1] * 3 + [3] * 4
+  assert slots.understanding_slots.tolist() == [0]
+  assert slots.source_slots.tolist() == [2]
+  assert slots.generated_slots.tolist() == [9]
+  assert slots.mask_ar.tolist() == [0] * 9 + [1] * 4
+  assert slots.source_images.shape == (1, 4, 4, 3)
+  np.testing.assert_array_equal(slots.understanding_images[0], READ)
+  described = lay_out(Example((READ, 'a'), 'f'), tokenizer, layout)
+  assert Kind.SOURCE not in described.kind
+  assert described.source_images.shape == (0, 4, 4, 3)
 
 
 def test_drop_prefix_at_its_rate():

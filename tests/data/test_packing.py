@@ -1,5 +1,8 @@
 """Packing: what ends up where, what is dropped, and rows of prefixes."""
 
+import dataclasses
+import functools
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,11 @@ from unifluid_jax.data.packing import RowConfig, pack, prefix_batch
 from unifluid_jax.errors import UserError
 
 ROW = RowConfig(
-  length=16, text_targets=5, understanding_images=2, generated_images=2
+  length=16,
+  text_targets=5,
+  understanding_images=2,
+  generated_images=2,
+  source_images=1,
 )
 
 
@@ -48,6 +55,7 @@ def example_of_segment(batch: Batch, r: int, segment: int) -> dict:
   text = (batch.text_weights[r] > 0) & mine(batch.text_slots[r])
   read = mine(batch.understanding_slots[r])
   written = mine(batch.generated_slots[r])
+  edited = mine(batch.source_slots[r])
   np.testing.assert_array_equal(
     batch.positions[r, inside], np.arange(len(inside))
   )
@@ -59,6 +67,8 @@ def example_of_segment(batch: Batch, r: int, segment: int) -> dict:
     'text_targets': batch.text_targets[r, text],
     'understanding_images': batch.understanding_images[r, read],
     'understanding_slots': batch.understanding_slots[r, read] - start,
+    'source_images': batch.source_images[r, edited],
+    'source_slots': batch.source_slots[r, edited] - start,
     'generated_images': batch.generated_images[r, written],
     'generated_slots': batch.generated_slots[r, written] - start,
   }
@@ -110,6 +120,7 @@ def test_what_is_unused_is_empty(tokenizer, layout):
   for images, slots in (
     (batch.understanding_images, batch.understanding_slots),
     (batch.generated_images, batch.generated_slots),
+    (batch.source_images, batch.source_slots),
   ):
     assert ((slots >= 0) | (slots == -1)).all()
     assert not images[slots == -1].any()
@@ -128,6 +139,8 @@ def test_shapes_and_types(tokenizer, layout):
     'understanding_slots': (3, 2),
     'generated_images': (3, 2, 4, 4, 3),
     'generated_slots': (3, 2),
+    'source_images': (3, 1, 4, 4, 3),
+    'source_slots': (3, 1),
   }
   types = {str(leaf.dtype) for leaf in batch}
   assert types == {'int32', 'uint8', 'float32'}
@@ -224,14 +237,14 @@ def test_prefixes_end_in_the_last_slot(tokenizer, layout):
     Example((), image(1, 4)),
     Example(('abcdef', image(6, 2), image(7, 2)), ''),
   ]
-  batch = prefix_batch(examples, tokenizer, layout)
+  batch = prefix_batch(examples, tokenizer, layout, writes_image=False)
   assert batch.token_ids.shape == (3, 16), '12 slots, rounded up'
   assert batch.text_slots.shape == batch.text_weights.shape == (3, 0)
   assert batch.generated_images.shape == (3, 0, 4, 4, 3)
   assert batch.understanding_slots.tolist() == [[9, -1], [-1, -1], [11, 13]]
   assert (batch.token_ids[:, -1] == tokenizer.separator_id).all()
   for r, example in enumerate(examples):
-    prefix = lay_out_prefix(example, tokenizer, layout)
+    prefix = lay_out_prefix(example, tokenizer, layout, writes_image=False)
     count = len(prefix.kind)
     np.testing.assert_array_equal(batch.segment_ids[r, :-count], 0)
     np.testing.assert_array_equal(batch.kind[r, :-count], Kind.PAD)
@@ -241,7 +254,33 @@ def test_prefixes_end_in_the_last_slot(tokenizer, layout):
 
 def test_length_of_prefixes(tokenizer, layout):
   examples = [Example(('abcdef',), ''), Example(('a',), '')]
-  assert prefix_batch(examples, tokenizer, layout).kind.shape == (2, 8)
-  assert prefix_batch(examples, tokenizer, layout, 11).kind.shape == (2, 11)
+  lengths = functools.partial(
+    prefix_batch, examples, tokenizer, layout, writes_image=False
+  )
+  assert lengths().kind.shape == (2, 8)
+  assert lengths(11).kind.shape == (2, 11)
   with pytest.raises(UserError, match='takes 8 slots, more than the 7'):
-    prefix_batch(examples, tokenizer, layout, 7)
+    lengths(7)
+
+
+def test_sources_of_edits(tokenizer, layout):
+  """Prefixes for images carry the sources' pixels, also when packed."""
+  layout = dataclasses.replace(layout, source_tokens=4)
+  examples = [
+    Example((image(5, 2), 'abc'), image(1, 4)),
+    Example((), image(1, 4)),
+  ]
+  prefixes = prefix_batch(examples, tokenizer, layout, writes_image=True)
+  assert prefixes.kind.shape == (2, 16), '11 slots, rounded up'
+  assert prefixes.source_slots.tolist() == [[7], [-1]]
+  assert (prefixes.kind == Kind.SOURCE).sum() == 4
+  assert (prefixes.source_images[0] == 5).all()
+  row = dataclasses.replace(ROW, length=32)
+  slots = [lay_out(e, tokenizer, layout) for e in examples]
+  batch, dropped = pack(slots, 1, row, layout, tokenizer.pad_id)
+  assert not dropped
+  assert batch.source_slots.tolist() == [[2]]
+  assert (batch.source_images[0, 0] == 5).all()
+  none = dataclasses.replace(row, source_images=0)
+  with pytest.raises(UserError, match='source_images = 1, but a row has 0'):
+    pack(slots, 1, none, layout, tokenizer.pad_id)

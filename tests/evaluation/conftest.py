@@ -5,7 +5,7 @@ import pytest
 from tests.evaluation import fakes
 from unifluid_jax.data.emoji import concepts as concepts_lib
 from unifluid_jax.evaluation import bank, text_to_image
-from unifluid_jax.evaluation.config import EvaluationConfig
+from unifluid_jax.sections import EvaluationConfig
 
 FEW = concepts_lib.QUICKSTART[:40]
 """The first ten have skin tones."""

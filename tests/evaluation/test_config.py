@@ -3,8 +3,8 @@
 import pytest
 
 from unifluid_jax.errors import UserError
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.report.measures import check_targets
+from unifluid_jax.sections import EvaluationConfig
 
 
 def test_amounts_are_positive():

@@ -7,8 +7,8 @@ import pytest
 from tests.evaluation import fakes
 from unifluid_jax.data.emoji.pictures import draw
 from unifluid_jax.data.emoji.tasks.object_edits import EXACT, list_edits
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.editing import evaluate_editing
+from unifluid_jax.sections import EvaluationConfig
 
 
 @pytest.fixture(scope='module')

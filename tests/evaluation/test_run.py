@@ -10,9 +10,9 @@ from tests.evaluation import fakes
 from unifluid_jax import inference
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.results import evaluate
 from unifluid_jax.evaluation.run import evaluate_run
+from unifluid_jax.sections import EvaluationConfig
 
 HEADLINES = {
   *('vae_psnr_heldout_db', 'edit_exact_nn', 'edit_exact', 'vqa_heldout'),

@@ -10,8 +10,8 @@ from tests.evaluation.test_bank import brute_force
 from unifluid_jax.data.emoji.pictures import draw, pictures_of
 from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
 from unifluid_jax.evaluation.bank import emoji_of
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.vqa import evaluate_vqa
+from unifluid_jax.sections import EvaluationConfig
 
 
 @pytest.fixture(scope='module')

@@ -5,9 +5,12 @@ import pathlib
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
+from tests.configs import tiny
 from unifluid_jax.config import build
+from unifluid_jax.data.layout import lay_out
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.runs import unifluid, vae
@@ -51,6 +54,21 @@ def test_an_unknown_argument_is_refused():
     get_config('ablation_order', 'colour=red')
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'config',
+  [get_config('quickstart', ''), tiny.get_config()],
+  ids=['quickstart', 'tests/configs/tiny'],
+)
+def test_no_embedded_text_is_too_long(config, tmp_path):
+  experiment = build(Experiment, config)
+  tokenizer = experiment.make_tokenizer(tmp_path)
+  layout, rng = experiment.layout(), np.random.default_rng(1)
+  for task in experiment.make_tasks(experiment.data.sources).values():
+    for i in rng.integers(len(task), size=500):
+      lay_out(task.build(task[int(i)], rng, augment=True), tokenizer, layout)
+
+
 def test_published_sizes(letters):
   """Parameters of the paper's recipes, without making them."""
   for name, gemma in (('unifluid_0_7b', 743.9e6), ('unifluid_2b', 2024.5e6)):
@@ -69,23 +87,25 @@ def test_published_sizes(letters):
 
 
 @pytest.fixture(scope='module')
-def trained_vae(tmp_path_factory):
-  """The small variants' VAE, which is the same for all."""
-  workdir = tmp_path_factory.mktemp('vae')
-  vae.train_vae(build(Experiment, get_config('quickstart', 'tiny')), workdir)
+def started(tmp_path_factory):
+  """The small variants' VAE and a vocabulary, the same for all."""
+  workdir = tmp_path_factory.mktemp('started')
+  experiment = build(Experiment, get_config('quickstart', 'tiny'))
+  vae.train_vae(experiment, workdir / 'vae')
+  experiment.make_tokenizer(workdir)
   return workdir
 
 
 @pytest.fixture(scope='module')
-def language_model(tmp_path_factory, trained_vae):
+def language_model(tmp_path_factory, started):
   """A run for `start=pretrained` to start from."""
   workdir = tmp_path_factory.mktemp('understanding')
-  run('ablation_tasks', 'tasks=understanding,tiny', workdir, trained_vae)
+  run('ablation_tasks', 'tasks=understanding,tiny', workdir, started)
   return workdir
 
 
-def run(name, arg, workdir, trained_vae):
-  shutil.copytree(trained_vae, workdir / 'vae')
+def run(name, arg, workdir, started):
+  shutil.copytree(started, workdir, dirs_exist_ok=True)
   experiment = build(Experiment, get_config(name, arg))
   return unifluid.train_unifluid(experiment, workdir)
 
@@ -94,15 +114,15 @@ def run(name, arg, workdir, trained_vae):
 @pytest.mark.parametrize(
   ('name', 'arg'), [v for v in VARIANTS if v != ('ablation_language_model', '')]
 )
-def test_a_small_variant_trains_two_steps(name, arg, tmp_path, trained_vae):
-  run(name, f'{arg},tiny', tmp_path, trained_vae)
+def test_a_small_variant_trains_two_steps(name, arg, tmp_path, started):
+  run(name, f'{arg},tiny', tmp_path, started)
   log = read_log(tmp_path)
   assert [line['step'] for line in log] == [1, 2]
 
 
 @pytest.mark.slow
 def test_a_run_starts_from_another_ones_decoder(
-  tmp_path, trained_vae, language_model
+  tmp_path, started, language_model
 ):
   arg = f'start=pretrained,source={language_model},tiny'
   config = get_config('ablation_language_model', arg)
@@ -118,7 +138,7 @@ def test_a_run_starts_from_another_ones_decoder(
     assert (value == other[name]).all()
   config.training.steps = 1
   config.optimizer.learning_rate = 0.0
-  shutil.copytree(trained_vae, tmp_path / 'vae')
+  shutil.copytree(started / 'vae', tmp_path / 'vae')
   state = unifluid.train_unifluid(build(Experiment, config), tmp_path)
   for name, value in taken.items():
     assert (state.params[name] == value).all(), name

@@ -5,6 +5,7 @@ import json
 import pathlib
 import resource
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
@@ -72,40 +73,94 @@ def test_a_checkpoint_of_another_config(finished):
   assert process.newest_checkpoint(finished) == 6
 
 
-@pytest.mark.xfail(reason='Orbax traces its own error beside the message')
-def test_a_damaged_checkpoint(finished):
+def _damage(checkpoint: pathlib.Path) -> None:
+  """Cuts the largest file in two."""
+  files = [path for path in checkpoint.rglob('*') if path.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint(finished, tmp_path):
   uninterrupted = process.read_losses(finished)
   newest = finished / 'checkpoints' / '6'
-  files = [path for path in newest.rglob('*') if path.is_file()]
-  biggest = max(files, key=lambda path: path.stat().st_size)
-  biggest.write_bytes(biggest.read_bytes()[: biggest.stat().st_size // 2])
-  # TensorStore's threads add traces of their own around the message.
-  code, output = process.run('train', *process.flags(finished))
-  assert code == 1
-  assert output.count(f'error: checkpoint {newest} cannot be read') == 1
-  assert 'move it away to go on from the one before' in output
+  _damage(newest)
+  sample = [f'--workdir={finished}', f'--out={tmp_path}/out', '--prompt=fox']
+  for message in (
+    process.fail('train', *process.flags(finished)),
+    process.fail('sample', '--task=generate', *sample),
+  ):
+    assert message.startswith(f'checkpoint {newest} cannot be read (')
+    assert message.endswith('move it away to go on from step 4')
   shutil.rmtree(newest)
   output = process.succeed('train', *process.flags(finished))
   assert 'resumes from step 4' in output
   assert process.read_losses(finished) == uninterrupted
 
 
-def test_a_full_disk(finished):
-  before = process.newest_checkpoint(finished)
-  longer = '--config.training.steps=9'
-  # No file may grow beyond this: enough for a log, not for a checkpoint.
-  limits = (20_000, 20_000)
-  full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
-  # TensorStore's threads add traces of their own around the message.
-  code, output = process.run(
-    'train', *process.flags(finished), longer, preexec_fn=full
+def test_a_damaged_vae(started):
+  vae = started / 'vae' / 'final' / '4'
+  _damage(vae)
+  message = process.fail('train', *process.flags(started))
+  assert message.startswith(f'checkpoint {vae} cannot be read (')
+  assert message.endswith('move it away to train again')
+  shutil.rmtree(vae)
+  process.succeed('train_vae', *process.flags(started))
+  process.succeed('train', *process.flags(started))
+
+
+def _full_beyond(size: int) -> Callable[[], None]:
+  """What makes writing a file of more bytes an error, as a full disk does."""
+  return functools.partial(
+    resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)
   )
-  assert code == 1
-  assert output.count('error: cannot write a checkpoint to') == 1
+
+
+def test_no_room_for_a_checkpoint(finished):
+  before = process.newest_checkpoint(finished)
+  arguments = [*process.flags(finished), '--config.training.steps=9']
+  full = _full_beyond(20_000)  # enough for a log, not for a checkpoint
+  message = process.fail('train', *arguments, preexec_fn=full)
+  assert message.startswith('cannot write a checkpoint to')
+  assert message.endswith(
+    'File too large); make room there and start again: the checkpoints before '
+    'are unharmed'
+  )
   assert process.newest_checkpoint(finished) == before
-  output = process.succeed('train', *process.flags(finished), longer)
+  output = process.succeed('train', *arguments)
   assert f'resumes from step {before}' in output
   assert len(process.read_losses(finished)) == 9
+
+
+def test_no_room_for_a_small_file(started, tmp_path):
+  arguments = [
+    *process.flags(started),
+    '--config.training.steps=20',
+    '--config.training.checkpoint.every=20',
+  ]
+  config = started / 'config.json'
+  before = config.read_bytes()
+
+  def fail(room):
+    return process.fail('train', *arguments, preexec_fn=_full_beyond(room))
+
+  def told(file):
+    return (
+      f'cannot write {started / file}: File too large; make room and start the '
+      'same command again'
+    )
+
+  assert fail(len(before) - 1) == told('config.json')
+  assert config.read_bytes() == before
+  assert fail(len(before) + 200) == told('metrics.jsonl')
+  process.succeed('train', *arguments)
+  assert len(process.read_losses(started)) == 20
+
+  out = tmp_path / 'out'
+  sample = ['--task=generate', '--prompt=fox', f'--workdir={started}']
+  message = process.fail(
+    'sample', *sample, f'--out={out}', preexec_fn=_full_beyond(100)
+  )
+  assert message == f'--out={out} cannot be written: [Errno 27] File too large'
 
 
 def test_a_loss_that_is_not_finite(started):
@@ -141,7 +196,7 @@ def test_a_text_that_is_too_long(started, tmp_path):
   message = process.fail('train', *process.flags(started, config))
   assert message.startswith("the text 'very long very long")
   assert message.endswith(
-    'more than max_text = 48; shorten it or raise max_text'
+    'more than max_text = 96; shorten it or raise max_text'
   )
 
 
@@ -182,7 +237,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     ),
     (
       ['--task=generate', '--prompt=' + 'fox ' * 99],
-      'more than max_text = 48; shorten it or raise max_text',
+      'more than max_text = 96; shorten it or raise max_text',
     ),
   ],
 )

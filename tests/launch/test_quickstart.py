@@ -28,6 +28,7 @@ def test_killed_and_finished_and_started_again(tmp_path):
   assert output.endswith(f'the report is {report}\n')
   after = json.loads(timing.read_text())
   metrics = json.loads((tmp_path / 'metrics.json').read_text())
+  assert metrics['counts']['caption_train_exact'] == 4  # as the config says
   assert before['seconds_total'] < after['seconds_train']
   assert after['seconds_train'] < after['seconds_total']
   assert metrics['seconds_train'] == after['seconds_train']

@@ -13,6 +13,15 @@ from tests import process
 pytestmark = pytest.mark.slow
 
 _STEPS = 60
+_CODES = {
+  signal.SIGKILL: -signal.SIGKILL,
+  signal.SIGINT: 130,
+  signal.SIGTERM: 0,
+}
+_SIGNALS = {
+  'train_vae': (signal.SIGKILL, signal.SIGINT),
+  'train': (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM),
+}
 
 
 def _flags(module: str, workdir: pathlib.Path) -> list[str]:
@@ -41,7 +50,7 @@ def _interrupt(
   return training.returncode, output
 
 
-@pytest.mark.parametrize('module', ['train_vae', 'train'])
+@pytest.mark.parametrize('module', _SIGNALS)
 def test_a_run_goes_on_as_if_never_stopped(module, started, tmp_path):
   if module == 'train_vae':
     shutil.rmtree(started / 'vae')
@@ -49,12 +58,11 @@ def test_a_run_goes_on_as_if_never_stopped(module, started, tmp_path):
   process.succeed(module, *_flags(module, other))
   folder = 'vae' if module == 'train_vae' else '.'
   log = started / folder / 'metrics.jsonl'
-  steps = sorted(random.Random().sample(range(1, 30), 4))
-  numbers = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-  codes = (-signal.SIGKILL, -signal.SIGKILL, 130, 0)
-  for step, number, code in zip(steps, numbers, codes, strict=True):
+  numbers = _SIGNALS[module]
+  steps = sorted(random.Random().sample(range(1, 30), len(numbers)))
+  for step, number in zip(steps, numbers, strict=True):
     found, output = _interrupt(module, started, log, step, number)
-    assert found == code, (steps, output)
+    assert found == _CODES[number], (steps, output)
     assert 'Traceback' not in output
     if number != signal.SIGKILL:
       logged = process.read_losses(started / folder)[-1]['step']

@@ -46,11 +46,13 @@ def test_images_and_texts(finished, tmp_path):
   )
   assert (edited / '0001_0.png').exists()
 
+  photograph = tmp_path / 'photograph.png'  # of another size and mode
+  PIL.Image.new('LA', (40, 25), (90, 255)).save(photograph)
   process.succeed(
     'sample',
     run,
     '--task=answer',
-    image,
+    f'--image={photograph}',
     '--question=what is this?',
     f'--out={told}',
     '--temperature=1',

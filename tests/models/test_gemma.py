@@ -133,7 +133,7 @@ def make_pair(case: str) -> tuple[torch.nn.Module, Gemma]:
   """The same weights in transformers and in our model."""
   config = CONFIGS[case]
   hf = make_hf(config)
-  return hf, from_values(config, hf_weights.gemma(hf.state_dict(), config))
+  return hf, from_values(config, hf_weights.import_weights(hf, 'gemma'))
 
 
 def from_values(
@@ -150,7 +150,7 @@ def from_values(
 
 def make_model(config: GemmaConfig, **kwargs) -> Gemma:
   """A model with random parameters, made without compiling its init."""
-  values = hf_weights.gemma(make_hf(config).state_dict(), config)
+  values = hf_weights.import_weights(make_hf(config), 'gemma')
   return from_values(config, values, **kwargs)
 
 

@@ -56,7 +56,7 @@ def make_pair(case: str) -> tuple[torch.nn.Module, Siglip]:
   with torch.no_grad():
     for parameter in hf.parameters():
       parameter.normal_(0, 1.5 * config.width**-0.5)
-  return hf, from_values(config, hf_weights.siglip(hf.state_dict(), config))
+  return hf, from_values(config, hf_weights.import_weights(hf, 'encoder'))
 
 
 def from_values(

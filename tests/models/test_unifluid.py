@@ -21,20 +21,20 @@ def model(order='causal'):
   return tiny.make_model(dataclasses.replace(tiny.CONFIG, order=order))
 
 
-def forward(unifluid, batch, tokens, order):
+def forward(unifluid, batch, tokens, order, sources=None):
   """Hidden states of the rows, and the image targets."""
 
   @jax.jit
-  def run(batch, tokens, order):
-    hidden = unifluid.hidden_of_rows(batch, tokens, order)
+  def run(batch, tokens, order, sources):
+    hidden = unifluid.hidden_of_rows(batch, tokens, order, sources)
     return hidden, unifluid.image_targets(hidden, batch, tokens, order)
 
-  return run(batch, tokens, order)
+  return run(batch, tokens, order, sources)
 
 
 def pack(letters, examples, rows, length=96):
   slots = [tiny.lay_out(e, letters, tiny.LAYOUT) for e in examples]
-  row = tiny.RowConfig(length, 32, 3, 3)
+  row = tiny.RowConfig(length, 32, 3, 3, 1)
   packed, dropped = tiny.pack(slots, rows, row, tiny.LAYOUT, letters.pad_id)
   assert not dropped
   return jax.tree.map(jnp.asarray, packed)
@@ -46,7 +46,8 @@ def test_a_packed_example_computes_what_it_does_alone(letters, order_name):
   together = pack(letters, EXAMPLES, 1)
   tokens = tiny.tokens(1, 3)
   order = masking.draw_order(jax.random.key(1), 1, 3, tiny.TOKENS)
-  hidden, _ = forward(unifluid, together, tokens, order)
+  sources = tokens[:, 2:]
+  hidden, _ = forward(unifluid, together, tokens, order, sources)
   segments = np.array(together.segment_ids[0])
   images = iter(range(3))
   # The row holds the longest example first.
@@ -61,6 +62,7 @@ def test_a_packed_example_computes_what_it_does_alone(letters, order_name):
       alone,
       tokens[:, pick],
       masking.Order(order.positions[:, pick], order.visible[:, pick]),
+      sources,
     )
     count = lengths[i]
     assert (segments == segment).sum() == count
@@ -126,6 +128,21 @@ def test_pixels_of_the_prefix_reach_the_answer_and_nothing_else(letters):
   valid = np.array(batch.text_weights[0]) > 0
   assert (changed.max(-1)[valid & first] > 1e-6).all()
   assert (changed.max(-1)[valid & ~first] == 0).all()
+
+
+def test_source_tokens_enter_as_known_tokens_do(letters):
+  unifluid = model()
+  batch = pack(letters, [EXAMPLES[2]], 1)
+  order = masking.draw_order(jax.random.key(1), 1, 3, tiny.TOKENS)
+  sources = tiny.tokens(1, 1)
+  x = jax.jit(unifluid.embed_row)(batch, tiny.tokens(1, 3), order, sources)
+  raster = jnp.arange(tiny.TOKENS)
+  start = int(batch.source_slots[0, 0])
+  np.testing.assert_allclose(
+    x[0, start : start + tiny.TOKENS],
+    unifluid.embed_tokens(sources[0, 0], raster),
+    atol=1e-5,
+  )
 
 
 def test_tokens_are_channel_major_and_invertible():

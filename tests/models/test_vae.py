@@ -1,6 +1,6 @@
 import dataclasses
-import re
 
+import hf_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,44 +61,13 @@ def oracle(config: VAEConfig) -> AutoencoderKL:
   return model.eval()
 
 
-def our_name(name: str) -> str:
-  """The name of ours for a parameter of diffusers' autoencoder."""
-  for theirs, ours in (
-    (r'(down|up)_blocks', 'levels'),
-    (r'(down|up)samplers\.0\.', ''),
-    (r'resnets', 'blocks'),
-    (r'mid_block\.blocks\.0', 'mid.block1'),
-    (r'mid_block\.blocks\.1', 'mid.block2'),
-    (r'mid_block\.attentions\.0', 'mid.attention'),
-    (r'group_norm', 'norm'),
-    (r'to_q', 'query'),
-    (r'to_k', 'key'),
-    (r'to_v', 'value'),
-    (r'to_out\.0', 'out'),
-    (r'conv_norm_out', 'norm_out'),
-    (r'conv_shortcut', 'shortcut'),
-    (r'(norm\w*)\.weight', r'\1.scale'),
-    (r'weight', 'kernel'),
-  ):
-    name = re.sub(theirs, ours, name)
-  return name.replace('.', '/')
-
-
-def our_value(value: torch.Tensor) -> np.ndarray:
-  """Kernels as [height width in out]; linear layers are 1x1 kernels."""
-  if value.ndim == 2:
-    value = value[..., None, None]
-  return value.permute(2, 3, 1, 0).numpy() if value.ndim == 4 else value.numpy()
-
-
 def from_oracle(model: AutoencoderKL, config: VAEConfig) -> VAE:
   graphdef, state = nnx.split(abstract_vae(config))
   shapes = {
     '/'.join(map(str, path)): variable.get_value().shape
     for path, variable in nnx.to_flat_state(state)
   }
-  values = {our_name(n): our_value(v) for n, v in model.state_dict().items()}
-  values |= {name: np.ones(shapes[name]) for name in ('shift', 'scale')}
+  values = hf_weights.import_weights(model, 'vae')
   assert {name: value.shape for name, value in values.items()} == shapes
   return parameters.unflatten(graphdef, jax.tree.map(jnp.asarray, values))
 
@@ -190,6 +159,31 @@ def test_patches_are_squares_of_pixels():
     patches[1, 2, 0], images[1, 8:12, 0:4].reshape(-1)
   )
   np.testing.assert_array_equal(from_patches(patches, 4), images)
+
+
+def test_fresh_shortcuts_are_a_linear_autoencoder():
+  """With two levels the shortcuts span the whole stride of 4 pixels."""
+  config = VAEConfig(
+    latent_channels=5,
+    widths=(8, 8),
+    groups=4,
+    patch_size=2,
+    shortcuts=True,
+    quant_convs=False,
+  )
+  vae = VAE(config, rngs=nnx.Rngs(0))
+  images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+  into = vae.encoder.shortcut.kernel[...][0, 0]
+  expected = to_patches(images, 4) @ into
+  posterior = encode(vae, images)
+  np.testing.assert_allclose(posterior.mean, expected[..., :5], atol=1e-5)
+  np.testing.assert_allclose(posterior.logvar, expected[..., 5:], atol=1e-5)
+  out = vae.decoder.shortcut.kernel[...][0, 0]
+  np.testing.assert_allclose(
+    decode(vae, posterior.mean),
+    from_patches(posterior.mean @ out, 4),
+    atol=1e-5,
+  )
 
 
 def test_side_must_be_a_multiple_of_the_stride():

@@ -38,24 +38,33 @@ def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
   rows = [*prefixes]
   if guidance.scale != 1:
     rows += [NOTHING] * len(prefixes)
-  prefix = jax.tree.map(jnp.asarray, prefix_batch(rows, letters, tiny.LAYOUT))
+  prefix = prefix_batch(rows, letters, tiny.LAYOUT, writes_image=True)
+  sources = sources_of(prefix)
   if keys is None:
     keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   positions = images.draw_positions(keys, tiny.TOKENS, raster=False)
   unifluid = model(order)
   run = jax.jit(
     lambda prefix: images.write_images(
-      unifluid, SOLVER, guidance, 1.0, counts, prefix, keys, positions
+      unifluid, SOLVER, guidance, 1.0, counts, prefix, keys, positions, sources
     )
   )
-  return run(prefix), positions, keys
+  return run(jax.tree.map(jnp.asarray, prefix)), positions, keys
+
+
+def sources_of(batch):
+  """Tokens for the sources, which stand in for the VAE's."""
+  return jnp.tile(
+    tiny.tokens(1, 1),
+    (batch.source_slots.shape[0], batch.source_slots.shape[1], 1, 1),
+  )
 
 
 @functools.partial(jax.jit, static_argnames='order_name')
 def whole_row_states(row, tokens, order, order_name):
   """Hidden states of the image slots of one packed row."""
   unifluid = model(order_name)
-  hidden = unifluid.hidden_of_rows(row, tokens, order)
+  hidden = unifluid.hidden_of_rows(row, tokens, order, sources_of(row))
   start = row.generated_slots[0, 0]
   return jax.lax.dynamic_slice_in_dim(hidden[0], start, tiny.TOKENS)
 
@@ -82,7 +91,7 @@ def reference(order_name, letters, counts, guidance, example, key, positions):
   for prefix in (example, NOTHING):
     whole = dataclasses.replace(prefix, target=tiny.image(0))
     slots = tiny.lay_out(whole, letters, tiny.LAYOUT)
-    row = tiny.RowConfig(48, 0, 1, 1)
+    row = tiny.RowConfig(48, 0, 1, 1, 1)
     packed, _ = tiny.pack([slots], 1, row, tiny.LAYOUT, letters.pad_id)
     rows.append(jax.tree.map(jnp.asarray, packed))
   raster = np.zeros((tiny.TOKENS, tiny.CONFIG.token_dim), np.float32)

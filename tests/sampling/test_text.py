@@ -21,7 +21,7 @@ LENGTH = 6
 
 
 def write(model, letters, config, prefixes=PREFIXES):
-  prefix = prefix_batch(prefixes, letters, tiny.LAYOUT)
+  prefix = prefix_batch(prefixes, letters, tiny.LAYOUT, writes_image=False)
   keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   run = jax.jit(
     lambda prefix: write_texts(

@@ -6,7 +6,6 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.training.optimizer import (
   OptimizerConfig,
   ema_update,
-  is_frozen,
   make_optimizer,
   make_schedule,
 )
@@ -47,6 +46,22 @@ def test_matrices_decay_and_vectors_heads_and_stacked_norms_do_not():
     np.testing.assert_allclose(update, expected, atol=1e-7, err_msg=name)
 
 
+def test_rate_factors_scale_updates_by_the_first_match():
+  config = OptimizerConfig(
+    learning_rate=0.1,
+    weight_decay=0.0,
+    rate_factors={'^head/out': 4.0, '^head/': 0.5},
+  )
+  names = ('a', 'head/in', 'head/out')
+  params = {name: jnp.zeros(3) for name in names}
+  gradient = {name: jnp.ones(3) for name in names}
+  optimizer = make_optimizer(config, 10, dict.fromkeys(names, (None,)))
+  updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+  # Adam's first step is the learning rate.
+  for name, rate in zip(names, (0.1, 0.05, 0.4), strict=True):
+    np.testing.assert_allclose(updates[name], -rate, rtol=1e-4)
+
+
 def test_gradients_are_clipped_by_their_global_norm():
   """Adam's first step is its sign: clipping shows in the first moment."""
   config = OptimizerConfig(learning_rate=1.0, clip=1.0, b1=0.0)
@@ -64,13 +79,6 @@ def test_the_average_forgets_its_start_in_a_short_run():
   for step in range(200):
     ema = ema_update(ema, {'a': jnp.ones(())}, jnp.float32(step), 0.9999)
   assert ema['a'] > 0.999
-
-
-def test_frozen_names_are_regular_expressions():
-  config = OptimizerConfig(frozen=('^encoder/', 'norm$'))
-  assert is_frozen(config, 'encoder/blocks/w')
-  assert is_frozen(config, 'gemma/final_norm')
-  assert not is_frozen(config, 'gemma/encoder/w')
 
 
 def test_an_unknown_schedule_is_refused():

@@ -77,7 +77,10 @@ def batch(letters):
   packed = tiny.batch(letters, rows=4)
   shape = (*packed.generated_images.shape[:2], 9, 9, 3)
   images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-  return packed._replace(generated_images=jnp.asarray(images))
+  sources = jnp.asarray(images[:, :1])
+  return packed._replace(
+    generated_images=jnp.asarray(images), source_images=sources
+  )
 
 
 def test_one_step_moves_every_trained_parameter_and_no_frozen_one(batch):

@@ -30,6 +30,9 @@ def decode(data: bytes, name: str) -> UInt8[np.ndarray, 'H W 3']:
 
 def to_rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, 'H W 3']:
   """Pixels of an image of any mode; what is transparent becomes white."""
+  if image.mode.startswith('I'):  # 16 bits of grey, which Pillow would clip
+    grey = np.asarray(image) // 256
+    image = PIL.Image.fromarray(grey.clip(0, 255).astype(np.uint8))
   if image.has_transparency_data:
     image = image.convert('RGBA')
     white = PIL.Image.new('RGBA', image.size, 'white')

@@ -2,9 +2,11 @@
 
     [image tokens] [BOS] [text] [SEP] [target text]               reads, writes
     [BOS] [text] [SEP] [BOI, image slots 1..N-1]
+    [image tokens] [source tokens] [BOS] [text] [SEP] [BOI, image slots 1..N-1]
 
 The prefix follows the order of the example's parts: an image takes
-`understanding_tokens` slots, BOS stands before the first text (and before SEP
+`understanding_tokens` slots, and `source_tokens` more where an image is written
+after it; BOS stands before the first text (and before SEP
 where there is no text), SEP ends the prefix. The picture in
 `unifluid_jax/batch.py` shows where targets are predicted.
 """
@@ -29,6 +31,8 @@ class LayoutConfig:
   Attributes:
     understanding_tokens: Soft tokens of an image that is read.
     generated_tokens: Tokens of an image that is written.
+    source_tokens: VAE tokens of an image that is read in order to be edited;
+      0 if only the image encoder shall read it.
     understanding_size: Side in pixels of an image that is read.
     generated_size: Side in pixels of an image that is written.
     max_text: Most tokens of a prefix's text, and most of a target's text.
@@ -36,6 +40,7 @@ class LayoutConfig:
 
   understanding_tokens: int
   generated_tokens: int
+  source_tokens: int
   understanding_size: int
   generated_size: int
   max_text: int
@@ -54,6 +59,8 @@ class Slots(NamedTuple):
   text_targets: Int[np.ndarray, ' T']
   understanding_images: UInt8[np.ndarray, 'U S S 3']
   understanding_slots: Int[np.ndarray, ' U']
+  source_images: UInt8[np.ndarray, 'E S2 S2 3']
+  source_slots: Int[np.ndarray, ' E']
   generated_images: UInt8[np.ndarray, 'G S2 S2 3']
   generated_slots: Int[np.ndarray, ' G']
 
@@ -73,9 +80,19 @@ def drop_prefix(
 
 
 def lay_out_prefix(
-  example: Example, tokenizer: Tokenizer, config: LayoutConfig
+  example: Example,
+  tokenizer: Tokenizer,
+  config: LayoutConfig,
+  writes_image: bool,
 ) -> Slots:
   """Lays out what is read: the prefix, up to and including the separator.
+
+  Args:
+    example: The example; its target is not looked at.
+    tokenizer: Encodes the texts.
+    config: Sizes of the parts.
+    writes_image: Whether an image shall be written, which makes the images of
+      the prefix sources.
 
   Raises:
     UserError: If the text is too long, or an image is no RGB image.
@@ -84,6 +101,8 @@ def lay_out_prefix(
   kind: list[int] = []
   pictures: list[Image] = []
   image_slots: list[int] = []
+  sources: list[Image] = []
+  source_slots: list[int] = []
   texts = [part for part in example.prefix if isinstance(part, str)]
   encoded = [tokenizer.encode(text) for text in texts]
   _check_length(' '.join(texts), sum(map(len, encoded)), config)
@@ -102,6 +121,10 @@ def lay_out_prefix(
       image_slots.append(len(kind))
       pads = [tokenizer.pad_id] * config.understanding_tokens
       add(pads, Kind.UNDERSTANDING)
+      if writes_image and config.source_tokens:
+        sources.append(_fit(part, config.generated_size, example.task))
+        source_slots.append(len(kind))
+        add([tokenizer.pad_id] * config.source_tokens, Kind.SOURCE)
   if not texts:
     add([tokenizer.bos_id], Kind.TEXT)
   add([tokenizer.separator_id], Kind.TEXT)
@@ -113,6 +136,8 @@ def lay_out_prefix(
     text_targets=_ints([]),
     understanding_images=_stack(pictures, config.understanding_size),
     understanding_slots=_ints(image_slots),
+    source_images=_stack(sources, config.generated_size),
+    source_slots=_ints(source_slots),
     generated_images=_stack([], config.generated_size),
     generated_slots=_ints([]),
   )
@@ -126,7 +151,8 @@ def lay_out(
   Raises:
     UserError: If a text is too long, or an image is no RGB image.
   """
-  prefix = lay_out_prefix(example, tokenizer, config)
+  writes_text = isinstance(example.target, str)
+  prefix = lay_out_prefix(example, tokenizer, config, not writes_text)
   start = len(prefix.kind)
   if isinstance(example.target, str):
     ids = tokenizer.encode(example.target)

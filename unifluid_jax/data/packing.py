@@ -24,12 +24,15 @@ class RowConfig:
     text_targets: Predictions of a text token.
     understanding_images: Images that are read.
     generated_images: Images that are written.
+    source_images: Images that are read in order to be edited, where their VAE
+      tokens are read too.
   """
 
   length: int
   text_targets: int
   understanding_images: int
   generated_images: int
+  source_images: int = 0
 
 
 def pack(
@@ -59,9 +62,9 @@ def pack(
     UserError: If an example would not fit an empty row.
   """
   batch = _empty(rows, row, layout, pad_id)
-  needs = np.array([_needs(slots) for slots in examples]).reshape(-1, 4)
+  needs = np.array([_needs(slots) for slots in examples]).reshape(-1, 5)
   left = np.tile(np.array(dataclasses.astuple(row)), (rows, 1))
-  used = np.zeros((rows, 4), np.int64)
+  used = np.zeros((rows, 5), np.int64)
   segments = [0] * rows
   dropped = 0
   for i in np.argsort(-needs[:, 0], kind='stable').tolist():
@@ -83,11 +86,14 @@ def prefix_batch(
   tokenizer: Tokenizer,
   layout: LayoutConfig,
   length: int | None = None,
+  *,
+  writes_image: bool,
 ) -> Batch:
   """Lays out prefixes for sampling: one a row, padded on the left.
 
   Every prefix ends in the last slot, where the sampler goes on. Targets are
-  ignored; T and G are 0, U is the largest number of images in a prefix.
+  ignored; T and G are 0, U is the largest number of images in a prefix, E is U
+  or 0.
 
   Args:
     examples: What to answer; an empty prefix gives the unconditional one.
@@ -95,11 +101,14 @@ def prefix_batch(
     layout: Sizes of the parts.
     length: Slots of a row. By default those of the longest prefix, rounded up
       to a multiple of `PREFIX_MULTIPLE`.
+    writes_image: Whether images shall be written, or else texts.
 
   Raises:
     UserError: If a prefix is longer than `length`.
   """
-  prefixes = [lay_out_prefix(e, tokenizer, layout) for e in examples]
+  prefixes = [
+    lay_out_prefix(e, tokenizer, layout, writes_image) for e in examples
+  ]
   longest = max(len(p.kind) for p in prefixes)
   if length is None:
     length = -(-longest // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
@@ -109,10 +118,11 @@ def prefix_batch(
       'shorten the prompt or raise the length'
     )
   images = max(len(p.understanding_slots) for p in prefixes)
-  row = RowConfig(length, 0, images, 0)
+  sources = max(len(p.source_slots) for p in prefixes)
+  row = RowConfig(length, 0, images, 0, sources)
   batch = _empty(len(prefixes), row, layout, tokenizer.pad_id)
   for r, prefix in enumerate(prefixes):
-    start = np.array([length - len(prefix.kind), 0, 0, 0])
+    start = np.array([length - len(prefix.kind), 0, 0, 0, 0])
     _write(batch, r, start, 1, prefix)
   return batch
 
@@ -141,18 +151,21 @@ def _empty(
       row.understanding_images, layout.understanding_size
     ),
     understanding_slots=full(row.understanding_images, -1),
+    source_images=images(row.source_images, layout.generated_size),
+    source_slots=full(row.source_images, -1),
     generated_images=images(row.generated_images, layout.generated_size),
     generated_slots=full(row.generated_images, -1),
   )
 
 
-def _needs(slots: Slots) -> tuple[int, int, int, int]:
+def _needs(slots: Slots) -> tuple[int, int, int, int, int]:
   """What an example takes of a row, in the order of `RowConfig`'s fields."""
   return (
     len(slots.kind),
     len(slots.text_slots),
     len(slots.understanding_slots),
     len(slots.generated_slots),
+    len(slots.source_slots),
   )
 
 
@@ -172,7 +185,7 @@ def _write(
 ) -> None:
   """Writes an example into row r, behind the `start` that is in use there."""
   stop = start + _needs(slots)
-  span, text, read, written = (
+  span, text, read, written, edited = (
     (r, slice(*ends)) for ends in zip(start, stop, strict=True)
   )
   batch.token_ids[span] = slots.token_ids
@@ -185,5 +198,7 @@ def _write(
   batch.text_weights[text] = 1
   batch.understanding_images[read] = slots.understanding_images
   batch.understanding_slots[read] = slots.understanding_slots + start[0]
+  batch.source_images[edited] = slots.source_images
+  batch.source_slots[edited] = slots.source_slots + start[0]
   batch.generated_images[written] = slots.generated_images
   batch.generated_slots[written] = slots.generated_slots + start[0]

@@ -6,13 +6,13 @@ Gemma's `tokenizer.model`. Both go through this one class.
 
 import hashlib
 import io
-import pathlib
 from collections.abc import Iterable
 from typing import SupportsIndex
 
 import sentencepiece
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import AnyPath, to_path, write_whole
 
 SEPARATOR = '\n'
 BOI = '<start_of_image>'
@@ -74,14 +74,14 @@ class Tokenizer:
     return next((i for i in ids if i != self.unk_id), -1)
 
   @classmethod
-  def load(cls, path: str | pathlib.Path) -> 'Tokenizer':
+  def load(cls, path: str | AnyPath) -> 'Tokenizer':
     """Reads a `.model` file, such as Gemma's `tokenizer.model`.
 
     Raises:
       UserError: If the file is missing or is no usable model.
     """
     try:
-      model = pathlib.Path(path).read_bytes()
+      model = to_path(str(path)).read_bytes()
     except OSError as error:
       raise UserError(
         f'cannot read the tokenizer {path}: {error.strerror}'
@@ -90,7 +90,7 @@ class Tokenizer:
 
   @classmethod
   def train(
-    cls, texts: Iterable[str], vocab_size: int, path: str | pathlib.Path
+    cls, texts: Iterable[str], vocab_size: int, path: str | AnyPath
   ) -> 'Tokenizer':
     """Trains a byte-pair vocabulary and writes it to a file.
 
@@ -136,7 +136,7 @@ class Tokenizer:
       raise UserError(
         f'cannot train a tokenizer of {vocab_size} pieces: {reason}'
       ) from error
-    pathlib.Path(path).write_bytes(model.getvalue())
+    write_whole(to_path(str(path)), model.getvalue())
     return cls(model.getvalue(), name=str(path))
 
   def encode(self, text: str) -> list[int]:

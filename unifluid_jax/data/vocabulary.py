@@ -1,6 +1,5 @@
 """A vocabulary for the texts of tasks."""
 
-import pathlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -8,13 +7,14 @@ import numpy as np
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.paths import AnyPath
 
 # Examples of a task that the vocabulary is trained on.
 _EXAMPLES = 2000
 
 
 def train_tokenizer(
-  tasks: Mapping[str, Task], vocab_size: int, path: pathlib.Path
+  tasks: Mapping[str, Task], vocab_size: int, path: AnyPath
 ) -> Tokenizer:
   """Trains a SentencePiece vocabulary on what tasks read and write.
 

@@ -9,10 +9,10 @@ from absl import logging
 from unifluid_jax.data.emoji.pictures import Picture, draw, pictures_of
 from unifluid_jax.data.emoji.tasks.captioning import references_of
 from unifluid_jax.evaluation.bank import emoji_of, nearest
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.draws import rng_of, some
 from unifluid_jax.evaluation.measure import Measure, Measures, share
 from unifluid_jax.inference import Model
+from unifluid_jax.sections import EvaluationConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,10 @@ from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import object_edits
 from unifluid_jax.data.emoji.tasks.editing import Editing
 from unifluid_jax.evaluation.bank import drawings_of, nearest
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.draws import rng_of, some
 from unifluid_jax.evaluation.measure import Measures, share, shares
 from unifluid_jax.inference import Model
+from unifluid_jax.sections import EvaluationConfig
 
 
 @dataclasses.dataclass(frozen=True)

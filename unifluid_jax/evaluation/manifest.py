@@ -16,13 +16,13 @@ from flax import nnx
 
 import unifluid_jax
 from unifluid_jax.config import to_dict
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.text_to_image import decodings
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
 from unifluid_jax.models import parameters
 from unifluid_jax.runs.unifluid import make_unifluid
 from unifluid_jax.runs.vae import make_vae
+from unifluid_jax.sections import EvaluationConfig
 
 
 def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """All measures of a run as one JSON object."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.measure import Measures
+from unifluid_jax.paths import AnyPath
 
 TIMING_FILE = 'timing.json'
 """What a launcher may leave in a run's folder: an object with these keys."""
@@ -14,7 +14,7 @@ TIMING_FILE = 'timing.json'
 TIMING = ('seconds_train', 'seconds_total', 'peak_rss_gib')
 
 
-def read_timing(workdir: pathlib.Path) -> dict[str, float | None]:
+def read_timing(workdir: AnyPath) -> dict[str, float | None]:
   """What a launcher measured; None for what it did not.
 
   Raises:

@@ -10,7 +10,7 @@ from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.pictures import Picture, draw, pictures_of
 from unifluid_jax.evaluation.measure import Measure, Measures
 from unifluid_jax.inference import Model
-from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.models.latents import to_unit
 from unifluid_jax.training.vae_losses import psnr
 
 MOST_PSNR = 100.0

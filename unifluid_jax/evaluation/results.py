@@ -8,7 +8,6 @@ from typing import Any
 from absl import logging
 
 from unifluid_jax.evaluation.captioning import Captioning, evaluate_captioning
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.editing import Edited, evaluate_editing
 from unifluid_jax.evaluation.measure import Measures
 from unifluid_jax.evaluation.reconstruction import (
@@ -22,6 +21,7 @@ from unifluid_jax.evaluation.text_to_image import (
 from unifluid_jax.evaluation.vqa import QuestionAnswering, evaluate_vqa
 from unifluid_jax.inference import Model
 from unifluid_jax.progress import clock
+from unifluid_jax.sections import EvaluationConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,25 +1,25 @@
 """Evaluates a run and writes what comes out into the run's folder."""
 
 import json
-import pathlib
 
 from absl import logging
 
 from unifluid_jax import inference
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.manifest import make_manifest
 from unifluid_jax.evaluation.metrics import read_timing, to_metrics
 from unifluid_jax.evaluation.report.measures import check_targets
 from unifluid_jax.evaluation.report.page import Report, render
 from unifluid_jax.evaluation.results import evaluate
+from unifluid_jax.paths import AnyPath, write_whole
+from unifluid_jax.sections import EvaluationConfig
 from unifluid_jax.training.metrics import read_log
 
 METRICS_FILE = 'metrics.json'
 REPORT_FILE = 'report.html'
 
 
-def evaluate_run(workdir: pathlib.Path, config: EvaluationConfig) -> None:
+def evaluate_run(workdir: AnyPath, config: EvaluationConfig) -> None:
   """Writes `<workdir>/metrics.json` and `<workdir>/report.html`.
 
   Args:
@@ -45,5 +45,5 @@ def evaluate_run(workdir: pathlib.Path, config: EvaluationConfig) -> None:
     (METRICS_FILE, json.dumps(metrics, indent=2) + '\n'),
     (REPORT_FILE, report),
   ):
-    (workdir / name).write_text(text, encoding='utf-8')
+    write_whole(workdir / name, text.encode())
     logging.info('wrote %s', workdir / name)

@@ -18,12 +18,12 @@ from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks.task import pick
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of, nearest
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.draws import rng_of, some
 from unifluid_jax.evaluation.measure import Measure, Measures, share
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model, Pictures
 from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sections import EvaluationConfig
 
 K = TypeVar('K')
 

@@ -24,10 +24,10 @@ from unifluid_jax.data.emoji.tasks.task import pick
 from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
 from unifluid_jax.data.example import Image
 from unifluid_jax.evaluation.bank import emoji_of, nearest
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.draws import rng_of, some
 from unifluid_jax.evaluation.measure import Measure, Measures, share, shares
 from unifluid_jax.inference import Model
+from unifluid_jax.sections import EvaluationConfig
 
 
 @dataclasses.dataclass(frozen=True)

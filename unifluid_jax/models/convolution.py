@@ -17,7 +17,7 @@ class Conv(nnx.Module):
   """A convolution that keeps the grid, or halves it with stride 2.
 
   The stride-2 form pads below and to the right only, as Stable Diffusion's
-  autoencoder does. Kernels are [height width in out].
+  autoencoder does. Kernels are [height width in out]; `zero` starts them at 0.
   """
 
   def __init__(
@@ -28,11 +28,12 @@ class Conv(nnx.Module):
     rngs: nnx.Rngs,
     size: int = 3,
     stride: int = 1,
+    zero: bool = False,
   ):
-    self.kernel = fan_in(
-      rngs.params(),
-      (size, size, inputs, outputs),
-      ('height', 'width', 'in', 'out'),
+    shape = (size, size, inputs, outputs)
+    axes = ('height', 'width', 'in', 'out')
+    self.kernel = (
+      constant(0.0, shape, axes) if zero else fan_in(rngs.params(), shape, axes)
     )
     self.bias = constant(0.0, (outputs,), ('out',))
     self.stride = stride

@@ -5,7 +5,29 @@ major inside it (LTH14/mar, models/mar.py patchify).
 """
 
 import einops
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from unifluid_jax.models.vae import VAE
+
+
+def to_unit(images: UInt8[Array, '*n']) -> Float[Array, '*n']:
+  """Pixels 0..255 to [-1, 1]."""
+  return images.astype(jnp.float32) / 127.5 - 1
+
+
+def encode_tokens(
+  vae: VAE,
+  images: UInt8[Array, 'B G S S 3'],
+  patch: int,
+  key: PRNGKeyArray | None = None,
+) -> Float[Array, 'B G N Z']:
+  """Standardised tokens of images: samples, or the means without a key."""
+  rows, count = images.shape[:2]
+  posterior = vae.encode(to_unit(images.reshape(-1, *images.shape[2:])))
+  latents = posterior.mean if key is None else posterior.sample(key)
+  tokens = to_tokens(vae.normalise(latents), patch)
+  return tokens.reshape(rows, count, *tokens.shape[1:])
 
 
 def to_tokens(

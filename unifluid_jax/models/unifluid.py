@@ -4,7 +4,7 @@ Texts enter by Gemma's embedding, images to be understood by a SigLIP encoder
 and a linear connector, images to be written as VAE tokens by a linear layer.
 Texts leave by Gemma's tied softmax head, image tokens by a diffusion head.
 
-Legend: B rows, L slots, D width, T text targets, U and G images of a row,
+Legend: B rows, L slots, D width, T text targets, U, E and G images of a row,
 N tokens of a generated image, Z dimensions of a token, M soft tokens of an
 understanding image.
 """
@@ -25,6 +25,7 @@ from unifluid_jax.models.diffusion_head import (
   DiffusionHeadConfig,
 )
 from unifluid_jax.models.gemma import Gemma, GemmaConfig, KVCache
+from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
 
@@ -103,6 +104,7 @@ class UniFluid(nnx.Module):
     self.connector = parameters.fan_in(
       rngs.params(), (config.encoder.width, width), ('encoder_embed', 'embed')
     )
+    self.connector_bias = parameters.constant(0.0, (width,), ('embed',))
     self.token_in = parameters.fan_in(
       rngs.params(), (config.token_dim, width), (None, 'embed')
     )
@@ -135,6 +137,7 @@ class UniFluid(nnx.Module):
     lead = images.shape[:-3]
     features = self.encoder(images.reshape(-1, *images.shape[-3:]))
     soft = features @ self.connector[...].astype(features.dtype)
+    soft = soft + self.connector_bias[...].astype(features.dtype)
     return soft.reshape(*lead, *soft.shape[1:])
 
   def embed_tokens(
@@ -187,13 +190,15 @@ class UniFluid(nnx.Module):
     batch: Batch,
     tokens: Float[Array, 'B G N Z'],
     order: masking.Order,
+    sources: Float[Array, 'B E N Z'] | None = None,
   ) -> Float[Array, 'B L D']:
     """Inputs of the transformer for packed rows.
 
     Args:
-      batch: The rows; pixels of generated images are not looked at.
+      batch: The rows; pixels of generated and source images are not looked at.
       tokens: Tokens of the generated images, raster order.
       order: Orders they are written in.
+      sources: Tokens of the source images, raster order; None for E = 0.
     """
     length = batch.token_ids.shape[1]
     x = self.gemma.embed(batch.token_ids)
@@ -205,6 +210,17 @@ class UniFluid(nnx.Module):
       )
       x = jnp.where(
         kind == Kind.UNDERSTANDING, _gather(soft, index).astype(x.dtype), x
+      )
+    if sources is not None:
+      raster = jnp.arange(self.config.image_tokens)
+      known = self.embed_tokens(
+        sources, jnp.broadcast_to(raster, sources.shape[:-1])
+      )
+      index = masking.image_index(
+        batch.source_slots, self.config.image_tokens, length
+      )
+      x = jnp.where(
+        kind == Kind.SOURCE, _gather(known, index).astype(x.dtype), x
       )
     if batch.generated_slots.shape[1]:
       written = self.write_inputs(tokens, order)
@@ -234,15 +250,16 @@ class UniFluid(nnx.Module):
     batch: Batch,
     tokens: Float[Array, 'B G N Z'],
     order: masking.Order,
+    sources: Float[Array, 'B E N Z'] | None = None,
   ) -> Float[Array, 'B L D']:
-    """Final hidden states of packed rows, teacher forced."""
+    """Final hidden states of packed rows, teacher forced; see `embed_row`."""
     mask_ar = batch.mask_ar
     if self.config.order == masking.MASKED:
       mask_ar = masking.open_image_blocks(
         mask_ar, batch.kind, batch.generated_slots
       )
     mask = masking.attention_mask(batch.segment_ids, mask_ar)
-    x = self.embed_row(batch, tokens, order)
+    x = self.embed_row(batch, tokens, order, sources)
     return self(x, batch.positions, mask)[0]
 
   # Targets -------------------------------------------------------------------
@@ -278,11 +295,6 @@ class UniFluid(nnx.Module):
       written.reshape(*flat, -1),
       present.reshape(flat).astype(jnp.float32),
     )
-
-
-def to_unit(images: Array) -> Float[Array, '*n']:
-  """Pixels 0..255 to [-1, 1]."""
-  return images.astype(jnp.float32) / 127.5 - 1
 
 
 def _take(

@@ -4,7 +4,9 @@ The architecture is Stable Diffusion's KL autoencoder (Rombach et al., 2022,
 arXiv 2112.10752) at any width, which `sizes.VAE_SIZES` lists. Small configs
 put a patch stem around it: space-to-depth before the encoder's first
 convolution and depth-to-space after the decoder's last one, so that a 32 px
-image with patches of 4 is an 8x8 grid at once.
+image with patches of 4 is an 8x8 grid at once. They may also have linear
+shortcuts: a linear autoencoder is learnt in minutes, and the convolutions
+improve on it.
 
 Legend: n images, S image side in pixels, h w latent grid, Z latent channels.
 """
@@ -46,6 +48,8 @@ class VAEConfig:
     mid_attention: Whether the lowest grid has attention between its blocks.
     attention_levels: Encoder levels with attention after every block.
     quant_convs: Whether 1x1 convolutions stand on both sides of the latents.
+    shortcuts: Whether linear maps between the pixels and the latents of each
+      grid position run beside encoder and decoder, which then start at zero.
     latent_shift: Initial shift of the latents' normalisation.
     latent_scale: Initial scale of the latents' normalisation.
   """
@@ -59,6 +63,7 @@ class VAEConfig:
   mid_attention: bool = True
   attention_levels: tuple[int, ...] = ()
   quant_convs: bool = True
+  shortcuts: bool = False
   latent_shift: float = 0.0
   latent_scale: float = 1.0
 
@@ -186,7 +191,14 @@ class Encoder(nnx.Module):
     )
     self.mid = MidBlock(config, rngs=rngs)
     self.norm_out = GroupNorm(widths[-1], groups)
-    self.conv_out = Conv(widths[-1], 2 * config.latent_channels, rngs=rngs)
+    moments = 2 * config.latent_channels
+    self.conv_out = Conv(widths[-1], moments, rngs=rngs, zero=config.shortcuts)
+    self.stride = config.stride
+    self.shortcut = (
+      Conv(3 * config.stride**2, moments, rngs=rngs, size=1)
+      if config.shortcuts
+      else None
+    )
 
   def __call__(
     self, images: Float[Array, 'n S S 3']
@@ -194,7 +206,10 @@ class Encoder(nnx.Module):
     x = self.conv_in(to_patches(images, self.patch_size))
     for level in self.levels:
       x = level(x)
-    return self.conv_out(nnx.silu(self.norm_out(self.mid(x))))
+    x = self.conv_out(nnx.silu(self.norm_out(self.mid(x))))
+    if self.shortcut is not None:
+      x += self.shortcut(to_patches(images, self.stride))
+    return x
 
 
 class Decoder(nnx.Module):
@@ -217,7 +232,18 @@ class Decoder(nnx.Module):
       for level, width in enumerate(widths)
     )
     self.norm_out = GroupNorm(widths[-1], groups)
-    self.conv_out = Conv(widths[-1], 3 * config.patch_size**2, rngs=rngs)
+    self.conv_out = Conv(
+      widths[-1],
+      3 * config.patch_size**2,
+      rngs=rngs,
+      zero=config.shortcuts,
+    )
+    self.stride = config.stride
+    self.shortcut = (
+      Conv(config.latent_channels, 3 * config.stride**2, rngs=rngs, size=1)
+      if config.shortcuts
+      else None
+    )
 
   def __call__(
     self, latents: Float[Array, 'n h w Z']
@@ -226,7 +252,10 @@ class Decoder(nnx.Module):
     for level in self.levels:
       x = level(x)
     x = self.conv_out(nnx.silu(self.norm_out(x)))
-    return from_patches(x, self.patch_size)
+    images = from_patches(x, self.patch_size)
+    if self.shortcut is not None:
+      images += from_patches(self.shortcut(latents), self.stride)
+    return images
 
 
 class LatentStatistics(nnx.Variable):

@@ -1,8 +1,6 @@
 """Trains the UniFluid of an experiment: builds the state, the step, the run."""
 
-import functools
 import json
-import pathlib
 import re
 from collections.abc import Iterator
 
@@ -14,6 +12,7 @@ from flax import nnx
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.config import build, to_dict
+from unifluid_jax.convert.start import check_complete, load_model
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
@@ -21,14 +20,16 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.paths import AnyPath, to_path, write_whole
 from unifluid_jax.runs.flops import step_flops
-from unifluid_jax.runs.vae import load_vae, make_vae
+from unifluid_jax.runs.vae import load_vae, make_vae, vae_shapes
+from unifluid_jax.sections import storage_dtype
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.balance import initial_state, make_balance
 from unifluid_jax.training.checkpoint import Checkpoints, abstract
 from unifluid_jax.training.loop import Run, fit
 from unifluid_jax.training.metrics import Work
-from unifluid_jax.training.optimizer import is_frozen, make_optimizer
+from unifluid_jax.training.optimizer import is_matrix, make_optimizer
 from unifluid_jax.training.step import (
   Parameters,
   StepContext,
@@ -59,7 +60,7 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
   axes = {
     name: axes
     for name, axes in parameters.logical_axes(model).items()
-    if not is_frozen(optimizer, name)
+    if not experiment.init.is_frozen(name)
   }
   return StepContext(
     graphdef=nnx.graphdef(model),
@@ -95,14 +96,18 @@ def initial_train_state(
     vae: Parameters of the VAE.
     start: Parameters of the model that are not to be fresh ones.
   """
-  _, flat = parameters.flatten(make_unifluid(experiment, tokenizer))
+  model = make_unifluid(experiment, tokenizer)
+  _, flat = parameters.flatten(model)
   flat |= start
-  frozen = {name for name in flat if is_frozen(experiment.optimizer, name)}
+  frozen = {
+    name: flat[name].astype(dtype)
+    for name, dtype in _frozen_dtypes(experiment, model).items()
+  }
   params = {name: v for name, v in flat.items() if name not in frozen}
   return TrainState(
     step=jnp.int32(0),
     params=params,
-    frozen={name: flat[name] for name in frozen},
+    frozen=frozen,
     vae=vae,
     opt_state=context.optimizer.init(params),
     ema=params,
@@ -111,7 +116,7 @@ def initial_train_state(
   )
 
 
-def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
+def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   """Trains UniFluid on the VAE in `<workdir>/vae`.
 
   Args:
@@ -128,13 +133,11 @@ def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
   mesh = sharding_lib.make_mesh(experiment.mesh)
   sharding_lib.check_rows(mesh, data.rows, config.accumulate)
   tasks = experiment.make_tasks(data.sources)
-  vae = load_vae(experiment, workdir / 'vae')
-  start = load_start(experiment, tokenizer)
 
   def first_state(vae, start):
     return initial_train_state(experiment, tokenizer, context, vae, start)
 
-  shapes = jax.eval_shape(first_state, vae, start)
+  shapes = jax.eval_shape(first_state, vae_shapes(experiment), {})
   model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
   shardings = sharding_lib.state_shardings(
     mesh, shapes, parameters.logical_axes(model)
@@ -175,19 +178,20 @@ def train_unifluid(experiment: Experiment, workdir: pathlib.Path) -> TrainState:
   if config.balance_every:
     measure = jax.jit(make_balance_step(context), donate_argnums=0)
     balance_step = (config.balance_every, measure)
+  make_first = jax.jit(first_state, out_shardings=shardings, donate_argnums=1)
   return fit(
     run,
-    functools.partial(
-      jax.jit(first_state, out_shardings=shardings), vae, start
+    lambda: make_first(
+      load_vae(experiment, workdir / 'vae'), load_start(experiment, tokenizer)
     ),
-    shardings,
+    abstract(shapes, shardings),
     jax.jit(make_train_step(context), donate_argnums=0),
     batches,
     balance_step,
   )
 
 
-def read_experiment(workdir: pathlib.Path) -> Experiment:
+def read_experiment(workdir: AnyPath) -> Experiment:
   """The config of a run, from its folder.
 
   Raises:
@@ -203,21 +207,65 @@ def read_experiment(workdir: pathlib.Path) -> Experiment:
 
 
 def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
+  """The parameters that `init` gives a source for, where they are to lie.
+
+  Raises:
+    UserError: A source does not fit, or a parameter has none and may not be
+      fresh.
+  """
+  init = experiment.init
+  targets = _targets(experiment, tokenizer)
+  start: Parameters = {}
+  if init.workdir:
+    start |= _load_from_run(experiment, targets)
+  start |= load_model(init, experiment.model, targets)
+  check_complete(init, start, targets)
+  return start
+
+
+def _targets(
+  experiment: Experiment, tokenizer: Tokenizer
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape, dtype and sharding of each parameter of the model."""
+  mesh = sharding_lib.make_mesh(experiment.mesh)
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  axes = parameters.logical_axes(model)
+  dtypes = _frozen_dtypes(experiment, model)
+  return {
+    name: jax.ShapeDtypeStruct(
+      leaf.shape,
+      dtypes.get(name, leaf.dtype),
+      sharding=sharding_lib.parameter_sharding(mesh, axes[name], leaf.shape),
+    )
+    for name, leaf in parameters.flatten(model)[1].items()
+  }
+
+
+def _frozen_dtypes(experiment: Experiment, model: UniFluid) -> dict[str, str]:
+  """Dtype of each parameter that is not trained; vectors are float32."""
+  init = experiment.init
+  return {
+    name: (is_matrix(axes) and storage_dtype(init.dtype, name)) or 'float32'
+    for name, axes in parameters.logical_axes(model).items()
+    if init.is_frozen(name)
+  }
+
+
+def _load_from_run(
+  experiment: Experiment, targets: dict[str, jax.ShapeDtypeStruct]
+) -> Parameters:
   """The averaged parameters of another run that `init` names.
 
   Raises:
     UserError: If there is no such run, or a parameter's shape is another one.
   """
-  if not experiment.init.workdir:
-    return {}
-  workdir = pathlib.Path(experiment.init.workdir)
+  workdir = to_path(experiment.init.workdir)
   _, found, _ = restore_averaged(
     read_experiment(workdir), Tokenizer.load(workdir / TOKENIZER_FILE), workdir
   )
-  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
   wanted = {
     name: shape
-    for name, shape in parameters.flatten(model)[1].items()
+    for name, shape in targets.items()
     if any(re.search(p, name) for p in experiment.init.parameters)
   }
   wrong = [
@@ -231,17 +279,20 @@ def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
       f'{", ".join(wrong[:5]) or "anything"}; use a run of the same model, or '
       'other init.parameters'
     )
-  return {name: found[name] for name in wanted}
+  return {
+    name: jax.device_put(found[name].astype(target.dtype), target.sharding)
+    for name, target in wanted.items()
+  }
 
 
-def _write_config(experiment: Experiment, workdir: pathlib.Path) -> None:
+def _write_config(experiment: Experiment, workdir: AnyPath) -> None:
   if jax.process_index() == 0:
     text = json.dumps(to_dict(experiment), indent=2)
-    (workdir / CONFIG_FILE).write_text(text + '\n', encoding='utf-8')
+    write_whole(workdir / CONFIG_FILE, f'{text}\n'.encode())
 
 
 def restore_averaged(
-  experiment: Experiment, tokenizer: Tokenizer, workdir: pathlib.Path
+  experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
 ) -> tuple[nnx.GraphDef, Parameters, Parameters]:
   """Structure, averaged parameters and VAE of a run's newest checkpoint.
 
@@ -249,12 +300,9 @@ def restore_averaged(
     UserError: If there is no complete checkpoint, or it is of another config.
   """
   context = make_context(experiment, tokenizer)
-  vae_shapes = jax.eval_shape(
-    lambda: parameters.flatten(make_vae(experiment))[1]
-  )
   shapes = jax.eval_shape(
     lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
-    vae_shapes,
+    vae_shapes(experiment),
   )
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   shardings = jax.tree.map(lambda _: device, shapes)

@@ -1,7 +1,5 @@
 """Trains the VAE of an experiment, and loads it."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 from absl import logging
@@ -9,12 +7,14 @@ from clu import parameter_overview
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from unifluid_jax.convert import start
 from unifluid_jax.data.pipeline import make_image_batches
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.vae import VAE, Moments
+from unifluid_jax.paths import AnyPath
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.checkpoint import Checkpoints, abstract
 from unifluid_jax.training.loop import Run, fit
@@ -35,13 +35,16 @@ def make_vae(experiment: Experiment) -> VAE:
   return VAE(experiment.vae, rngs=nnx.Rngs(experiment.seed))
 
 
-def train_vae(experiment: Experiment, workdir: pathlib.Path) -> None:
+def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
   Args:
     experiment: The config.
     workdir: Folder of the VAE's run; a run that was stopped goes on.
   """
+  if experiment.init.vae:
+    logging.info('vae: nothing to train, it is %s', experiment.init.vae)
+    return
   config = experiment.vae_training
   identity = experiment.vae_identity()
   final = Checkpoints(workdir / FINAL)
@@ -87,7 +90,8 @@ def train_vae(experiment: Experiment, workdir: pathlib.Path) -> None:
   step = make_vae_step(
     graphdef, optimizer, config.loss, config.optimizer.ema, experiment.seed
   )
-  shardings = jax.tree.map(lambda _: everywhere, jax.eval_shape(initialise))
+  shapes = jax.eval_shape(initialise)
+  shardings = jax.tree.map(lambda _: everywhere, shapes)
   run = Run(
     name='vae',
     workdir=workdir,
@@ -100,7 +104,7 @@ def train_vae(experiment: Experiment, workdir: pathlib.Path) -> None:
   state = fit(
     run,
     jax.jit(initialise, out_shardings=shardings),
-    shardings,
+    abstract(shapes, shardings),
     jax.jit(step, donate_argnums=0),
     batches,
   )
@@ -127,24 +131,35 @@ def _calibrate(vae: VAE, batches, count: int) -> None:
   vae.calibrate(posteriors())
 
 
-def load_vae(experiment: Experiment, workdir: pathlib.Path) -> Parameters:
-  """Parameters of the finished VAE of a run, by name.
+def vae_shapes(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape and dtype of each parameter of the VAE, by name."""
+  return jax.eval_shape(lambda: parameters.flatten(make_vae(experiment))[1])
+
+
+def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
+  """Parameters of the finished VAE of a run, by name, on every device.
+
+  Args:
+    experiment: The config; `init.vae` names a file to take instead.
+    workdir: Folder of the VAE's run.
 
   Raises:
     UserError: There is none, or it is of another config.
   """
+  mesh = sharding_lib.make_mesh(experiment.mesh)
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  shapes = vae_shapes(experiment)
+  shardings = jax.tree.map(lambda _: everywhere, shapes)
+  targets = abstract(shapes, shardings)
+  if experiment.init.vae:
+    return start.load_vae(experiment.init.vae, experiment.vae, targets)
   folder = workdir / FINAL
   if not folder.exists():
     raise UserError(
       f'{folder} does not exist; train the VAE first: '
       'python -m unifluid_jax.train_vae'
     )
-  _, shapes = jax.eval_shape(lambda: parameters.flatten(make_vae(experiment)))
   checkpoints = Checkpoints(folder)
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  shardings = jax.tree.map(lambda _: device, shapes)
-  flat = checkpoints.restore(
-    abstract(shapes, shardings), experiment.vae_identity()
-  )
+  flat = checkpoints.restore(targets, experiment.vae_identity())
   checkpoints.close()
   return flat

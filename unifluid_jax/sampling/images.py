@@ -133,6 +133,7 @@ def write_images(
   prefix: Batch,
   keys: Key[Array, ' B'],
   positions: Int[Array, 'B N'],
+  sources: Float[Array, 'R E N Z'] | None = None,
 ) -> Written:
   """Writes one image after each prefix.
 
@@ -146,8 +147,9 @@ def write_images(
     prefix: Prefixes, padded on the left.
     keys: One key an image.
     positions: Order that each image is written in.
+    sources: Tokens of the images to be edited, if there are any.
   """
-  state = prefill(model, prefix, model.config.image_tokens)
+  state = prefill(model, prefix, model.config.image_tokens, sources)
   branches = prefix.token_ids.shape[0] // positions.shape[0]
   if model.config.order == masking.MASKED:
     decode = _masked_step

@@ -5,9 +5,11 @@ config that fix the meaning of the arrays (model, VAE, tokenizer, seed). A run
 resumes from the newest complete step, and refuses one of another identity.
 """
 
+import contextlib
 import dataclasses
-import pathlib
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import AnyPath
 
 Identity = Mapping[str, Any]
 
@@ -33,38 +36,43 @@ class CheckpointConfig:
 
 
 class Checkpoints:
-  """The checkpoints of one run."""
+  """The checkpoints of one run.
 
-  def __init__(self, directory: pathlib.Path, keep: int = 1):
-    """Opens or makes the folder of checkpoints.
+  As a context manager it is open for writing from the beginning, and waits for
+  the save under way in the end. Otherwise nothing changes before the first
+  save, so that a run can be looked at while it is being trained.
+  """
+
+  def __init__(self, directory: AnyPath, keep: int = 1):
+    """Names the folder.
 
     Args:
       directory: The folder.
       keep: Newest checkpoints that are kept, besides the one of least loss.
     """
-    policies = checkpoint_managers
-    self._directory = directory.absolute()
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(keep),
-            policies.BestN(
-              get_metric_fn=lambda metrics: metrics['loss'],
-              reverse=True,
-              n=1,
-            ),
-          ]
-        ),
-        cleanup_tmp_directories=True,
-      ),
+    self._directory = (
+      directory if directory.is_absolute() else directory.absolute()
     )
+    self._keep = keep
+    self._manager: ocp.CheckpointManager | None = None
+
+  def __enter__(self) -> 'Checkpoints':
+    self._open()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self.close()
+
+  @property
+  def steps(self) -> list[int]:
+    """The complete steps, oldest first."""
+    names = ocp.path.step.standard_name_format()
+    return sorted(found.step for found in names.find_all(self._directory))
 
   @property
   def latest_step(self) -> int | None:
     """Newest complete step, if there is one."""
-    return self._manager.latest_step()
+    return max(self.steps, default=None)
 
   def save(
     self, step: int, state: Any, identity: Identity, loss: float
@@ -74,8 +82,9 @@ class Checkpoints:
     Raises:
       UserError: This save or the one before could not be written.
     """
-    try:
-      self._manager.save(
+    manager = self._open()
+    with self._writing():
+      manager.save(
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
@@ -83,8 +92,6 @@ class Checkpoints:
         ),
         metrics={'loss': loss},
       )
-    except (OSError, ValueError, RuntimeError) as error:
-      raise self._failed(error) from error
 
   def wait(self) -> None:
     """Waits for the save under way.
@@ -92,10 +99,9 @@ class Checkpoints:
     Raises:
       UserError: It could not be written.
     """
-    try:
-      self._manager.wait_until_finished()
-    except (OSError, ValueError, RuntimeError) as error:
-      raise self._failed(error) from error
+    if self._manager:
+      with self._writing():
+        self._manager.wait_until_finished()
 
   def restore(self, abstract_state: Any, identity: Identity) -> Any:
     """The newest complete state, laid out as `abstract_state` says.
@@ -109,46 +115,96 @@ class Checkpoints:
     """
     step = self.latest_step
     if step is None:
-      raise UserError(f'{self._directory} holds no complete checkpoint')
-    where = self._directory / str(step)
-    try:
-      self._check_identity(where, self._read_identity(step), identity)
-      return self._manager.restore(
-        step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
-      )['state']
-    except (OSError, ValueError, KeyError) as error:
       raise UserError(
-        f'checkpoint {where} cannot be read ({_first_line(error)}); move it '
-        'away to go on from the one before'
-      ) from error
+        f'{self._directory} holds no complete checkpoint; train first'
+      )
+    found = self._read(step, identity=ocp.args.JsonRestore())
+    self._check_identity(step, found, identity)
+    return self._read(step, state=ocp.args.StandardRestore(abstract_state))
 
   def close(self) -> None:
     """Waits for the save under way and closes the folder."""
     self.wait()
-    self._manager.close()
+    if self._manager:
+      self._manager.close()
 
-  def _read_identity(self, step: int) -> Identity:
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(identity=ocp.args.JsonRestore())
+  def _open(self) -> ocp.CheckpointManager:
+    """Opens the folder for writing: removes what a killed save left there."""
+    if self._manager:
+      return self._manager
+    self._check_losses()
+    with self._writing():
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          # Without it the losses would not be kept with the checkpoints.
+          best_fn=_loss,
+          preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+            [
+              checkpoint_managers.LatestN(self._keep),
+              checkpoint_managers.BestN(
+                get_metric_fn=_loss,
+                reverse=True,
+                n=1,
+                keep_checkpoints_without_metrics=False,
+              ),
+            ]
+          ),
+          cleanup_tmp_directories=True,
+        ),
+      )
+    return self._manager
+
+  def _check_losses(self) -> None:
+    """Orbax reads them all itself, but would not say which one is damaged."""
+    for step in self.steps:
+      file = self._directory / str(step) / 'metrics' / 'metrics'
+      try:
+        if file.exists():
+          json.loads(file.read_text(encoding='utf-8'))
+      except (OSError, ValueError) as error:
+        raise self._unreadable(step, error) from error
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what Orbax raises of a failed save into a `UserError`."""
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      raise UserError(
+        f'cannot write a checkpoint to {self._directory} ({_reason(error)}); '
+        'make room there and start again: the checkpoints before are unharmed'
+      ) from error
+
+  def _read(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
+    """One item of a checkpoint."""
+    (name,) = item
+    where = self._directory / str(step)
+    try:
+      with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        return reader.restore(where, args=ocp.args.Composite(**item))[name]
+    # Of an array that cannot be read, Orbax raises an `Exception` as such.
+    except Exception as error:
+      raise self._unreadable(step, error) from error
+
+  def _unreadable(self, step: int, error: Exception) -> UserError:
+    older = [other for other in self.steps if other < step]
+    mend = f'go on from step {older[-1]}' if older else 'train again'
+    return UserError(
+      f'checkpoint {self._directory / str(step)} cannot be read '
+      f'({_reason(error)}); if it is damaged, move it away to {mend}'
     )
-    return restored['identity']
 
   def _check_identity(
-    self, where: pathlib.Path, found: Identity, wanted: Identity
+    self, step: int, found: Identity, wanted: Identity
   ) -> None:
     differing = _differences(found, wanted)
     if differing:
       raise UserError(
-        f'checkpoint {where} is of another config: {"; ".join(differing[:5])}. '
-        'Use the config that it was made with, or another --workdir'
+        f'checkpoint {self._directory / str(step)} is of another config: '
+        f'{"; ".join(differing[:5])}. Use the config that it was made with, or '
+        'another --workdir'
       )
-
-  def _failed(self, error: Exception) -> UserError:
-    return UserError(
-      f'cannot write a checkpoint to {self._directory}: {_first_line(error)}. '
-      'Make room there and start again; the checkpoints before are unharmed'
-    )
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
@@ -175,6 +231,14 @@ def _differences(found: Any, wanted: Any, path: str = '') -> list[str]:
   return [] if same else [f'{path} is {found!r} there and {wanted!r} here']
 
 
-def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines()
-  return lines[0][:300] if lines else type(error).__name__
+def _loss(metrics: Mapping[str, float]) -> float:
+  return metrics['loss']
+
+
+def _reason(error: BaseException) -> str:
+  """The first line of an error's first cause, without TensorStore's context."""
+  while error.__cause__:
+    error = error.__cause__
+  text = str(error.args[0] if isinstance(error, KeyError) else error).strip()
+  line = re.split(r'\n| \[[a-z]', text)[0].rstrip('.')
+  return line or type(error).__name__

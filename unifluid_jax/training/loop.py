@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +11,10 @@ import jax
 from absl import logging
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import AnyPath
 from unifluid_jax.training.checkpoint import (
   CheckpointConfig,
   Checkpoints,
-  abstract,
 )
 from unifluid_jax.training.metrics import Meter, Work
 
@@ -59,7 +58,7 @@ class Run:
   """
 
   name: str
-  workdir: pathlib.Path
+  workdir: AnyPath
   steps: int
   log_every: int
   checkpoint: CheckpointConfig
@@ -93,7 +92,7 @@ def _signals() -> Iterator[list[int]]:
 def fit(
   run: Run,
   initialise: Callable[[], S],
-  shardings: Any,
+  abstract_state: Any,
   step_function: StepFunction,
   batches: Callable[[int], Iterator[Any]],
   extra_step: tuple[int, StepFunction] | None = None,
@@ -103,7 +102,7 @@ def fit(
   Args:
     run: What to do.
     initialise: Makes the first state, jitted and directly sharded.
-    shardings: Shardings of the state.
+    abstract_state: Shapes, dtypes and shardings of the state.
     step_function: Jitted (state, batch) -> (state, metrics).
     batches: First step -> iterator of device batches from there on.
     extra_step: An interval, and a jitted (state, batch) -> (state, metrics)
@@ -116,12 +115,10 @@ def fit(
     Interrupted: By a signal, after saving.
     UserError: A loss that is not finite, or a checkpoint that cannot be used.
   """
-  checkpoints = Checkpoints(
-    run.workdir / 'checkpoints', keep=run.checkpoint.keep
-  )
+  folder, keep = run.workdir / 'checkpoints', run.checkpoint.keep
   # However this ends, the save under way is completed first.
-  with _signals() as received, contextlib.closing(checkpoints):
-    state = _restore_or_initialise(run, checkpoints, initialise, shardings)
+  with _signals() as received, Checkpoints(folder, keep) as checkpoints:
+    state = _restore_or_initialise(run, checkpoints, initialise, abstract_state)
     start = int(state.step)
     if start < run.steps:
       state = _train(
@@ -137,11 +134,10 @@ def fit(
   return state
 
 
-def _restore_or_initialise(run, checkpoints, initialise, shardings):
+def _restore_or_initialise(run, checkpoints, initialise, abstract_state):
   if checkpoints.latest_step is None:
     return initialise()
-  shapes = jax.eval_shape(initialise)
-  state = checkpoints.restore(abstract(shapes, shardings), run.identity)
+  state = checkpoints.restore(abstract_state, run.identity)
   logging.info('%s resumes from step %d', run.name, int(state.step))
   return state
 

@@ -61,19 +61,20 @@ def image_loss_sum(
     objective: Diffusion objective.
     targets: Hidden states and the tokens they write.
     repeats: Noise levels drawn per token (MAR's diffusion_batch_mul); the
-      condition is embedded once.
+      condition is embedded once. Those of a token are neighbours, so that
+      they lie where its row does.
     key: Random key.
   """
   hidden = targets.hidden.astype(jnp.float32)
   hidden = hidden.reshape(-1, hidden.shape[-1])
   tokens = targets.tokens.reshape(-1, targets.tokens.shape[-1])
-  condition = jnp.tile(model.head.embed_condition(hidden), (repeats, 1))
+  condition = jnp.repeat(model.head.embed_condition(hidden), repeats, axis=0)
 
   def predict(x_t, time):
     return model.head(x_t, time, condition)
 
-  loss = objective.loss(predict, jnp.tile(tokens, (repeats, 1)), key)
-  weights = jnp.tile(targets.weights.reshape(-1), repeats)
+  loss = objective.loss(predict, jnp.repeat(tokens, repeats, axis=0), key)
+  weights = jnp.repeat(targets.weights.reshape(-1), repeats)
   return (loss * weights).sum() / repeats
 
 
@@ -90,6 +91,7 @@ def losses(
   batch: Batch,
   tokens: Float[Array, 'B G N Z'],
   order: masking.Order,
+  sources: Float[Array, 'B E N Z'] | None,
   counts: Counts,
   repeats: int,
   key: PRNGKeyArray,
@@ -102,11 +104,12 @@ def losses(
     batch: The rows, or a microbatch of them.
     tokens: Tokens of the generated images, raster order.
     order: Orders they are written in.
+    sources: Tokens of the source images, if there are any.
     counts: Targets of the global batch.
     repeats: Noise levels drawn per image token.
     key: Random key.
   """
-  hidden = model.hidden_of_rows(batch, tokens, order)
+  hidden = model.hidden_of_rows(batch, tokens, order, sources)
   logits = model.text_logits(hidden, batch.text_slots)
   text = text_loss_sum(logits, batch.text_targets, batch.text_weights)
   image = jnp.float32(0)

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
 import time
 from typing import Any
 
@@ -18,6 +17,8 @@ from absl import logging
 from clu import metrics as clu_metrics
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import AnyPath, append_text, write_whole
+from unifluid_jax.progress import clock
 
 # bf16 peak FLOP/s of one chip, from the vendors' data sheets.
 _PEAK_FLOPS = {
@@ -90,7 +91,7 @@ class Meter:
 
   def __init__(
     self,
-    workdir: pathlib.Path,
+    workdir: AnyPath,
     name: str,
     steps: int,
     start_step: int,
@@ -162,8 +163,7 @@ class Meter:
     return values
 
   def _log(self, step: int, values: dict[str, float]) -> None:
-    with self._path.open('a', encoding='utf-8') as file:
-      file.write(json.dumps({'step': step} | values) + '\n')
+    append_text(self._path, json.dumps({'step': step} | values) + '\n')
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(step, values)
     left = (self._steps - step) * values['seconds_per_step']
@@ -181,11 +181,11 @@ class Meter:
       values['images_per_second'],
       values['tokens_per_second'],
       100 * values['mfu'],
-      f'{int(left) // 60}:{int(left) % 60:02d}',
+      clock(left),
     )
 
 
-def read_log(workdir: pathlib.Path) -> list[dict[str, float]]:
+def read_log(workdir: AnyPath) -> list[dict[str, float]]:
   """The lines of a run's metrics log, oldest first."""
   path = workdir / 'metrics.jsonl'
   if not path.exists():
@@ -194,7 +194,7 @@ def read_log(workdir: pathlib.Path) -> list[dict[str, float]]:
   return [json.loads(line) for line in lines]
 
 
-def _truncate_log(path: pathlib.Path, step: int) -> None:
+def _truncate_log(path: AnyPath, step: int) -> None:
   """Keeps the lines up to `step`; a killed run may have half a line more."""
   kept = []
   if path.exists():
@@ -202,12 +202,10 @@ def _truncate_log(path: pathlib.Path, step: int) -> None:
       complete = line.endswith('}\n')
       if complete and json.loads(line)['step'] <= step:
         kept.append(line)
-  partial = path.with_suffix('.partial')
-  partial.write_text(''.join(kept), encoding='utf-8')
-  partial.replace(path)
+  write_whole(path, ''.join(kept).encode())
 
 
-def _tensorboard_writer(workdir: pathlib.Path) -> Any:
+def _tensorboard_writer(workdir: AnyPath) -> Any:
   """clu's TensorBoard writer where the `tensorboard` extra is installed."""
   try:
     from clu.metric_writers import summary_writer

@@ -1,7 +1,8 @@
-"""AdamW: learning-rate schedule, clipping, decay mask, frozen parameters."""
+"""AdamW: learning-rate schedule, clipping, decay mask."""
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,11 @@ class OptimizerConfig:
     b2: Second-moment decay.
     weight_decay: Decay of matrices; vectors, norms and biases have none.
     no_decay: Regular expressions of parameter names that have none either.
-    frozen: Regular expressions of parameter names that are not trained.
     clip: Largest global gradient norm.
     ema: Decay of the parameters' moving average.
+    rate_factors: Factors of the learning rate by regular expressions of
+      parameter names, of which the first match counts; a pretrained or a small
+      encoder wants a lower rate than fresh parts.
   """
 
   learning_rate: float = 1e-4
@@ -38,9 +41,9 @@ class OptimizerConfig:
   b2: float = 0.95
   weight_decay: float = 0.02
   no_decay: tuple[str, ...] = ('head/',)
-  frozen: tuple[str, ...] = ()
   clip: float = 1.0
   ema: float = 0.9999
+  rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if self.schedule not in SCHEDULES:
@@ -68,15 +71,30 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
   return optax.join_schedules([warm, after], [warmup]) if warmup else after
 
 
-def is_frozen(config: OptimizerConfig, name: str) -> bool:
-  """Whether a parameter is left as it is."""
-  return any(re.search(pattern, name) for pattern in config.frozen)
+def is_matrix(axes: Axes) -> bool:
+  """Whether a parameter, or that of one layer, has two axes or more."""
+  return len([axis for axis in axes if axis != 'layers']) >= 2
 
 
 def _decays(config: OptimizerConfig, name: str, axes: Axes) -> bool:
-  matrix = len([axis for axis in axes if axis != 'layers']) >= 2
   exempt = any(re.search(pattern, name) for pattern in config.no_decay)
-  return matrix and not exempt
+  return is_matrix(axes) and not exempt
+
+
+def _rate_factor(config: OptimizerConfig, name: str) -> float:
+  factors = (
+    factor
+    for pattern, factor in config.rate_factors.items()
+    if re.search(pattern, name)
+  )
+  return next(factors, 1.0)
+
+
+def _scale_rates(factors: dict[str, float]) -> optax.GradientTransformation:
+  """Multiplies each parameter's update, decay included, by its factor."""
+  return optax.stateless(
+    lambda updates, _: {k: factors[k] * update for k, update in updates.items()}
+  )
 
 
 def make_optimizer(
@@ -99,6 +117,7 @@ def make_optimizer(
       weight_decay=config.weight_decay,
       mask=decay,
     ),
+    _scale_rates({name: _rate_factor(config, name) for name in axes}),
   )
 
 

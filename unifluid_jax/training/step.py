@@ -18,8 +18,7 @@ from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Objective
 from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import to_tokens
-from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.models.latents import encode_tokens
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
 from unifluid_jax.training.optimizer import ema_update
@@ -94,20 +93,7 @@ class _Inputs(NamedTuple):
   batch: Batch
   tokens: Float[Array, 'B G N Z']
   order: masking.Order
-
-
-def encode_tokens(
-  context: StepContext, vae_parameters: Parameters, images: Array, key: Array
-) -> Float[Array, 'B G N Z']:
-  """Samples standardised VAE tokens of uint8 images [B G S S 3]."""
-  vae = parameters.unflatten(context.vae_graphdef, vae_parameters)
-  count = images.shape[0] * images.shape[1]
-  flat = to_unit(images.reshape(count, *images.shape[2:]))
-  latents = vae.normalise(vae.encode(flat).sample(key))
-  tokens = to_tokens(latents, context.patch)
-  return jax.lax.stop_gradient(
-    tokens.reshape(*images.shape[:2], *tokens.shape[1:])
-  )
+  sources: Float[Array, 'B E N Z'] | None
 
 
 def _draw_inputs(
@@ -115,12 +101,15 @@ def _draw_inputs(
 ) -> _Inputs:
   order_key, posterior_key = jax.random.split(key)
   rows, images = batch.generated_slots.shape
+  vae = parameters.unflatten(context.vae_graphdef, state.vae)
+  tokens = jnp.zeros((rows, 0, context.image_tokens, context.token_dim))
   if images:
     tokens = encode_tokens(
-      context, state.vae, batch.generated_images, posterior_key
+      vae, batch.generated_images, context.patch, posterior_key
     )
-  else:
-    tokens = jnp.zeros((rows, 0, context.image_tokens, context.token_dim))
+  sources = None
+  if batch.source_slots.shape[1]:
+    sources = encode_tokens(vae, batch.source_images, context.patch)
   order = masking.draw_order(
     order_key,
     rows,
@@ -128,7 +117,7 @@ def _draw_inputs(
     context.image_tokens,
     masking.random_share(state.step, context.anneal),
   )
-  return _Inputs(batch, tokens, order)
+  return jax.lax.stop_gradient(_Inputs(batch, tokens, order, sources))
 
 
 def _split(inputs: _Inputs, parts: int) -> _Inputs:
@@ -155,6 +144,7 @@ def _losses(
     inputs.batch,
     inputs.tokens,
     inputs.order,
+    inputs.sources,
     counts,
     context.repeats,
     key,

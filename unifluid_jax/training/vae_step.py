@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Int, UInt8
 
 from unifluid_jax.models import parameters
-from unifluid_jax.models.unifluid import to_unit
+from unifluid_jax.models.latents import to_unit
 from unifluid_jax.training.optimizer import ema_update
 from unifluid_jax.training.vae_losses import VAELossConfig, vae_loss
 

@@ -198,6 +198,28 @@ def test_interleaved_takes_the_lists_in_turn():
   assert taken[1] != taken[3]
 
 
+@pytest.mark.parametrize(
+  ('name', 'kinds'),
+  [
+    ('vqa', ('category', 'count')),
+    ('editing', ('flip',)),
+    ('editing', ('tone', 'add')),
+  ],
+)
+def test_some_kinds_of_a_task(name, kinds):
+  task = make_task(name, CONFIG, 'train', kinds)
+  assert {record.kind for record in task} == {*kinds}
+  every = make_task(name, CONFIG, 'train')
+  assert {record for record in every if record.kind in kinds} == {*task}
+
+
+def test_a_wrong_kind_is_named():
+  with pytest.raises(UserError, match="'vqa' has no kind 'flip'; it has name"):
+    make_task('vqa', CONFIG, 'train', ('flip',))
+  with pytest.raises(UserError, match="'captioning' has no kind 'x'.* none"):
+    make_task('captioning', CONFIG, 'train', ('x',))
+
+
 def test_a_wrong_task_or_split_is_named():
   with pytest.raises(UserError, match="'translation'.*captioning"):
     make_task('translation', CONFIG, 'train')

@@ -82,6 +82,35 @@ def test_editing(folder):
   assert is_blue(example.target)
 
 
+def test_images_of_any_size_and_mode(folder, tmp_path):
+  red = PIL.Image.new('RGB', (9, 5), (200, 0, 0))
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6  # turn by 90 degrees
+  clear = PIL.Image.new('RGBA', (6, 6), (0, 0, 0, 0))
+  pictures = {
+    'palette.png': red.convert('P', palette=PIL.Image.Palette.ADAPTIVE),
+    'alpha.png': red.convert('RGBA'),
+    'upright.jpg': red,
+    'pixel.png': red.resize((1, 1)),
+    'wide.png': red.resize((900, 2)),
+    'grey.png': PIL.Image.new('L', (3, 7), 90),
+    'clear.png': clear,
+  }
+  for name, picture in pictures.items():
+    picture.save(tmp_path / name, **({'exif': exif} if 'jpg' in name else {}))
+  file = folder(*({'image': name, 'text': name} for name in pictures))
+  task = FolderTask(file, 'text_to_image', image_size=4)
+  found = {}
+  for i in range(len(task)):
+    example = task.build(task[i], RNG, True)
+    assert example.target.shape == (4, 4, 3)
+    found[example.prefix[0]] = example.target.mean((0, 1))
+  expected = dict.fromkeys(pictures, (200, 0, 0))
+  expected |= {'grey.png': (90, 90, 90), 'clear.png': (255, 255, 255)}
+  for name, color in expected.items():
+    np.testing.assert_allclose(found[name], color, atol=2, err_msg=name)
+
+
 def test_one_file_serves_several_kinds(folder):
   file = folder(
     {'image': 'red.png', 'text': 'box', 'question': 'what?', 'answer': 'a box'}

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from tests.evaluation import fakes
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.manifest import make_manifest
 from unifluid_jax.evaluation.metrics import TIMING, to_metrics
 from unifluid_jax.evaluation.report import frames, pictures, texts
 from unifluid_jax.evaluation.report.page import Report, render
 from unifluid_jax.evaluation.results import evaluate
+from unifluid_jax.sections import EvaluationConfig
 
 VOID = ('img', 'meta', 'br')
 CONFIG = EvaluationConfig(

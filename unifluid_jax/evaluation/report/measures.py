@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from unifluid_jax.errors import UserError
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.report.markup import mark, table
+from unifluid_jax.sections import EvaluationConfig
 
 
 class Row(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 
 from unifluid_jax.data.emoji.pictures import pictures_of
 from unifluid_jax.data.emoji.splits import cells_of
-from unifluid_jax.evaluation.config import EvaluationConfig
 from unifluid_jax.evaluation.report.curves import (
   Log,
   curves_section,
@@ -33,6 +32,7 @@ from unifluid_jax.evaluation.report.texts import (
 from unifluid_jax.evaluation.results import Results
 from unifluid_jax.inference import Model
 from unifluid_jax.progress import clock
+from unifluid_jax.sections import EvaluationConfig
 
 TEMPLATE = 'page.html'
 

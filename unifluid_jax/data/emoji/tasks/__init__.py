@@ -1,6 +1,8 @@
 """The tasks of the embedded data set, by name: the four of UniFluid, and bare
 pictures for the VAE."""
 
+from collections.abc import Sequence
+
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks.captioning import Captioning
 from unifluid_jax.data.emoji.tasks.editing import Editing
@@ -22,19 +24,22 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def make_task(name: str, config: EmojiConfig, split: str) -> Task:
+def make_task(
+  name: str, config: EmojiConfig, split: str, kinds: Sequence[str] = ()
+) -> Task:
   """Makes a task's source of records and examples.
 
   Args:
     name: A key of TASKS.
     config: Concepts, artists and image size.
     split: 'train', 'cell' or 'concept'; editing also has 'pair'.
+    kinds: Kinds of questions or edits; none for all.
 
   Raises:
-    UserError: If there is no such task or split, or the split is empty.
+    UserError: If there is no such task, split or kind, or the split is empty.
   """
   if name not in TASKS:
     raise UserError(
       f'There is no emoji task {name!r}; choose one of {", ".join(TASKS)}.'
     )
-  return TASKS[name](config, split)
+  return TASKS[name](config, split, kinds)

@@ -51,7 +51,7 @@ class Captioning(Task):
       },
     )
 
-  def _list_records(self) -> Sequence[Cell]:
+  def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Cell]:
     return shuffled(cells_of(self.config, self.split))
 
 

@@ -29,10 +29,13 @@ class Editing(Task):
   """
 
   name = 'editing'
+  kinds = (*WORDINGS,)
   splits = ('train', 'cell', 'concept', 'pair')
 
-  def __init__(self, config: EmojiConfig, split: str):
-    super().__init__(config, split)
+  def __init__(
+    self, config: EmojiConfig, split: str, kinds: Sequence[str] = ()
+  ):
+    super().__init__(config, split, kinds)
     self._companions = Companions(config)
 
   def build(
@@ -67,14 +70,17 @@ class Editing(Task):
       },
     )
 
-  def _list_records(self) -> Sequence[ObjectEdit | SceneEdit]:
+  def _list_records(
+    self, kinds: tuple[str, ...]
+  ) -> Sequence[ObjectEdit | SceneEdit]:
     lists: dict[str, Sequence[ObjectEdit | SceneEdit]] = {
       kind: object_edits.list_edits(kind, self.config, self.split)
       for kind in object_edits.WORDINGS
+      if kind in kinds
     }
     if self.split != 'pair':
       cells = cells_of(self.config, self.split)
-      for kind in scene_edits.WORDINGS:
+      for kind in (k for k in scene_edits.WORDINGS if k in kinds):
         lists[kind] = [SceneEdit(kind, cell) for cell in cells]
     return Interleaved(lists)
 

@@ -68,5 +68,5 @@ class PictureTask(Task):
     )
     return draw_scene(scene, self.config.image_size)
 
-  def _list_records(self) -> Sequence[Cell]:
+  def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Cell]:
     return shuffled(cells_of(self.config, self.split))

@@ -23,29 +23,40 @@ class Task(abc.ABC):
   Attributes:
     name: The task's name, as in `Example.task`.
     splits: The splits that the task has.
+    kinds: The kinds of records that the task has, if it has several.
   """
 
   name: ClassVar[str]
   splits: ClassVar[tuple[str, ...]] = ('train', 'cell', 'concept')
+  kinds: ClassVar[tuple[str, ...]] = ()
 
-  def __init__(self, config: EmojiConfig, split: str):
+  def __init__(
+    self, config: EmojiConfig, split: str, kinds: Sequence[str] = ()
+  ):
     """Lists the records.
 
     Args:
       config: Concepts, artists and image size.
       split: One of `splits`.
+      kinds: Some of the task's kinds; none for all.
 
     Raises:
-      UserError: If the task has no such split, or it is empty.
+      UserError: If the task has no such split or kind, or the split is empty.
     """
     if split not in self.splits:
       raise UserError(
         f'The task {self.name!r} has no split {split!r}; choose one of '
         f'{", ".join(self.splits)}.'
       )
+    for kind in kinds:
+      if kind not in self.kinds:
+        raise UserError(
+          f'The task {self.name!r} has no kind {kind!r}; it has '
+          f'{", ".join(self.kinds) or "none"}.'
+        )
     self.config = config
     self.split = split
-    self._records = self._list_records()
+    self._records = self._list_records(tuple(kinds) or self.kinds)
 
   def __len__(self) -> int:
     """Number of records."""
@@ -69,8 +80,8 @@ class Task(abc.ABC):
     """
 
   @abc.abstractmethod
-  def _list_records(self) -> Sequence[Any]:
-    """The records of the config and the split."""
+  def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Any]:
+    """The records of these kinds, of the config and the split."""
 
 
 class Interleaved(Sequence[T]):

@@ -47,7 +47,7 @@ class TextToImage(Task):
       facts={'picture': picture, 'concept': emoji.concept, 'name': emoji.name},
     )
 
-  def _list_records(self) -> Sequence[Cell]:
+  def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Cell]:
     return shuffled(cells_of(self.config, self.split))
 
 

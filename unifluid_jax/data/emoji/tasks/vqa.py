@@ -48,9 +48,12 @@ class VisualQuestionAnswering(Task):
   """
 
   name = 'vqa'
+  kinds = (*WORDINGS,)
 
-  def __init__(self, config: EmojiConfig, split: str):
-    super().__init__(config, split)
+  def __init__(
+    self, config: EmojiConfig, split: str, kinds: Sequence[str] = ()
+  ):
+    super().__init__(config, split, kinds)
     self._concepts = concepts_of(config.concepts)
     self._companions = Companions(config)
 
@@ -71,7 +74,7 @@ class VisualQuestionAnswering(Task):
       facts={'question': record.kind, 'answer': answer, **facts},
     )
 
-  def _list_records(self) -> Sequence[Question]:
+  def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Question]:
     cells = cells_of(self.config, self.split)
     return Interleaved(
       {
@@ -82,7 +85,7 @@ class VisualQuestionAnswering(Task):
           if kind in scene_questions.WORDINGS
           or picture_questions.candidates(kind, cell)
         ]
-        for kind in WORDINGS
+        for kind in kinds
       }
     )
 

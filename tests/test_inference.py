@@ -1,0 +1,73 @@
+"""A model in use, apart from the samplers themselves."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.configs import tiny
+from unifluid_jax import inference, progress
+from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.unifluid import make_unifluid
+
+
+@pytest.fixture
+def model(letters, monkeypatch):
+  """A model of 16 x 16 pixels whose captions are 'a', and three rows a part."""
+  experiment = build(Experiment, tiny.get_config())
+  unifluid = nnx.eval_shape(lambda: make_unifluid(experiment, letters))
+  model = inference.Model(experiment, letters, nnx.graphdef(unifluid), {}, {})
+
+  def write(sampling, params, prefix, keys):
+    return np.full((len(prefix.kind), 1), letters.encode('a')[0])
+
+  monkeypatch.setattr(inference, '_BATCH', 3)
+  model._write_texts = write
+  return model
+
+
+def images(count: int, side: int = 16) -> np.ndarray:
+  return np.zeros((count, side, side, 3), np.uint8)
+
+
+def test_progress_of_a_long_list_is_told(model, monkeypatch):
+  told = []
+  monkeypatch.setattr(progress, '_SECONDS', 0)
+  monkeypatch.setattr(
+    progress.logging, 'info', lambda text, *values: told.append(text % values)
+  )
+  assert model.caption(images(7)) == ['a'] * 7
+  assert told == [
+    '7 texts, part 1/3  ETA 0:00',
+    '7 texts, part 2/3  ETA 0:00',
+  ]
+
+
+@pytest.mark.parametrize(
+  ('pictures', 'shape'),
+  [
+    (images(1, 32), '(32, 32, 3) and type uint8'),
+    (images(1) / np.float32(255), '(16, 16, 3) and type float32'),
+    (images(1)[..., :1], '(16, 16, 1) and type uint8'),
+    (images(1)[0], '(16, 3) and type uint8'),
+  ],
+)
+def test_an_image_of_another_shape(model, pictures, shape):
+  texts = ['x'] * len(pictures)
+  for read in (
+    lambda: model.caption(pictures),
+    lambda: model.answer(pictures, texts),
+    lambda: model.edit(pictures, texts),
+  ):
+    with pytest.raises(UserError) as error:
+      read()
+    assert str(error.value).startswith(
+      f'image 0 has shape {shape}; the model reads images of shape (16, 16, 3)'
+    )
+
+
+def test_images_without_texts(model):
+  for read in (model.answer, model.edit):
+    with pytest.raises(UserError, match='there are 2 images and 1 texts'):
+      read(images(2), ['x'])
