@@ -11,6 +11,7 @@ import ml_collections
 
 from experiments import arguments, quickstart, tiny
 from unifluid_jax import config as config_lib
+from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.models import sizes
 
 
@@ -20,7 +21,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = quickstart.get_config()
   config.tokenizer.vocab_size = 4096
   config.data.update(
-    image_size=64, concepts='all', examples=512, rows=160, groups=8
+    image_size=64,
+    concepts='all',
+    artists=EmojiConfig.artists,
+    examples=512,
+    rows=160,
+    groups=8,
   )
   config.data.row = {
     'length': 512,

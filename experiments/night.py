@@ -10,13 +10,14 @@ UniFluid, in as many sittings as it takes.
 import ml_collections
 
 from experiments import arguments, quickstart, tiny
+from unifluid_jax.data.emoji.splits import EmojiConfig
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config; `:tiny` is two steps for tests."""
   _, is_tiny = arguments.parse(arg)
   config = quickstart.get_config()
-  config.data.concepts = 'untoned'
+  config.data.update(concepts='untoned', artists=EmojiConfig.artists)
   config.tokenizer.vocab_size = 2048
   config.vae_training.steps = 10_000
   config.vae_training.checkpoint.every = 1000

@@ -1,7 +1,7 @@
 """Named sets of concepts.
 
 A concept is a base emoji; its skin tones belong to it. `quickstart` was chosen
-by eye and by measure: its concepts are drawn alike by the four artists, so a
+by eye and by measure: its concepts are drawn alike by the artists, so a
 drawing that training never saw is recognisable from the other three.
 """
 
