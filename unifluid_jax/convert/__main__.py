@@ -54,6 +54,7 @@ _MODEL = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the table, write nothing.'
 )
+flags.DEFINE_alias('dry-run', 'dry_run')
 _DTYPE = flags.DEFINE_multi_string(
   'dtype',
   [],
