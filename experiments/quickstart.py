@@ -22,27 +22,27 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.25),
-      'captioning': emoji('captioning', 0.25),
-      'vqa': emoji('vqa', 0.15),
-      'vqa_identity': emoji('vqa', 0.2, 'name', 'kind', 'category'),
+      'text_to_image': emoji('text_to_image', 0.33),
+      'captioning': emoji('captioning', 0.22),
+      'vqa': emoji('vqa', 0.1),
+      'vqa_identity': emoji('vqa', 0.18, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.05),
-      'editing_exact': emoji('editing', 0.1, 'tone', 'background', 'flip'),
+      'editing_exact': emoji('editing', 0.12, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
     'examples': 40,
     'rows': 6,
     'groups': 1,
     'row': {
-      'length': 208,
+      'length': 216,
       'text_targets': 56,
       'understanding_images': 5,
-      'generated_images': 3,
+      'generated_images': 4,
       'source_images': 2,
     },
   }
   config.vae = {
-    'latent_channels': 24,
+    'latent_channels': 20,
     'widths': (128,),
     'patch_size': 4,
     'encoder_blocks': 0,
@@ -70,7 +70,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'weight_decay': 0.01,
       'ema': 0.998,
     },
-    'loss': {'kl_weight': 1.5e-2},
+    'loss': {'kl_weight': 1e-3},
     'checkpoint': {'every': 400},
   }
   config.model = {
@@ -83,8 +83,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3600,
-    'text_weight': 2.0,
+    'steps': 3300,
+    'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
@@ -95,7 +95,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'ema': 0.998,
     'no_decay': (),
     # Fresh linear maps and a small MLP learn faster than attention does.
-    'rate_factors': {'^(head|token|source|target)': 5.0},
+    'rate_factors': {'^(head|token|source|target)': 3.0},
   }
   config.sampling = {
     'solver': 'euler',

@@ -249,3 +249,133 @@ def test_a_zip_that_is_no_npz(tmp_path):
   with zipfile.ZipFile(file, 'w') as archive:
     archive.writestr('params/img/x.npy', b'no array')
   assert f'{file} is no complete .npz' in message(file)
+
+
+def change_header(folder, change):
+  """Rewrites the header of the file."""
+  file = folder / 'model.safetensors'
+  content = file.read_bytes()
+  end = 8 + int.from_bytes(content[:8], 'little')
+  text = change(content[8:end].decode()).encode()
+  file.write_bytes(len(text).to_bytes(8, 'little') + text + content[end:])
+
+
+@pytest.mark.parametrize(
+  ('change', 'told'),
+  [
+    (lambda text: text.replace('[0,', '[-4880,', 1), 'the entry of'),
+    (lambda text: text.replace('[0,', '["a",', 1), 'the entry of'),
+    (lambda text: text.replace('[61,20]', '[-61,-20]'), 'the entry of'),
+    (lambda text: text.rstrip()[:-1] + f',"{NORM}":0}}', f'{NORM} is in it tw'),
+    (lambda text: '[' * 100_000, 'its header is no JSON'),
+    (lambda text: text[:99], 'its header is no JSON'),
+    (lambda text: '[]', 'its header is no JSON object'),
+    (lambda text: '{}', 'its tensors are none'),
+  ],
+)
+def test_a_damaged_header(folder, change, told):
+  change_header(folder, change)
+  found = message(folder)
+  assert told in found and str(folder) in found
+
+
+def test_metadata_of_any_kind_is_not_looked_at(folder):
+  before = open_pretrained(str(folder)).arrays.keys()
+  change_header(folder, lambda text: text.replace('{"format":"pt"}', 'null'))
+  assert open_pretrained(str(folder)).arrays.keys() == before
+
+
+@pytest.fixture
+def shards(tmp_path):
+  """A Gemma in many files, with their index."""
+  return hub.save(hub.gemma('gemma 3 GQA'), tmp_path, max_shard_size='20KB')
+
+
+def change_index(shards, content):
+  file = shards / 'model.safetensors.index.json'
+  file.write_text(json.dumps(content))
+  return file
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    [],
+    None,
+    {},
+    {'weight_map': ['a']},
+    {'weight_map': {'a': 1}},
+    {'weight_map': {'a': '../model.safetensors'}},
+  ],
+)
+def test_a_damaged_index(shards, content):
+  file = change_index(shards, content)
+  assert message(shards).startswith(f'{file} is no index of safetensors')
+
+
+def test_an_index_of_another_checkpoint(shards):
+  index = json.loads((shards / 'model.safetensors.index.json').read_text())
+  places = index['weight_map']
+  first, second = sorted({*places.values()})[:2]
+  change_index(shards, {'weight_map': places | {'odd': first}})
+  assert f'{shards / first} lacks odd, which the index' in message(shards)
+  change_index(shards, index)
+  name = next(name for name, shard in places.items() if shard == first)
+  content = load_file(shards / second)
+  save_file(content | {name: np.ones(2, np.float32)}, shards / second)
+  told = f'{shards / second} holds {name}, which the index lists in {first}'
+  assert told in message(shards)
+
+
+@pytest.mark.parametrize(
+  ('changed', 'told'),
+  [
+    ({'num_attention_heads': 0}, 'num_attention_heads 0, which is no size'),
+    ({'num_key_value_heads': 0}, 'num_key_value_heads 0, which is no size'),
+    ({'num_hidden_layers': -1}, 'num_hidden_layers -1, which is no size'),
+    ({'hidden_size': '20'}, "hidden_size '20', which is no size"),
+    ({'rms_norm_eps': None}, 'rms_norm_eps None, which is no size'),
+    ({'head_dim': 5}, 'head_dim is 5; RoPE needs it even'),
+    ({'layer_types': ['full_attention']}, '3 layers and 1 layer_types'),
+    ({'hidden_activation': 'relu'}, "hidden_activation 'relu'"),
+    ({'rope_parameters': {'rope_type': 'yarn'}}, "type 'yarn'"),
+  ],
+)
+def test_a_config_that_is_not_ours(folder, changed, told):
+  file = folder / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+  assert told in message(folder)
+
+
+@pytest.mark.parametrize(
+  ('changed', 'told'),
+  [
+    ({'norm_num_groups': 3}, 'norm_num_groups 3, which does not divide'),
+    ({'norm_num_groups': 0}, 'norm_num_groups 0, which does not divide'),
+    ({'scaling_factor': 'a'}, 'could not convert'),
+    ({'latents_mean': [0.0] * 4}, 'latents_mean'),
+  ],
+)
+def test_an_autoencoder_that_is_not_ours(tmp_path, changed, told):
+  hub.save(hub.vae('sd'), tmp_path)
+  file = tmp_path / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+  found = message(tmp_path)
+  assert told in found and str(file) in found
+
+
+def test_what_is_no_file_of_weights(folder, tmp_path):
+  weights_file = folder / 'model.safetensors'
+  weights_file.unlink()
+  weights_file.symlink_to(tmp_path / 'nothing')
+  assert f'{weights_file} is no file, or links to none' in message(folder)
+  import torch  # noqa: PLC0415
+
+  file = tmp_path / 'a.ckpt'
+  file.touch()
+  assert f'{file} cannot be read as plain tensors' in message(file)
+  torch.save({'embed': torch.ones(3000)}, file)
+  file.write_bytes(file.read_bytes()[:9000])
+  assert f'{file} cannot be read as plain tensors' in message(file)
+  torch.save({1: torch.ones(2)}, file)
+  assert 'its tensors are none' in message(file)

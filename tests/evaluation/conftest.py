@@ -7,20 +7,20 @@ from unifluid_jax.data.emoji import concepts as concepts_lib
 from unifluid_jax.evaluation import bank, text_to_image
 from unifluid_jax.sections import EvaluationConfig
 
-FEW = concepts_lib.QUICKSTART[:40]
+FEW = concepts_lib.DRAWN_ALIKE[:40]
 """The first ten have skin tones."""
 
 
 @pytest.fixture(scope='package', autouse=True)
 def few():
-  """Small sets of concepts, and the quickstart's as the whole catalog."""
+  """Small sets of concepts, and those drawn alike as the whole catalog."""
   patch = pytest.MonkeyPatch()
   sets = concepts_lib.CONCEPT_SETS
   patch.setitem(sets, 'few', lambda emoji: emoji.concept in FEW)
   patch.setitem(sets, 'untoned few', lambda emoji: emoji.concept in FEW[10:])
 
   def drawings_of(concepts):
-    return bank.drawings_of('quickstart' if concepts == 'all' else concepts)
+    return bank.drawings_of('drawn_alike' if concepts == 'all' else concepts)
 
   patch.setattr(text_to_image, 'drawings_of', drawings_of)
   yield

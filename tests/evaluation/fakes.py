@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments import quickstart
 from unifluid_jax.config import build
-from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.pictures import Picture, draw
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
@@ -14,9 +14,9 @@ from unifluid_jax.inference import Model, Pictures
 
 
 def make_experiment(concepts: str) -> Experiment:
-  """The quickstart at 16 px on some other concepts."""
+  """The quickstart at 16 px on other concepts by all artists."""
   config = quickstart.get_config()
-  config.data.update(image_size=16, concepts=concepts)
+  config.data.update(image_size=16, concepts=concepts, artists=ARTISTS)
   config.model.encoder.image_size = 16
   return build(Experiment, config)
 

@@ -52,7 +52,7 @@ def test_held_out_cells_are_asked_for_several_times(result, oracle, emoji):
 def test_white_images_show_what_brute_force_says(experiment, config):
   model = fakes.FakeModel(experiment)
   result = evaluate_text_to_image(model, config)
-  everything = drawings_of('quickstart')
+  everything = drawings_of('drawn_alike')
   white = np.full((16, 16, 3), 255, np.uint8)
   shown = {emoji_of(p).concept for p in brute_force(white, everything)}
   generation = result.generations['train', '']

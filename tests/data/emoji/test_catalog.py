@@ -9,7 +9,11 @@ import pytest
 from unifluid_jax.data.emoji import catalog as catalog_lib
 from unifluid_jax.data.emoji.catalog import ARTISTS, TONES, load_catalog
 from unifluid_jax.data.emoji.colors import color_families
-from unifluid_jax.data.emoji.concepts import QUICKSTART, concepts_of
+from unifluid_jax.data.emoji.concepts import (
+  DRAWN_ALIKE,
+  QUICKSTART,
+  concepts_of,
+)
 from unifluid_jax.errors import UserError
 
 # Artist -> untoned, toned, of these with two different tones.
@@ -92,20 +96,26 @@ def test_tone_follows_the_modifier():
       assert emoji.name == f'{emoji.concept}, {emoji.tone} skin tone'
 
 
-def test_quickstart():
-  concepts = concepts_of('quickstart')
+def test_concepts_that_are_drawn_alike():
+  concepts = concepts_of('drawn_alike')
   catalog = load_catalog()
-  assert sorted(c.concept for c in concepts) == sorted(QUICKSTART)
-  assert 64 <= len(concepts) <= 80
+  assert sorted(c.concept for c in concepts) == sorted(DRAWN_ALIKE)
   for concept in concepts:
     for emoji in catalog.families[concept.base]:
       assert catalog.artists_of(emoji.hex) == ARTISTS
-  assert len({c.group for c in concepts}) == 8
   toned = [c for c in concepts if len(catalog.families[c.base]) == 6]
   assert len(toned) == 10
   for thing in 'heart', 'circle':
     family = color_families()[thing].values()
     assert sum(emoji in concepts for emoji in family) == 6
+
+
+def test_quickstart():
+  concepts = concepts_of('quickstart')
+  assert sorted(c.concept for c in concepts) == sorted(QUICKSTART)
+  assert {*concepts} < {*concepts_of('drawn_alike')}
+  assert len(concepts) == 66
+  assert len({c.group for c in concepts}) == 8
 
 
 def test_concept_sets():

@@ -14,7 +14,7 @@ from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import make_task
 from unifluid_jax.data.emoji.tasks.object_edits import ObjectEdit, alternatives
 
-CONFIG = EmojiConfig()
+CONFIG = EmojiConfig('drawn_alike')
 SIDE = CONFIG.image_size
 QUADRANTS = {
   'top left': np.s_[:16, :16],

@@ -14,7 +14,7 @@ from unifluid_jax.data.emoji.pictures import (
 from unifluid_jax.data.emoji.render import composite, render, render_icon
 from unifluid_jax.data.emoji.splits import EmojiConfig
 
-CONFIG = EmojiConfig()
+CONFIG = EmojiConfig('drawn_alike')
 FOX = '1f98a'
 
 

@@ -41,9 +41,9 @@ def test_proportions():
   ]
   share = len(cells['cell']) / len(eligible)
   assert share == pytest.approx(0.1, abs=0.01)
-  quickstart = EmojiConfig()
-  assert len(cells_of(quickstart, 'cell')) == 31
-  assert len(cells_of(quickstart, 'train')) == 277
+  alike = EmojiConfig('drawn_alike')
+  assert len(cells_of(alike, 'cell')) == 31
+  assert len(cells_of(alike, 'train')) == 277
 
 
 def test_whole_concepts_are_held_out_and_others_keep_two_artists():
@@ -56,7 +56,7 @@ def test_whole_concepts_are_held_out_and_others_keep_two_artists():
       assert kept[base] == 0
     else:
       assert kept[base] >= max(2, len(drawn(base)) - 1)
-  assert not concepts & {c.base for c in concepts_of('quickstart')}
+  assert not concepts & {c.base for c in concepts_of('drawn_alike')}
 
 
 def test_membership_never_changes():
@@ -82,7 +82,7 @@ def test_membership_does_not_depend_on_the_subset():
 
 
 def test_the_quickstart_cells_are_spread():
-  cells = cells_of(EmojiConfig(), 'cell')
+  cells = cells_of(EmojiConfig('drawn_alike'), 'cell')
   emojis = load_catalog().emojis
   artists = collections.Counter(cell.artist for cell in cells)
   groups = collections.Counter(emojis[cell.base].group for cell in cells)
@@ -121,6 +121,6 @@ def test_a_wrong_config_is_named(arguments, message):
 
 def test_a_wrong_or_empty_split_is_named():
   with pytest.raises(UserError, match="'test'.*train"):
-    cells_of(EmojiConfig(), 'test')
+    cells_of(EmojiConfig('drawn_alike'), 'test')
   with pytest.raises(UserError, match='empty'):
-    cells_of(EmojiConfig(), 'concept')
+    cells_of(EmojiConfig('drawn_alike'), 'concept')

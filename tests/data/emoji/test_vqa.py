@@ -13,7 +13,7 @@ from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import make_task
 
-CONFIG = EmojiConfig()
+CONFIG = EmojiConfig('drawn_alike')
 SIDE = CONFIG.image_size
 CANONICAL = {
   'name': r'what is this\?',
@@ -228,10 +228,10 @@ def test_objects_lie_in_their_quadrants_and_are_drawn_there(examples):
 
 def test_wrong_names_and_groups_cover_the_set(examples):
   asked = {parse('is_name', e)['name'] for e in examples['is_name']}
-  assert asked <= {c.concept for c in concepts_of('quickstart')}
+  assert asked <= {c.concept for c in concepts_of('drawn_alike')}
   assert len(asked) > 60
   groups = {parse('is_category', e)['group'] for e in examples['is_category']}
-  assert groups == {c.group for c in concepts_of('quickstart')}
+  assert groups == {c.group for c in concepts_of('drawn_alike')}
 
 
 def test_wording_varies_in_training():

@@ -5,8 +5,8 @@ A cell is one artist's drawing of one concept, in all its skin tones.
 - `cell`: 10 % of the cells. The concept is known from the other artists, the
   artist from other concepts, but the two were never seen together. A concept
   loses at most one artist, and only if at least two others remain.
-- `concept`: 5 % of the concepts, with all their cells. The quickstart's
-  concepts are exempt, so that every one of them can be trained.
+- `concept`: 5 % of the concepts, with all their cells. Those of
+  DRAWN_ALIKE are exempt, so that every one of them can be trained.
 - `pair`: 10 % of the (image, exact edit) pairs of the training cells. The image
   is seen with other edits and the edit on other images.
 
@@ -21,7 +21,7 @@ import hashlib
 from typing import NamedTuple
 
 from unifluid_jax.data.emoji.catalog import ARTISTS, Emoji, load_catalog
-from unifluid_jax.data.emoji.concepts import concepts_of
+from unifluid_jax.data.emoji.concepts import DRAWN_ALIKE, concepts_of
 from unifluid_jax.errors import UserError
 
 HELD_OUT_CELLS = 0.10
@@ -29,8 +29,8 @@ HELD_OUT_CONCEPTS = 0.05
 HELD_OUT_PAIRS = 0.10
 
 SALT = '302'
-"""Goes into every hash. Chosen so that the quickstart's 31 held-out cells are
-spread evenly over artists and groups."""
+"""Goes into every hash. Chosen so that the held-out cells of concepts that are
+drawn alike are spread evenly over artists and groups."""
 
 SPLITS = ('train', 'cell', 'concept', 'pair')
 
@@ -136,7 +136,8 @@ def cells_of(config: EmojiConfig, split: str) -> tuple[Cell, ...]:
 
 @functools.cache
 def _is_held_out_concept(base: str) -> bool:
-  exempt = {concept.base for concept in concepts_of('quickstart')}
+  emojis = load_catalog().emojis.values()
+  exempt = {emoji.base for emoji in emojis if emoji.concept in DRAWN_ALIKE}
   return base not in exempt and unit_hash('concept', base) < HELD_OUT_CONCEPTS
 
 
