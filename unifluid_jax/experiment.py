@@ -190,7 +190,11 @@ class Experiment:
 
   def identity(self, tokenizer: Tokenizer) -> dict[str, Any]:
     """What fixes the meaning of a UniFluid checkpoint's arrays."""
-    model = dataclasses.replace(self.model, dtype='', remat='', unroll=0)
+    # How it is computed is no matter.
+    head = dataclasses.replace(self.model.head, remat='', unroll=0)
+    model = dataclasses.replace(
+      self.model, head=head, dtype='', remat='', unroll=0
+    )
     return config_lib.to_dict(
       {
         **self.vae_identity(),

@@ -1,10 +1,10 @@
 """A trained model, ready to use: generate, caption, answer, edit.
 
 model = inference.load('runs/quickstart')
-images = model.generate(['fox, noto style'])
+images = model.generate(['fox, noto style']).images
 texts = model.caption(images)
 answers = model.answer(images, ['what is this?'])
-edited = model.edit(images, ['make the background pink'])
+edited = model.edit(images, ['make the background pink']).images
 """
 
 import dataclasses

@@ -124,7 +124,8 @@ def take_away(name: str) -> None:
   """Machines and disks of a queued resource, gone without notice."""
   for home in (ROOT / name).glob('*'):
     kill(home)
-    shutil.rmtree(home)
+    # Two may take the same machine away at the same moment.
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def kill(home: pathlib.Path) -> None:
@@ -133,7 +134,7 @@ def kill(home: pathlib.Path) -> None:
   if group.exists():
     try:
       os.killpg(int(group.read_text()), signal.SIGKILL)
-    except ProcessLookupError:
+    except (ProcessLookupError, FileNotFoundError):
       return
 
 

@@ -125,7 +125,7 @@ def test_preempted(cloud, told):
     cloud.edit(nodes={NAME: 'PREEMPTED'})
   fake_gcloud.take_away(NAME)
   cloud.release()
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=120)
   assert process.returncode == 0, output
   assert 'beginning anew, from the last checkpoint' in output
   assert len(cloud.calls('queued-resources create')) == 2
@@ -141,7 +141,7 @@ def test_machine_told_to_go_down_and_still_there(cloud):
     group = int((home / 'unifluid_run' / 'group').read_text())
     os.killpg(group, signal.SIGTERM)
   cloud.release()
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=120)
   assert process.returncode == 0, output
   assert 'interrupted; starting it again' in output
   assert len(cloud.calls('queued-resources create')) == 1
@@ -151,7 +151,7 @@ def test_machine_told_to_go_down_and_still_there(cloud):
 def test_deleted_by_its_user_is_not_created_again(cloud):
   process = cloud.run_and_hold()
   cloud.succeed('delete', '--yes')
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=120)
   assert process.returncode == 1
   assert f'there is no TPU {NAME}' in output
   assert len(cloud.calls('queued-resources create')) == 1
@@ -179,7 +179,7 @@ def test_worker_out_of_reach_for_a_while(cloud):
   process = cloud.run_and_hold()
   cloud.plan_faults('unreachable', 'unreachable')
   cloud.release()
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=120)
   assert process.returncode == 0, output
   assert len(cloud.starts()) == 2
 
@@ -188,7 +188,7 @@ def test_start_fails_in_part(cloud):
   cloud.plan_faults('no start')
   process = cloud.run_and_hold()
   cloud.release()
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=120)
   assert process.returncode == 0, output
   assert len(cloud.starts()) == 2
   assert 'attempt 1 of 5' in output
@@ -201,7 +201,7 @@ def test_run_twice_is_one_job(cloud):
   assert 'does something else' in cloud.fail('run', *cloud.command(7))
   assert 'a job is running' in cloud.fail('setup')
   cloud.release()
-  output, _ = second.communicate(timeout=20)
+  output, _ = second.communicate(timeout=120)
   assert second.returncode == 0, output
   assert 'runs it already' in output
   assert len(cloud.starts()) == 2
@@ -212,7 +212,7 @@ def test_stopped_and_gone_on(cloud):
   assert 'unifluid 3/5  loss 0.5' in cloud.succeed('status')
   output = cloud.succeed('stop')
   assert 'worker pod-w-0 stopped: unifluid 4/5' in output
-  output, _ = process.communicate(timeout=20)
+  output, _ = process.communicate(timeout=120)
   assert process.returncode == 0
   assert 'stopped; the same command goes on from there' in output
   cloud.release()
@@ -238,7 +238,7 @@ def test_runs_on_some_workers_only(cloud):
   second = cloud.start('run', *cloud.command())
   cloud.wait(lambda: len(cloud.starts()) == 4)
   cloud.release()
-  output, _ = second.communicate(timeout=20)
+  output, _ = second.communicate(timeout=120)
   assert second.returncode == 0, output
   assert 'on some of the workers only' in output
 

@@ -32,7 +32,7 @@ def job(home: pathlib.Path, program: str) -> subprocess.Popen:
   ],
 )
 def test_result_of_a_job(tmp_path, program, code, result):
-  assert job(tmp_path, program).wait(timeout=20) == code
+  assert job(tmp_path, program).wait(timeout=120) == code
   assert (tmp_path / 'unifluid_run' / 'result').read_text() == f'{result}\n'
 
 
@@ -46,7 +46,7 @@ def save(number, frame):
   raise SystemExit(0)
 signal.signal(signal.SIGTERM, save)
 pathlib.Path.home().joinpath('ready').touch()
-time.sleep(20)
+time.sleep(200)
 """
 
 
@@ -60,7 +60,7 @@ def test_going_down_is_no_end(tmp_path, place):
     os.killpg(process.pid, signal.SIGTERM)
   else:
     process.terminate()
-  assert process.wait(timeout=20) == 143
+  assert process.wait(timeout=120) == 143
   assert (tmp_path / 'saved').exists()
   result = tmp_path / 'unifluid_run' / 'result'
   assert result.read_text() == 'interrupted\n'

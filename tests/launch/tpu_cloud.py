@@ -93,7 +93,7 @@ class Cloud:
   def call(self, *arguments: str, stdin: str = '') -> tuple[int, str]:
     """Runs it to its end: exit code and output."""
     process = self.start(*arguments)
-    output, _ = process.communicate(stdin, timeout=30)
+    output, _ = process.communicate(stdin, timeout=120)
     return process.returncode, output
 
   def succeed(self, *arguments: str, stdin: str = '') -> str:
@@ -138,7 +138,7 @@ class Cloud:
 
   def wait(self, condition) -> None:
     """Waits until something is so."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
       assert time.monotonic() < end
       time.sleep(0.02)
@@ -154,7 +154,7 @@ class Cloud:
     """The same, left alone by Ctrl-C."""
     process = self.run_and_hold()
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert process.returncode == 130
 
   def steps(self) -> list[str]:

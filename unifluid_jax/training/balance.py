@@ -109,7 +109,7 @@ def make_balance(name: str) -> Balance:
   """The policy of a config's `balance` key."""
   if name not in POLICIES:
     raise UserError(
-      f'train.balance is {name!r}; it must be one of {tuple(POLICIES)}'
+      f'training.balance is {name!r}; it must be one of {tuple(POLICIES)}'
     )
   return POLICIES[name]
 
