@@ -17,7 +17,7 @@ from experiments import arguments, quickstart, tiny
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The quickstart with `text_weight=FLOAT`."""
-  values, is_tiny = arguments.parse(arg, text_weight=0.1)
+  values, is_tiny = arguments.parse(arg, text_weight=1.0)
   config = quickstart.get_config()
   config.training.text_weight = values['text_weight']
   return tiny.shrink(config) if is_tiny else config

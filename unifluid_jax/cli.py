@@ -32,7 +32,7 @@ def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
     'config',
     None,
     'Experiment, e.g. experiments/quickstart.py; keys can be set by '
-    '--config.train.steps=100.',
+    '--config.training.steps=100.',
     lock_config=True,
   )
   workdir = flags.DEFINE_string('workdir', None, 'Folder of the run.')

@@ -63,12 +63,20 @@ class SourceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """What batches are made of; see `PipelineConfig` for the last six.
+  """What batches are made of.
 
   Attributes:
     image_size: Side in pixels of all images.
     sources: The sources, by name.
     max_text: Most tokens of a prompt, and of a text target.
+    examples: Examples of a step, over all processes, of which those are
+      dropped that no row has room for.
+    rows: Rows that the examples of a step are packed into.
+    groups: Groups of rows that are packed on their own. The number of
+      processes must divide it; fewer groups pack better.
+    row: What a row has room for.
+    drop_prefix: Probability that an image is written after nothing.
+    num_workers: Processes that read ahead; 0 for threads only.
     concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
     artists: Artists of the embedded data.
   """
