@@ -70,11 +70,12 @@ def _belongs(name: str, layout: Layout, prefix: str, wanted: bool) -> bool:
 
 def _check_tied(reader: Reader, name: str, table_name: str) -> None:
   """A text head of its own must be the embedding table."""
-  table, head = reader.read(table_name), reader.read(name)
-  step = max(1, (1 << 24) // max(table.shape[-1], 1))
+  table = reader.read(table_name)
+  head = reader.read(name)
+  step = max(1, (1 << 24) // max(head.shape[-1], 1))
   same = table.shape == head.shape and all(
     np.array_equal(table[i : i + step], head[i : i + step])
-    for i in range(0, len(table), step)
+    for i in range(0, len(head), step)
   )
   if not same:
     raise UserError(

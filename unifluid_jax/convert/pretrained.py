@@ -148,7 +148,7 @@ def open_pretrained(
   if absent or not wanted:
     raise UserError(
       f'{path} holds no {" and no ".join(absent) or "model that is known"}; '
-      f'its tensors are {", ".join(sorted(reader.header)[:3]) or "none"}, ...'
+      f'its tensors are {", ".join(sorted(reader.header)[:3])}, ...'
     )
   described = any(found[name][0].described for name in wanted)
   known = read_configs(reader) if described else {}

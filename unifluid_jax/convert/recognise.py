@@ -68,7 +68,7 @@ def named_config(size: str) -> tuple[str, Config]:
 def read_configs(reader: Reader) -> dict[str, Config]:
   """The configs in the config.json beside a checkpoint, if there is one."""
   file = reader.files[0].parent / 'config.json'
-  if not file.is_file():
+  if not file.exists():
     return {}
   try:
     content = json.loads(file.read_text(encoding='utf-8'))
@@ -76,7 +76,7 @@ def read_configs(reader: Reader) -> dict[str, Config]:
     raise UserError(f'{file} is no JSON ({error})') from error
   try:
     return hf_config.from_json(content, str(file))
-  except (KeyError, TypeError, AttributeError, ValueError) as error:
+  except (KeyError, TypeError, AttributeError) as error:
     raise UserError(
       f'{file} is not what transformers or diffusers write: {error}'
     ) from error

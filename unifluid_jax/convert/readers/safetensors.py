@@ -4,11 +4,9 @@ Format: https://github.com/huggingface/safetensors. A tensor is mapped anew by
 each `read`, so that its pages leave the process when the array does.
 """
 
-import collections
 import json
 import math
 import pathlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +38,7 @@ class SafetensorsReader:
     """
     self._places: dict[str, _Place] = {}
     self.header: dict[str, Tensor] = {}
+    self.metadata: dict[str, str] = {}
     if path.is_file():
       self.files: tuple[pathlib.Path, ...] = (path,)
       self._add(path, None)
@@ -65,7 +64,12 @@ class SafetensorsReader:
     return np.memmap(place.file, place.dtype, 'r', place.offset, shape)
 
   def _open_shards(self, index: pathlib.Path) -> None:
-    shards = _read_index(index)
+    try:
+      shards = json.loads(index.read_text(encoding='utf-8'))['weight_map']
+    except (ValueError, KeyError) as error:
+      raise UserError(
+        f'{index} is no index of safetensors; download it again'
+      ) from error
     names = sorted({*shards.values()})
     self.files = tuple(index.parent / name for name in names)
     for file in self.files:
@@ -75,17 +79,27 @@ class SafetensorsReader:
           f'{file} is missing; {index.name} lists {len(listed)} tensors in '
           f'it, such as {min(listed)}; download it too'
         )
-      self._add(file, shards)
+      self._add(file, listed)
 
-  def _add(self, file: pathlib.Path, shards: Mapping[str, str] | None) -> None:
-    """Takes the tensors of a file, or those that the index lists in it."""
+  def _add(self, file: pathlib.Path, listed: set[str] | None) -> None:
     header, start = _read_header(file)
-    if shards is not None:
-      _check_listed(file, {*header}, shards)
-      header = {n: e for n, e in header.items() if n in shards}
+    self.metadata |= header.pop('__metadata__', {})
+    absent = sorted((listed or set()) - {*header})
+    if absent:
+      raise UserError(
+        f'{file} lacks {absent[0]}, which the index lists in it; the files are '
+        'not of one checkpoint'
+      )
     size = file.stat().st_size
     for name, entry in header.items():
-      shape, first, stop, kind = _read_entry(file, name, entry)
+      if listed is not None and name not in listed:
+        continue
+      try:
+        shape = tuple(int(n) for n in entry['shape'])
+        first, stop = entry['data_offsets']
+        kind = str(entry['dtype'])
+      except (TypeError, KeyError, ValueError) as error:
+        raise _damaged(file, f'the entry of {name} is {entry!r}') from error
       dtype = SAFETENSORS.get(kind)
       if start + stop > size:
         raise UserError(
@@ -98,51 +112,6 @@ class SafetensorsReader:
         raise _damaged(file, f'{name} is {stop - first} bytes for {shape}')
       self._places[name] = _Place(file, start + first, dtype)
       self.header[name] = Tensor(shape, str(dtype or kind), str(file))
-
-
-def _read_index(index: pathlib.Path) -> dict[str, str]:
-  """The shard of each tensor."""
-  try:
-    shards = json.loads(index.read_text(encoding='utf-8'))['weight_map']
-    are_names = all(pathlib.PurePath(s).name == s for s in shards.values())
-  except (ValueError, KeyError, TypeError, AttributeError):
-    are_names = False
-  if not are_names:
-    raise UserError(f'{index} is no index of safetensors; download it again')
-  return shards
-
-
-def _check_listed(
-  file: pathlib.Path, names: set[str], shards: Mapping[str, str]
-) -> None:
-  """A tensor must be in the shard that the index lists, and only there."""
-  listed = {name for name, shard in shards.items() if shard == file.name}
-  for name in sorted(listed - names):
-    raise UserError(
-      f'{file} lacks {name}, which the index lists in it; the files are not of '
-      'one checkpoint'
-    )
-  for name in sorted((names & shards.keys()) - listed):
-    raise UserError(
-      f'{file} holds {name}, which the index lists in {shards[name]}; the '
-      'files are not of one checkpoint'
-    )
-
-
-def _read_entry(
-  file: pathlib.Path, name: str, entry: Any
-) -> tuple[tuple[int, ...], int, int, str]:
-  """Shape, first byte, byte after the last, and dtype of a tensor."""
-  try:
-    shape, kind = tuple(entry['shape']), str(entry['dtype'])
-    first, stop = entry['data_offsets']
-    numbers = (*shape, first, stop)
-    is_whole = all(isinstance(n, int) and n >= 0 for n in numbers)
-  except (TypeError, KeyError, ValueError):
-    is_whole = False
-  if not is_whole:
-    raise _damaged(file, f'the entry of {name} is {entry!r}')
-  return shape, first, stop, kind
 
 
 def _single_file(folder: pathlib.Path) -> pathlib.Path:
@@ -160,31 +129,18 @@ def _single_file(folder: pathlib.Path) -> pathlib.Path:
 
 def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
   """The header, and where the values start."""
-  if not file.is_file():
-    raise UserError(f'{file} is no file, or links to none; download it again')
   size = file.stat().st_size
   with file.open('rb') as stream:
     length = int.from_bytes(stream.read(8), 'little')
     if size < 8 or length > min(_LONGEST_HEADER, size - 8):
       raise _damaged(file, f'its header of {length} bytes is not in it')
     try:
-      header = json.loads(stream.read(length), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-      raise _damaged(file, f'its header is no JSON, {error}') from error
+      header = json.loads(stream.read(length))
+    except ValueError as error:
+      raise _damaged(file, 'its header is no JSON') from error
   if not isinstance(header, dict):
     raise _damaged(file, 'its header is no JSON object')
-  header.pop('__metadata__', None)
   return header, 8 + length
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """A JSON object, whose keys must differ."""
-  result = dict(pairs)
-  if len(result) < len(pairs):
-    counts = collections.Counter(key for key, _ in pairs)
-    twice = counts.most_common(1)[0][0]
-    raise ValueError(f'{twice} is in it twice')
-  return result
 
 
 def _damaged(file: pathlib.Path, what: str) -> UserError:

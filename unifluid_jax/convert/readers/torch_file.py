@@ -34,9 +34,7 @@ class TorchReader:
       if isinstance(tensors.get(key), dict):
         tensors = tensors[key]
     self._tensors = {
-      name: value
-      for name, value in tensors.items()
-      if isinstance(name, str) and hasattr(value, 'dtype')
+      name: value for name, value in tensors.items() if hasattr(value, 'dtype')
     }
     self.header = {
       name: Tensor(
@@ -73,17 +71,10 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
     except RuntimeError:
       # The format before PyTorch 1.6 cannot be mapped.
       tensors = torch.load(path, **options)
-  except (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-  ) as error:
-    what = (str(error) or type(error).__name__).splitlines()[0][:200]
+  except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
     raise UserError(
-      f'{path} cannot be read as plain tensors ({what}); it is damaged, or use '
-      'a safetensors file'
+      f'{path} cannot be read as plain tensors '
+      f'({str(error).splitlines()[0][:200]}); use a safetensors file'
     ) from error
   if not isinstance(tensors, dict):
     raise UserError(f'{path} holds no dictionary of tensors')
