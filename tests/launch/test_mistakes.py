@@ -67,10 +67,12 @@ def test_no_vae(tmp_path):
 
 
 def test_a_checkpoint_of_another_config(finished):
+  config = (finished / 'config.json').read_bytes()
   other = '--config.model.gemma.mlp_dim=24'
   message = process.fail('train', *process.flags(finished), other)
   assert 'model.gemma.mlp_dim is 16 there and 24 here' in message
   assert process.newest_checkpoint(finished) == 6
+  assert (finished / 'config.json').read_bytes() == config
 
 
 def _damage(checkpoint: pathlib.Path) -> None:

@@ -90,18 +90,16 @@ def _fit_rows(
 
 
 @dataclasses.dataclass(frozen=True)
-class WithRows:
-  """An embedding table with more or fewer rows; the first ones stay.
+class _Table:
+  """A table [rows D] with another number of rows.
 
   Attributes:
     base: The table.
     rows: Rows to have.
-    new_rows: 'normal' for N(0, 0.02^2), 'mean' for the mean of all old rows.
   """
 
   base: LazyArray
   rows: int
-  new_rows: str
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -112,6 +110,17 @@ class WithRows:
   def dtype(self) -> np.dtype:
     """The dtype of the file."""
     return self.base.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class WithRows(_Table):
+  """An embedding table with more or fewer rows; the first ones stay.
+
+  Attributes:
+    new_rows: 'normal' for N(0, 0.02^2), 'mean' for the mean of all old rows.
+  """
+
+  new_rows: str
 
   def read_into(self, out: np.ndarray, where: Slices) -> None:
     """Writes the part `where` into `out`, in the dtype of `out`."""
@@ -142,24 +151,11 @@ class WithRows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Resized:
+class Resized(_Table):
   """A table of positions [M D] of a square grid, for another grid.
 
   Linear interpolation with anti-aliasing where the grid shrinks, in float32.
   """
-
-  base: LazyArray
-  rows: int
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """Its shape."""
-    return (self.rows, *self.base.shape[1:])
-
-  @property
-  def dtype(self) -> np.dtype:
-    """The dtype of the file."""
-    return self.base.dtype
 
   def read_into(self, out: np.ndarray, where: Slices) -> None:
     """Writes the part `where` into `out`, in the dtype of `out`."""

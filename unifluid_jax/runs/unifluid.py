@@ -128,6 +128,9 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   """
   config, data = experiment.training, experiment.data
   tokenizer = experiment.make_tokenizer(workdir)
+  identity = experiment.identity(tokenizer)
+  # Before the config is overwritten that belongs to the checkpoints.
+  Checkpoints(workdir / 'checkpoints').check_identity(identity)
   _write_config(experiment, workdir)
   context = make_context(experiment, tokenizer)
   mesh = sharding_lib.make_mesh(experiment.mesh)
@@ -167,7 +170,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
     steps=config.steps,
     log_every=config.log_every,
     checkpoint=config.checkpoint,
-    identity=experiment.identity(tokenizer),
+    identity=identity,
     work=Work(
       images=data.examples,
       tokens=data.rows * data.row.length,

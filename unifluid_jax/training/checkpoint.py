@@ -21,6 +21,9 @@ from unifluid_jax.paths import AnyPath
 
 Identity = Mapping[str, Any]
 
+_DAMAGED = (OSError, ValueError, KeyError)
+"""What reading a damaged checkpoint raises, besides a bare `Exception`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
@@ -118,9 +121,29 @@ class Checkpoints:
       raise UserError(
         f'{self._directory} holds no complete checkpoint; train first'
       )
-    found = self._read(step, identity=ocp.args.JsonRestore())
-    self._check_identity(step, found, identity)
+    self.check_identity(identity)
     return self._read(step, state=ocp.args.StandardRestore(abstract_state))
+
+  def check_identity(self, wanted: Identity) -> None:
+    """Makes sure that the newest checkpoint, if there is one, is of a config.
+
+    Args:
+      wanted: What the state must have been made by.
+
+    Raises:
+      UserError: It is of another config, or it is damaged.
+    """
+    step = self.latest_step
+    if step is None:
+      return
+    found = self._read(step, identity=ocp.args.JsonRestore())
+    differing = _differences(found, wanted)
+    if differing:
+      raise UserError(
+        f'checkpoint {self._directory / str(step)} is of another config: '
+        f'{"; ".join(differing[:5])}. Use the config that it was made with, or '
+        'another --workdir'
+      )
 
   def close(self) -> None:
     """Waits for the save under way and closes the folder."""
@@ -183,8 +206,10 @@ class Checkpoints:
     try:
       with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         return reader.restore(where, args=ocp.args.Composite(**item))[name]
-    # Of an array that cannot be read, Orbax raises an `Exception` as such.
     except Exception as error:
+      # Of an array that cannot be read, Orbax raises an `Exception` as such.
+      if type(error) is not Exception and not isinstance(error, _DAMAGED):
+        raise
       raise self._unreadable(step, error) from error
 
   def _unreadable(self, step: int, error: Exception) -> UserError:
@@ -194,17 +219,6 @@ class Checkpoints:
       f'checkpoint {self._directory / str(step)} cannot be read '
       f'({_reason(error)}); if it is damaged, move it away to {mend}'
     )
-
-  def _check_identity(
-    self, step: int, found: Identity, wanted: Identity
-  ) -> None:
-    differing = _differences(found, wanted)
-    if differing:
-      raise UserError(
-        f'checkpoint {self._directory / str(step)} is of another config: '
-        f'{"; ".join(differing[:5])}. Use the config that it was made with, or '
-        'another --workdir'
-      )
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
