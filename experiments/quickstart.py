@@ -22,21 +22,21 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.33),
-      'captioning': emoji('captioning', 0.22),
-      'vqa': emoji('vqa', 0.1),
-      'vqa_identity': emoji('vqa', 0.18, 'name', 'kind', 'category'),
+      'text_to_image': emoji('text_to_image', 0.26),
+      'captioning': emoji('captioning', 0.21),
+      'vqa': emoji('vqa', 0.09),
+      'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.05),
-      'editing_exact': emoji('editing', 0.12, 'tone', 'background', 'flip'),
+      'editing_exact': emoji('editing', 0.17, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
     'examples': 40,
     'rows': 6,
     'groups': 1,
     'row': {
-      'length': 216,
+      'length': 224,
       'text_targets': 56,
-      'understanding_images': 5,
+      'understanding_images': 6,
       'generated_images': 4,
       'source_images': 2,
     },
@@ -83,8 +83,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3300,
-    'text_weight': 1.0,
+    'steps': 3600,
+    'text_weight': 1.5,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
