@@ -9,7 +9,7 @@ from unifluid_jax import inference, progress
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs.unifluid import make_unifluid
+from unifluid_jax.runs.state import make_unifluid
 
 
 @pytest.fixture

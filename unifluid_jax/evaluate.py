@@ -11,7 +11,7 @@ from absl import flags
 from unifluid_jax import cli
 from unifluid_jax.evaluation.run import evaluate_run
 from unifluid_jax.paths import to_path
-from unifluid_jax.runs.unifluid import read_experiment
+from unifluid_jax.runs.folder import read_experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 

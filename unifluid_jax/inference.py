@@ -34,12 +34,10 @@ from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import encode_tokens, from_tokens, to_unit
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.progress import track
-from unifluid_jax.runs.unifluid import (
-  make_context,
-  read_experiment,
-  restore_averaged,
-)
-from unifluid_jax.runs.vae import make_vae
+from unifluid_jax.runs.folder import read_experiment
+from unifluid_jax.runs.restore import restore_averaged
+from unifluid_jax.runs.state import make_context
+from unifluid_jax.runs.vae_state import make_vae
 from unifluid_jax.sampling import images as images_lib
 from unifluid_jax.sampling import text as text_lib
 from unifluid_jax.sampling.images import ImageSamplingConfig

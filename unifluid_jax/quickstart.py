@@ -26,7 +26,8 @@ from unifluid_jax.evaluation.report.measures import check_targets
 from unifluid_jax.evaluation.run import REPORT_FILE, evaluate_run
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import write_whole
-from unifluid_jax.runs.unifluid import CONFIG_FILE, train_unifluid
+from unifluid_jax.runs.folder import CONFIG_FILE
+from unifluid_jax.runs.unifluid import train_unifluid
 from unifluid_jax.runs.vae import train_vae
 
 _CONFIG, _WORKDIR = cli.define_config_flags()

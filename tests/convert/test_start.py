@@ -18,7 +18,7 @@ from unifluid_jax.convert.pretrained import open_pretrained
 from unifluid_jax.convert.start import check_complete
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs import unifluid, vae
+from unifluid_jax.runs import restore, start, unifluid, vae
 from unifluid_jax.sections import InitConfig
 
 NEW = ('^connector', '^token_', '_positions$', '^head/')
@@ -113,7 +113,7 @@ def test_a_run_from_files(files, tmp_path):
 def _check_export(model, experiment, workdir, out):
   """The whole model in our own layout comes back bit for bit."""
   tokenizer = (workdir / 'tokenizer.model').read_bytes()
-  _, params, vae_params = unifluid.restore_averaged(
+  _, params, vae_params = restore.restore_averaged(
     experiment, model.tokenizer, workdir
   )
   arrays = params | {f'vae/{n}': v for n, v in vae_params.items()}
@@ -141,7 +141,7 @@ def _check_export(model, experiment, workdir, out):
 
 
 def load_start(config, letters):
-  return unifluid.load_start(build(Experiment, config), letters)
+  return start.load_start(build(Experiment, config), letters)
 
 
 def test_paligemma_gives_three_parts(files, letters):

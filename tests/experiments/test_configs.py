@@ -13,7 +13,7 @@ from unifluid_jax.config import build
 from unifluid_jax.data.layout import lay_out
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.runs import unifluid, vae
+from unifluid_jax.runs import folder, restore, start, state, unifluid, vae
 from unifluid_jax.training.metrics import read_log
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
@@ -75,7 +75,7 @@ def test_published_sizes(letters):
     experiment = build(Experiment, get_config(name, ''))
     shapes = jax.eval_shape(
       lambda experiment=experiment: parameters.flatten(
-        unifluid.make_unifluid(experiment, letters)
+        state.make_unifluid(experiment, letters)
       )[1]
     )
     count = sum(
@@ -128,9 +128,9 @@ def test_a_run_starts_from_another_ones_decoder(
   config = get_config('ablation_language_model', arg)
   experiment = build(Experiment, config)
   tokenizer = experiment.make_tokenizer(tmp_path)
-  taken = unifluid.load_start(experiment, tokenizer)
-  other = unifluid.restore_averaged(
-    unifluid.read_experiment(language_model), tokenizer, language_model
+  taken = start.load_start(experiment, tokenizer)
+  other = restore.restore_averaged(
+    folder.read_experiment(language_model), tokenizer, language_model
   )[1]
   assert taken
   for name, value in taken.items():

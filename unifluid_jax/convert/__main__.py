@@ -38,7 +38,8 @@ from unifluid_jax.convert.tokenizers import convert_tokenizer
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE
-from unifluid_jax.runs.unifluid import read_experiment, restore_averaged
+from unifluid_jax.runs.folder import read_experiment
+from unifluid_jax.runs.restore import restore_averaged
 from unifluid_jax.sections import NEW_ROWS, check_storage, storage_dtype
 
 _OWN = 'unifluid'

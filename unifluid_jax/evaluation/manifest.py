@@ -20,8 +20,8 @@ from unifluid_jax.evaluation.text_to_image import decodings
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
 from unifluid_jax.models import parameters
-from unifluid_jax.runs.unifluid import make_unifluid
-from unifluid_jax.runs.vae import make_vae
+from unifluid_jax.runs.state import make_unifluid
+from unifluid_jax.runs.vae_state import make_vae
 from unifluid_jax.sections import EvaluationConfig
 
 

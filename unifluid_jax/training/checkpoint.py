@@ -14,12 +14,15 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint import checkpoint_managers, checkpoint_utils
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath
 
 Identity = Mapping[str, Any]
+
+ABSENT = ocp.PLACEHOLDER
+"""Stands in a state for an array that is not read."""
 
 _DAMAGED = (OSError, ValueError, KeyError)
 """What reading a damaged checkpoint raises, besides a bare `Exception`."""
@@ -110,7 +113,8 @@ class Checkpoints:
     """The newest complete state, laid out as `abstract_state` says.
 
     Args:
-      abstract_state: ShapeDtypeStructs, with shardings.
+      abstract_state: ShapeDtypeStructs, with shardings; `ABSENT` in the place
+        of what is not to be read.
       identity: What the state must have been made by.
 
     Raises:
@@ -122,7 +126,10 @@ class Checkpoints:
         f'{self._directory} holds no complete checkpoint; train first'
       )
     self.check_identity(identity)
-    return self._read(step, state=ocp.args.StandardRestore(abstract_state))
+    arguments = checkpoint_utils.construct_restore_args(abstract_state)
+    return self._read(
+      step, state=ocp.args.PyTreeRestore(abstract_state, arguments)
+    )
 
   def check_identity(self, wanted: Identity) -> None:
     """Makes sure that the newest checkpoint, if there is one, is of a config.

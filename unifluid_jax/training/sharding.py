@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unifluid_jax.batch import Batch
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.parameters import Axes
 
@@ -70,8 +69,8 @@ def parameter_sharding(
   return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def state_shardings(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
-  """Shardings of a training state.
+def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
+  """Shape, dtype and sharding of each array of a state.
 
   Args:
     mesh: The mesh.
@@ -80,16 +79,31 @@ def state_shardings(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
     axes: Logical axes by parameter name.
   """
 
-  def sharding(path, leaf):
+  def target(path, leaf):
     name = next((str(p.key) for p in path[::-1] if hasattr(p, 'key')), '')
     unnamed = (None,) * len(leaf.shape)
-    return parameter_sharding(mesh, axes.get(name, unnamed), leaf.shape)
+    return jax.ShapeDtypeStruct(
+      leaf.shape,
+      leaf.dtype,
+      sharding=parameter_sharding(mesh, axes.get(name, unnamed), leaf.shape),
+    )
 
-  return jax.tree_util.tree_map_with_path(sharding, state)
+  return jax.tree_util.tree_map_with_path(target, state)
 
 
-def check_rows(mesh: Mesh, rows: int, accumulate: int) -> None:
+def shardings_of(targets: Any) -> Any:
+  """The shardings alone, for `jax.jit`."""
+  return jax.tree.map(lambda target: target.sharding, targets)
+
+
+def check_rows(mesh: Mesh, name: str, rows: int, accumulate: int = 1) -> None:
   """Makes sure that a batch of rows divides over the mesh.
+
+  Args:
+    mesh: The mesh.
+    name: The config's key of the number of rows.
+    rows: The number of rows.
+    accumulate: Microbatches that they are split into.
 
   Raises:
     UserError: It does not; the message gives the nearest that do.
@@ -99,12 +113,12 @@ def check_rows(mesh: Mesh, rows: int, accumulate: int) -> None:
     below, above = rows // unit * unit, -(-rows // unit) * unit
     near = ' or '.join(str(n) for n in (below, above) if n)
     raise UserError(
-      f'data.rows is {rows}, which {accumulate} microbatch(es) on '
+      f'{name} is {rows}, which {accumulate} microbatch(es) on '
       f'{unit // accumulate} device group(s) cannot share evenly; use {near}'
     )
 
 
-def put_batch(mesh: Mesh, batch: Batch) -> Batch:
+def put_batch(mesh: Mesh, batch: Any) -> Any:
   """Local rows of this process -> global arrays, rows split over the mesh."""
   sharding = NamedSharding(mesh, ROWS)
   return jax.tree.map(

@@ -1,0 +1,35 @@
+"""The folder of a run: its config and its vocabulary."""
+
+import json
+
+import jax
+
+from unifluid_jax.config import build, to_dict
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.paths import AnyPath, write_whole
+
+CONFIG_FILE = 'config.json'
+"""The whole config of a run, in the run's folder."""
+
+
+def read_experiment(workdir: AnyPath) -> Experiment:
+  """The config of a run, from its folder.
+
+  Raises:
+    UserError: If it is no folder of a run.
+  """
+  file = workdir / CONFIG_FILE
+  if not file.exists():
+    raise UserError(
+      f'{file} does not exist; {workdir} must be the --workdir of a training '
+      'run'
+    )
+  return build(Experiment, json.loads(file.read_text(encoding='utf-8')))
+
+
+def write_config(experiment: Experiment, workdir: AnyPath) -> None:
+  """Writes the config of a run into its folder; process 0 does."""
+  if jax.process_index() == 0:
+    text = json.dumps(to_dict(experiment), indent=2)
+    write_whole(workdir / CONFIG_FILE, f'{text}\n'.encode())

@@ -1,0 +1,87 @@
+"""What a run of UniFluid starts from: its `init` section, and its VAE."""
+
+import re
+
+import jax
+from flax import nnx
+
+from unifluid_jax.convert.start import check_complete, load_model
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.paths import to_path
+from unifluid_jax.runs.folder import read_experiment
+from unifluid_jax.runs.restore import restore_averaged
+from unifluid_jax.runs.state import frozen_dtypes, make_unifluid
+from unifluid_jax.training import sharding as sharding_lib
+from unifluid_jax.training.step import Parameters
+
+
+def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
+  """The parameters that `init` gives a source for, where they are to lie.
+
+  Raises:
+    UserError: A source does not fit, or a parameter has none and may not be
+      fresh.
+  """
+  init = experiment.init
+  targets = _targets(experiment, tokenizer)
+  start: Parameters = {}
+  if init.workdir:
+    start |= _load_from_run(experiment, targets)
+  start |= load_model(init, experiment.model, targets)
+  check_complete(init, start, targets)
+  return start
+
+
+def _targets(
+  experiment: Experiment, tokenizer: Tokenizer
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape, dtype and sharding of each parameter of the model."""
+  mesh = sharding_lib.make_mesh(experiment.mesh)
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  axes = parameters.logical_axes(model)
+  dtypes = frozen_dtypes(experiment, model)
+  return {
+    name: jax.ShapeDtypeStruct(
+      leaf.shape,
+      dtypes.get(name, leaf.dtype),
+      sharding=sharding_lib.parameter_sharding(mesh, axes[name], leaf.shape),
+    )
+    for name, leaf in parameters.flatten(model)[1].items()
+  }
+
+
+def _load_from_run(
+  experiment: Experiment, targets: dict[str, jax.ShapeDtypeStruct]
+) -> Parameters:
+  """The averaged parameters of another run that `init` names.
+
+  Raises:
+    UserError: If there is no such run, or a parameter's shape is another one.
+  """
+  workdir = to_path(experiment.init.workdir)
+  _, found, _ = restore_averaged(
+    read_experiment(workdir), Tokenizer.load(workdir / TOKENIZER_FILE), workdir
+  )
+  wanted = {
+    name: shape
+    for name, shape in targets.items()
+    if any(re.search(p, name) for p in experiment.init.parameters)
+  }
+  wrong = [
+    f'{name} {shape.shape}'
+    for name, shape in wanted.items()
+    if name not in found or found[name].shape != shape.shape
+  ]
+  if wrong or not wanted:
+    raise UserError(
+      f'init.workdir: {workdir} cannot give '
+      f'{", ".join(wrong[:5]) or "anything"}; use a run of the same model, or '
+      'other init.parameters'
+    )
+  return {
+    name: jax.device_put(found[name].astype(target.dtype), target.sharding)
+    for name, target in wanted.items()
+  }

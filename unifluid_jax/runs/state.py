@@ -1,0 +1,118 @@
+"""The training state of UniFluid at step 0, and what the step needs besides."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.runs.vae_state import make_vae, vae_axes, vae_shapes
+from unifluid_jax.sections import storage_dtype
+from unifluid_jax.training.balance import initial_state, make_balance
+from unifluid_jax.training.optimizer import is_matrix, make_optimizer
+from unifluid_jax.training.sharding import state_targets
+from unifluid_jax.training.step import Parameters, StepContext, TrainState
+
+
+def make_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
+  """A UniFluid with fresh parameters."""
+  objective = make_objective(experiment.model.objective)
+  return UniFluid(
+    experiment.unifluid(tokenizer),
+    objective.output_channels(experiment.token_dim),
+    rngs=nnx.Rngs(experiment.seed),
+  )
+
+
+def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
+  """What the training step needs besides arrays."""
+  config, optimizer = experiment.training, experiment.optimizer
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  vae = nnx.eval_shape(lambda: make_vae(experiment))
+  axes = {
+    name: axes
+    for name, axes in parameters.logical_axes(model).items()
+    if not experiment.init.is_frozen(name)
+  }
+  return StepContext(
+    graphdef=nnx.graphdef(model),
+    vae_graphdef=nnx.graphdef(vae),
+    objective=make_objective(experiment.model.objective),
+    optimizer=make_optimizer(optimizer, config.steps, axes),
+    balance=make_balance(config.balance),
+    text_weight=config.text_weight,
+    repeats=config.repeats,
+    image_tokens=experiment.grid**2,
+    token_dim=experiment.token_dim,
+    patch=experiment.model.patch,
+    anneal=None if config.anneal is None else tuple(config.anneal),  # type: ignore[arg-type]
+    accumulate=config.accumulate,
+    ema=optimizer.ema,
+    seed=experiment.seed,
+  )
+
+
+def initial_train_state(
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  context: StepContext,
+  vae: Parameters,
+  start: Parameters,
+) -> TrainState:
+  """The state of step 0; to be jitted.
+
+  Args:
+    experiment: The config.
+    tokenizer: The vocabulary.
+    context: Holder of the optimizer.
+    vae: Parameters of the VAE.
+    start: Parameters of the model that are not to be fresh ones.
+  """
+  model = make_unifluid(experiment, tokenizer)
+  _, flat = parameters.flatten(model)
+  flat |= start
+  frozen = {
+    name: flat[name].astype(dtype)
+    for name, dtype in frozen_dtypes(experiment, model).items()
+  }
+  params = {name: v for name, v in flat.items() if name not in frozen}
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    frozen=frozen,
+    vae=vae,
+    opt_state=context.optimizer.init(params),
+    ema=params,
+    balance=initial_state(),
+    bad_step=jnp.int32(-1),
+  )
+
+
+def train_state_targets(
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  context: StepContext,
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """Shape, dtype and sharding of each array of the state."""
+  vae = vae_shapes(experiment)
+  shapes = jax.eval_shape(
+    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
+    vae,
+  )
+  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  target = state_targets(mesh, shapes, parameters.logical_axes(model))
+  return target._replace(vae=state_targets(mesh, vae, vae_axes(experiment)))
+
+
+def frozen_dtypes(experiment: Experiment, model: UniFluid) -> dict[str, str]:
+  """Dtype of each parameter that is not trained; vectors are float32."""
+  init = experiment.init
+  return {
+    name: (is_matrix(axes) and storage_dtype(init.dtype, name)) or 'float32'
+    for name, axes in parameters.logical_axes(model).items()
+    if init.is_frozen(name)
+  }

@@ -1,0 +1,93 @@
+"""The training state of the VAE at step 0, and the finished VAE."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from unifluid_jax.convert import start
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.models.parameters import Axes
+from unifluid_jax.models.vae import VAE
+from unifluid_jax.paths import AnyPath
+from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.training.optimizer import make_optimizer
+from unifluid_jax.training.sharding import make_mesh, state_targets
+from unifluid_jax.training.vae_step import Parameters, VAEState
+
+FINAL = 'final'
+"""Folder of the finished VAE: averaged parameters, measured statistics."""
+
+
+def make_vae(experiment: Experiment) -> VAE:
+  """A VAE with fresh parameters."""
+  return VAE(experiment.vae, rngs=nnx.Rngs(experiment.seed))
+
+
+def vae_shapes(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape and dtype of each parameter of the VAE, by name."""
+  return jax.eval_shape(lambda: parameters.flatten(make_vae(experiment))[1])
+
+
+def vae_axes(experiment: Experiment) -> dict[str, Axes]:
+  """Logical axes of each parameter of the VAE, by name."""
+  return parameters.logical_axes(nnx.eval_shape(lambda: make_vae(experiment)))
+
+
+def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
+  """The update rule of the VAE's trained parameters."""
+  config, axes = experiment.vae_training, vae_axes(experiment)
+  trained = {name: axes[name] for name in _trained(experiment)}
+  return make_optimizer(config.optimizer, config.steps, trained)
+
+
+def initial_vae_state(
+  experiment: Experiment, optimizer: optax.GradientTransformation
+) -> VAEState:
+  """The state of step 0; to be jitted."""
+  _, flat = parameters.flatten(make_vae(experiment))
+  trained = _trained(experiment)
+  params = {name: value for name, value in flat.items() if name in trained}
+  return VAEState(
+    step=jnp.int32(0),
+    params=params,
+    statistics={k: v for k, v in flat.items() if k not in trained},
+    opt_state=optimizer.init(params),
+    ema=params,
+    bad_step=jnp.int32(-1),
+  )
+
+
+def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
+  """Parameters of the finished VAE of a run, by name, where they are to lie.
+
+  Args:
+    experiment: The config; `init.vae` names a file to take instead.
+    workdir: Folder of the VAE's run.
+
+  Raises:
+    UserError: There is none, or it is of another config.
+  """
+  targets = state_targets(
+    make_mesh(experiment.mesh), vae_shapes(experiment), vae_axes(experiment)
+  )
+  if experiment.init.vae:
+    return start.load_vae(experiment.init.vae, experiment.vae, targets)
+  folder = workdir / FINAL
+  if not folder.exists():
+    raise UserError(
+      f'{folder} does not exist; train the VAE first: '
+      'python -m unifluid_jax.train_vae'
+    )
+  return Checkpoints(folder).restore(targets, experiment.vae_identity())
+
+
+def _trained(experiment: Experiment) -> set[str]:
+  """Names of the parameters that gradients change."""
+  model = nnx.eval_shape(lambda: make_vae(experiment))
+  return {
+    '/'.join(map(str, path))
+    for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))
+  }
