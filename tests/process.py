@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -16,13 +17,24 @@ _ENVIRONMENT = {
 }
 
 
-def start(module: str, *arguments: object, **options) -> subprocess.Popen:
-  """Starts `python -m unifluid_jax.MODULE`; output is text, in one stream."""
+def start(
+  module: str, *arguments: object, devices: int = 1, **options
+) -> subprocess.Popen:
+  """Starts `python -m unifluid_jax.MODULE`; output is text, in one stream.
+
+  Args:
+    module: The entry point.
+    *arguments: Its arguments.
+    devices: Devices that its processor poses as.
+    **options: Of `subprocess.Popen`.
+  """
   command = [sys.executable, '-m', f'unifluid_jax.{module}']
+  pose = f'--xla_force_host_platform_device_count={devices}'
+  xla_flags = {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {pose}'}
   return subprocess.Popen(
     [*command, *map(str, arguments)],
     cwd=ROOT,
-    env=os.environ | _ENVIRONMENT,
+    env=os.environ | _ENVIRONMENT | xla_flags,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -35,6 +47,31 @@ def run(module: str, *arguments: object, **options) -> tuple[int, str]:
   process = start(module, *arguments, **options)
   output, _ = process.communicate()
   return process.returncode, output
+
+
+def start_together(
+  module: str, count: int, *arguments: object, devices: int = 1
+) -> list[subprocess.Popen]:
+  """Starts processes that train together."""
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  return [
+    start(
+      module,
+      *arguments,
+      f'--coordinator=127.0.0.1:{port}',
+      f'--processes={count}',
+      f'--process_id={i}',
+      devices=devices,
+    )
+    for i in range(count)
+  ]
+
+
+def end_together(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+  """Exit code and output of each."""
+  outputs = [process.communicate()[0] for process in processes]
+  return list(zip([p.returncode for p in processes], outputs, strict=True))
 
 
 def succeed(module: str, *arguments: object) -> str:

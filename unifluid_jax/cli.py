@@ -14,10 +14,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from unifluid_jax import processes
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.training.loop import Interrupted
@@ -37,6 +39,35 @@ def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
   )
   workdir = flags.DEFINE_string('workdir', None, 'Folder of the run.')
   return config, workdir
+
+
+def define_process_flags() -> Callable[[], None]:
+  """Defines --coordinator, --processes, --process_id and --start_timeout.
+
+  Returns:
+    What joins the other processes, to be called first of all.
+  """
+  coordinator = flags.DEFINE_string(
+    'coordinator',
+    None,
+    f'HOST or HOST:PORT ({processes.PORT}) of process 0, where several train '
+    'together; on a Cloud TPU they find one another.',
+  )
+  count = flags.DEFINE_integer('processes', None, 'Number of processes.')
+  index = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
+  timeout = flags.DEFINE_float(
+    'start_timeout', 60.0, 'Seconds in which all processes must have started.'
+  )
+
+  def start() -> None:
+    place = None
+    if any(flag.value is not None for flag in (coordinator, count, index)):
+      place = processes.make_place(
+        require(coordinator), require(count), require(index)
+      )
+    processes.start(place, timeout.value)
+
+  return start
 
 
 def run(main: Callable[[], None]) -> None:
@@ -87,7 +118,7 @@ def _is_worth_showing(record: logging_std.LogRecord) -> bool:
   return record.pathname.startswith(ours) or grave
 
 
-def require(holder: flags.FlagHolder) -> str:
+def require(holder: flags.FlagHolder) -> Any:
   """The value of a flag that must be given.
 
   Raises:

@@ -72,8 +72,9 @@ class DataConfig:
     examples: Examples of a step, over all processes, of which those are
       dropped that no row has room for.
     rows: Rows that the examples of a step are packed into.
-    groups: Groups of rows that are packed on their own. The number of
-      processes must divide it; fewer groups pack better.
+    groups: Groups of rows that are packed on their own; fewer pack better. A
+      process packs every group that it has a row of, so there should be as
+      many as processes, or more.
     row: What a row has room for.
     drop_prefix: Probability that an image is written after nothing.
     num_workers: Processes that read ahead; 0 for threads only.

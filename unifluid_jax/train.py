@@ -13,10 +13,12 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.unifluid import train_unifluid
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
+_start = cli.define_process_flags()
 
 
 def main() -> None:
   """Reads the flags and trains."""
+  _start()
   experiment = build(Experiment, cli.require(_CONFIG))
   train_unifluid(experiment, cli.workdir_path(_WORKDIR))
 

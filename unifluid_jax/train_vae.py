@@ -10,10 +10,12 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.vae import train_vae
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
+_start = cli.define_process_flags()
 
 
 def main() -> None:
   """Reads the flags and trains."""
+  _start()
   experiment = build(Experiment, cli.require(_CONFIG))
   train_vae(experiment, cli.workdir_path(_WORKDIR) / 'vae')
 

@@ -2,11 +2,13 @@
 
 Everything is random access: example i of the mixture is a function of (seed,
 i), a group of rows packs a fixed window of examples, and the batch of a step is
-a fixed run of groups, of which each process takes its share:
+a fixed run of groups. A process names the rows of the batch that it wants, and
+packs the groups that these are of:
 
-    step                        0                       1
-    group                 0     1     2     3     4     5     6     7   ...
-    2 processes         [-- 0 ----] [-- 1 ----] [-- 0 ----] [-- 1 ----]
+    step                0                       1
+    group               0     1     2     3     4     5     6     7    ...
+    row                 0  1  2  3  4  5  6  7  0  1  2  3  4  5  6  7 ...
+    rows 0, 1, 4, 5     x  x        x  x        x  x        x  x
 
 So the batch of a step depends neither on the number of processes or workers nor
 on what was read before, and the whole state is one integer: the next step.
@@ -46,8 +48,9 @@ class PipelineConfig:
     weights: For each task, its share of the examples, up to a factor.
     examples: Examples, before those that do not fit are dropped.
     rows: Rows of the batch.
-    groups: Groups of rows that are packed on their own. The number of
-      processes must divide it; fewer groups pack better.
+    groups: Groups of rows that are packed on their own; fewer pack better. A
+      process packs every group that it has a row of, so there should be as
+      many as processes, or more.
     row: What a row has room for.
     drop_prefix: Probability of an empty prefix for an image target.
     num_workers: Processes that read ahead; 0 for threads only.
@@ -69,8 +72,7 @@ def make_batches(
   tasks: Mapping[str, Task],
   tokenizer: Tokenizer,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator[tuple[Batch, int]]:
   """Endless batches from a step on.
 
@@ -80,38 +82,41 @@ def make_batches(
     tasks: The tasks that `config.weights` names.
     tokenizer: Encodes the texts.
     start_step: The first step; restoring a run is starting at its next step.
-    process_index: This process among those that share a batch.
-    process_count: Number of those; the rows of process 0 come first.
+    rows: Which rows of the batch to give, in rising order; None for all.
 
   Returns:
-    An iterator over this process's rows of each step, and the number of its
-    examples that were dropped because no row had room for them. `close()` ends
-    its threads and workers.
+    An iterator over these rows of each step, and the number of examples of
+    their groups that were dropped because no row had room for them. `close()`
+    ends its threads and workers.
 
   Raises:
     UserError: If numbers do not divide or a weight names no task.
   """
-  _check(config, tasks, process_count)
+  _check(config, tasks)
   # Module-level functions, since worker processes must be able to import them.
   lay_out_example = functools.partial(
     _lay_out, config.drop_prefix, tokenizer, layout
   )
+  height = config.rows // config.groups
   pack_group = functools.partial(
     pack,
-    rows=config.rows // config.groups,
+    rows=height,
     row=config.row,
     layout=layout,
     pad_id=tokenizer.pad_id,
   )
-  group = config.examples // config.groups
-  share = config.groups // process_count
-  shares = (
+  groups = (
     _mixture(config.seed, config.weights, tasks)
     .map(lay_out_example)
-    .batch(group, drop_remainder=True, batch_fn=pack_group)
-    .batch(share, drop_remainder=True, batch_fn=_concatenate)
+    .batch(
+      config.examples // config.groups, drop_remainder=True, batch_fn=pack_group
+    )
   )
-  steps = shares[process_index::process_count][start_step:]
+  rows = range(config.rows) if rows is None else rows
+  wanted = sorted({row // height for row in rows})
+  keep = [wanted.index(row // height) * height + row % height for row in rows]
+  shares = grain.MapDataset.source(_Shares(groups, config.groups, wanted))
+  steps = shares.map(functools.partial(_concatenate, keep))[start_step:]
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, app or not.
   workers = grain.MultiprocessingOptions(num_workers=config.num_workers)
@@ -124,6 +129,7 @@ def make_image_batches(
   tasks: Mapping[str, Task],
   size: int,
   start_step: int = 0,
+  rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator[UInt8[np.ndarray, 'B S S 3']]:
   """Endless batches of the images that tasks write, to train a VAE on.
 
@@ -133,14 +139,28 @@ def make_image_batches(
     tasks: The tasks that `weights` names.
     size: Images of a batch.
     start_step: The first step.
+    rows: Which images of the batch to give, in rising order; None for all.
   """
   _check_weights(weights, tasks)
-  batches = (
-    _mixture(seed, weights, tasks)
-    .map(_written_image)
-    .batch(size, drop_remainder=True, batch_fn=np.stack)
-  )
-  return iter(batches[start_step:].to_iter_dataset(READ))
+  images = _mixture(seed, weights, tasks).map(_written_image)
+  rows = range(size) if rows is None else rows
+  shares = grain.MapDataset.source(_Shares(images, size, rows))
+  return iter(shares.map(np.stack)[start_step:].to_iter_dataset(READ))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shares:
+  """Of each run of `size` items, those at the `wanted` places."""
+
+  items: Sequence[Any]
+  size: int
+  wanted: Sequence[int]
+
+  def __len__(self) -> int:
+    return len(self.items) // self.size
+
+  def __getitem__(self, step: int) -> list[Any]:
+    return [self.items[step * self.size + place] for place in self.wanted]
 
 
 def _mixture(
@@ -192,20 +212,19 @@ def _written_image(drawn: Drawn) -> Image:
   return example.target
 
 
-def _concatenate(groups: Sequence[tuple[Batch, int]]) -> tuple[Batch, int]:
-  """Groups of rows as one batch."""
+def _concatenate(
+  keep: Sequence[int], groups: Sequence[tuple[Batch, int]]
+) -> tuple[Batch, int]:
+  """Of groups of rows, those to keep, as one batch."""
   batches, dropped = zip(*groups, strict=True)
-  leaves = (np.concatenate(leaf) for leaf in zip(*batches, strict=True))
+  leaves = (np.concatenate(leaf)[keep] for leaf in zip(*batches, strict=True))
   return Batch(*leaves), sum(dropped)
 
 
-def _check(
-  config: PipelineConfig, tasks: Mapping[str, Task], process_count: int
-) -> None:
+def _check(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
   """Refuses numbers that do not divide and weights without a task."""
   _check_divides('examples', config.examples, 'groups', config.groups)
   _check_divides('rows', config.rows, 'groups', config.groups)
-  _check_divides('groups', config.groups, 'processes', process_count)
   _check_weights(config.weights, tasks)
 
 

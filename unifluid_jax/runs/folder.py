@@ -2,9 +2,9 @@
 
 import json
 
-import jax
-
+from unifluid_jax import processes
 from unifluid_jax.config import build, to_dict
+from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath, write_whole
@@ -30,6 +30,14 @@ def read_experiment(workdir: AnyPath) -> Experiment:
 
 def write_config(experiment: Experiment, workdir: AnyPath) -> None:
   """Writes the config of a run into its folder; process 0 does."""
-  if jax.process_index() == 0:
+  if processes.is_main():
     text = json.dumps(to_dict(experiment), indent=2)
     write_whole(workdir / CONFIG_FILE, f'{text}\n'.encode())
+
+
+def shared_tokenizer(experiment: Experiment, workdir: AnyPath) -> Tokenizer:
+  """The vocabulary of a run, which process 0 makes if there is none yet."""
+  if processes.is_main():
+    experiment.make_tokenizer(workdir)
+  processes.wait('tokenizer')
+  return experiment.make_tokenizer(workdir)

@@ -6,33 +6,37 @@ from flax import nnx
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.runs.state import initial_train_state, make_context
-from unifluid_jax.runs.vae_state import vae_shapes
-from unifluid_jax.training.checkpoint import ABSENT, Checkpoints, abstract
+from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.training.checkpoint import ABSENT, Checkpoints
+from unifluid_jax.training.sharding import MeshConfig, make_mesh
 from unifluid_jax.training.step import Parameters
 
 
 def restore_averaged(
-  experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  workdir: AnyPath,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[nnx.GraphDef, Parameters, Parameters]:
   """Structure, averaged parameters and VAE of a run's newest checkpoint.
 
   The optimizer and what the average is of are not read.
 
+  Args:
+    experiment: The run's config.
+    tokenizer: The run's vocabulary.
+    workdir: The run's folder.
+    mesh: Where they are to lie; None for the first device of this process.
+
   Raises:
     UserError: If there is no complete checkpoint, or it is of another config.
   """
+  mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
   context = make_context(experiment, tokenizer)
-  shapes = jax.eval_shape(
-    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
-    vae_shapes(experiment),
-  )
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  wanted = abstract(shapes, jax.tree.map(lambda _: device, shapes))
-  absent = jax.tree.map(lambda _: ABSENT, shapes)
-  checkpoints = Checkpoints(workdir / 'checkpoints')
-  state = checkpoints.restore(
-    absent._replace(ema=wanted.ema, frozen=wanted.frozen, vae=wanted.vae),
+  target = train_state_targets(experiment, tokenizer, context, mesh)
+  absent = jax.tree.map(lambda _: ABSENT, target)
+  state = Checkpoints(workdir / 'checkpoints').restore(
+    absent._replace(ema=target.ema, frozen=target.frozen, vae=target.vae),
     experiment.identity(tokenizer),
   )
   return context.graphdef, {**state.ema, **state.frozen}, state.vae

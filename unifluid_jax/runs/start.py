@@ -63,7 +63,10 @@ def _load_from_run(
   """
   workdir = to_path(experiment.init.workdir)
   _, found, _ = restore_averaged(
-    read_experiment(workdir), Tokenizer.load(workdir / TOKENIZER_FILE), workdir
+    read_experiment(workdir),
+    Tokenizer.load(workdir / TOKENIZER_FILE),
+    workdir,
+    sharding_lib.make_mesh(experiment.mesh),
   )
   wanted = {
     name: shape

@@ -10,7 +10,7 @@ from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
-from unifluid_jax.runs.folder import write_config
+from unifluid_jax.runs.folder import shared_tokenizer, write_config
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
@@ -23,6 +23,7 @@ from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Run, fit
 from unifluid_jax.training.metrics import Work
+from unifluid_jax.training.rows import check_rows, local_rows, put_rows
 from unifluid_jax.training.step import (
   StepContext,
   TrainState,
@@ -42,7 +43,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
     The last state.
   """
   config = experiment.training
-  tokenizer = experiment.make_tokenizer(workdir)
+  tokenizer = shared_tokenizer(experiment, workdir)
   identity = experiment.identity(tokenizer)
   # Before the config is overwritten that belongs to the checkpoints.
   Checkpoints(workdir / 'checkpoints').check_identity(identity)
@@ -89,9 +90,7 @@ def _batches(
 ) -> Callable[[int], Iterator[Batch]]:
   """First step -> the batches from there on, on the mesh."""
   data = experiment.data
-  sharding_lib.check_rows(
-    mesh, 'data.rows', data.rows, experiment.training.accumulate
-  )
+  check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
   tasks = experiment.make_tasks(data.sources)
 
   def batches(start: int) -> Iterator[Batch]:
@@ -101,10 +100,9 @@ def _batches(
       tasks,
       tokenizer,
       start,
-      jax.process_index(),
-      jax.process_count(),
+      local_rows(mesh, data.rows),
     )
-    return (sharding_lib.put_batch(mesh, batch) for batch, _ in rows)
+    return (put_rows(mesh, batch, data.rows) for batch, _ in rows)
 
   return batches
 

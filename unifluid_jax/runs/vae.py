@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from unifluid_jax.data.pipeline import make_image_batches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_unit
-from unifluid_jax.models.vae import VAE, Moments
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.vae_state import (
@@ -24,7 +24,8 @@ from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Run, fit
 from unifluid_jax.training.metrics import Work
-from unifluid_jax.training.vae_step import VAEState, make_vae_step
+from unifluid_jax.training.rows import check_rows, local_rows, put_rows
+from unifluid_jax.training.vae_step import Parameters, VAEState, make_vae_step
 
 
 def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
@@ -44,11 +45,9 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh)
   state = _fit(experiment, workdir, mesh, batches)
-  graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_vae(experiment)))
-  vae = parameters.unflatten(graphdef, {**state.ema, **state.statistics})
+  averaged = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches
-  _calibrate(vae, batches(steps), count)
-  _, flat = parameters.flatten(vae)
+  flat = _calibrate(experiment, mesh, averaged, batches(steps), count)
   with Checkpoints(workdir / FINAL) as final:
     final.save(steps, flat, experiment.vae_identity(), 0.0)
 
@@ -56,15 +55,20 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
 def _batches(experiment: Experiment, mesh: jax.sharding.Mesh):
   """First step -> the batches from there on, on the mesh."""
   config = experiment.vae_training
-  sharding_lib.check_rows(mesh, 'vae_training.batch', config.batch)
+  check_rows(mesh, 'vae_training.batch', config.batch)
   tasks = experiment.make_tasks(config.sources)
   weights = {name: s.weight for name, s in config.sources.items()}
 
   def batches(start: int) -> Iterator[jax.Array]:
     images = make_image_batches(
-      experiment.seed, weights, tasks, config.batch, start
+      experiment.seed,
+      weights,
+      tasks,
+      config.batch,
+      start,
+      local_rows(mesh, config.batch),
     )
-    return (sharding_lib.put_batch(mesh, image) for image in images)
+    return (put_rows(mesh, part, config.batch) for part in images)
 
   return batches
 
@@ -103,12 +107,26 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
   )
 
 
-def _calibrate(vae: VAE, batches, count: int) -> None:
-  """Measures the statistics of the latents over `count` batches."""
-  encode = nnx.jit(lambda vae, images: vae.encode(to_unit(images)))
+def _calibrate(
+  experiment: Experiment,
+  mesh: jax.sharding.Mesh,
+  flat: Parameters,
+  batches: Iterator[jax.Array],
+  count: int,
+) -> Parameters:
+  """The parameters with the latents' statistics, over `count` batches."""
+  graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_vae(experiment)))
 
-  def posteriors():
-    for _ in range(count):
-      yield Moments(*encode(vae, next(batches)))
+  def encode(flat, images):
+    return parameters.unflatten(graphdef, flat).encode(to_unit(images))
 
-  vae.calibrate(posteriors())
+  # Every process needs all of them.
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  encode = jax.jit(encode, out_shardings=everywhere)
+  vae = parameters.unflatten(graphdef, flat)
+  vae.calibrate(encode(flat, next(batches)) for _ in range(count))
+  _, measured = parameters.flatten(vae)
+  return {
+    name: jax.device_put(value, flat[name].sharding)
+    for name, value in measured.items()
+  }

@@ -1,14 +1,16 @@
-"""The device mesh, and where parameters and rows lie on it.
+"""The device mesh, and where parameters lie on it.
 
 Parameters name logical axes where they are declared; the one table below maps
-these to the mesh axes. Rows of a batch are split over 'data' and 'fsdp'.
+these to the mesh axes.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unifluid_jax.errors import UserError
@@ -24,37 +26,105 @@ RULES = {
   'heads': 'tensor',
   'kv_heads': 'tensor',
   'mlp': 'tensor',
+  'out': 'fsdp',
 }
-ROWS = PartitionSpec(('data', 'fsdp'))
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Devices along each mesh axis; one of them may be -1 for 'the rest'."""
+  """Devices of a slice along each mesh axis; one may be -1 for 'the rest'.
+
+  The mesh axis 'data' goes on from slice to slice: what crosses the slower
+  network between them is the gradient alone.
+
+  Attributes:
+    data: Copies of the parameters in a slice.
+    fsdp: Devices that the parameters are split over.
+    tensor: Devices that heads, MLP and vocabulary are split over.
+    slices: Number of slices; -1 for as many as the devices say, which only
+      those of a TPU do.
+  """
 
   data: int = 1
   fsdp: int = -1
   tensor: int = 1
+  slices: int = -1
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-  """Lays all devices out as the config says.
+def make_mesh(
+  config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Lays devices out as the config says, neighbours in the network close by.
+
+  Args:
+    config: The mesh.
+    devices: The devices; None for those of all processes.
 
   Raises:
-    UserError: The axes' product is not the number of devices.
+    UserError: The devices do not make up the mesh.
   """
-  sizes = [config.data, config.fsdp, config.tensor]
-  devices = jax.device_count()
-  known = math.prod(size for size in sizes if size != -1)
-  if sizes.count(-1) == 1 and devices % known == 0:
-    sizes[sizes.index(-1)] = devices // known
-  if math.prod(sizes) != devices:
-    raise UserError(
-      f'mesh is {dict(zip(MESH_AXES, sizes, strict=True))}, which does not '
-      f'make up the {devices} devices; set one axis to -1 for the rest'
+  devices = jax.devices() if devices is None else list(devices)
+  slices = _count_slices(config, devices)
+  sizes = _sizes_in_slice(config, len(devices) // slices)
+  if _slices_of(devices) > 1:
+    layout = mesh_utils.create_hybrid_device_mesh(
+      sizes, (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+  else:
+    layout = mesh_utils.create_device_mesh(
+      (slices * sizes[0], *sizes[1:]), devices, allow_split_physical_axes=True
     )
   auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
-  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto)
+  return Mesh(layout, MESH_AXES, axis_types=auto)
+
+
+def _slices_of(devices: Sequence[jax.Device]) -> int:
+  return len({getattr(device, 'slice_index', 0) for device in devices})
+
+
+def _count_slices(config: MeshConfig, devices: Sequence[jax.Device]) -> int:
+  """Number of slices, which must share the devices out evenly."""
+  found, count = _slices_of(devices), config.slices
+  if count == -1 or found == count:
+    return found
+  if found > 1:
+    raise UserError(
+      f'mesh.slices is {count}, but the {len(devices)} devices are of {found} '
+      'slices; leave mesh.slices at -1'
+    )
+  if count < 1 or len(devices) % count:
+    raise UserError(
+      f'mesh.slices is {count}, which {len(devices)} devices do not make up; '
+      f'use {_nearest_divisors(len(devices), count)}'
+    )
+  return count
+
+
+def _sizes_in_slice(config: MeshConfig, devices: int) -> tuple[int, ...]:
+  """Devices of a slice along each axis."""
+  sizes = [config.data, config.fsdp, config.tensor]
+  fixed = math.prod(size for size in sizes if size != -1)
+  if sizes.count(-1) == 1 and fixed > 0 and devices % fixed == 0:
+    sizes[sizes.index(-1)] = devices // fixed
+  if min(sizes) < 1 or math.prod(sizes) != devices:
+    axes = ', '.join(f'{a} {n}' for a, n in zip(MESH_AXES, sizes, strict=True))
+    raise UserError(
+      f'mesh is {axes}, which the {devices} devices of a slice do not make up: '
+      f'with one axis at -1 for the rest, the product of the others may be '
+      f'{_nearest_divisors(devices, fixed)}, and not {fixed}'
+      if devices % max(fixed, 1) or fixed < 1
+      else f'mesh is {axes}, and a slice has {devices} devices; set one axis, '
+      'and no more, to -1 for the rest'
+    )
+  return tuple(sizes)
+
+
+def _nearest_divisors(number: int, wanted: int) -> str:
+  """The divisors below and above a number that is none, to be told."""
+  divisors = [n for n in range(1, number + 1) if number % n == 0]
+  below = [n for n in divisors if n < wanted][-1:]
+  above = [n for n in divisors if n > wanted][:1]
+  return ' or '.join(map(str, below + above))
 
 
 def parameter_sharding(
@@ -94,33 +164,3 @@ def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
 def shardings_of(targets: Any) -> Any:
   """The shardings alone, for `jax.jit`."""
   return jax.tree.map(lambda target: target.sharding, targets)
-
-
-def check_rows(mesh: Mesh, name: str, rows: int, accumulate: int = 1) -> None:
-  """Makes sure that a batch of rows divides over the mesh.
-
-  Args:
-    mesh: The mesh.
-    name: The config's key of the number of rows.
-    rows: The number of rows.
-    accumulate: Microbatches that they are split into.
-
-  Raises:
-    UserError: It does not; the message gives the nearest that do.
-  """
-  unit = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
-  if rows % unit:
-    below, above = rows // unit * unit, -(-rows // unit) * unit
-    near = ' or '.join(str(n) for n in (below, above) if n)
-    raise UserError(
-      f'{name} is {rows}, which {accumulate} microbatch(es) on '
-      f'{unit // accumulate} device group(s) cannot share evenly; use {near}'
-    )
-
-
-def put_batch(mesh: Mesh, batch: Any) -> Any:
-  """Local rows of this process -> global arrays, rows split over the mesh."""
-  sharding = NamedSharding(mesh, ROWS)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
-  )

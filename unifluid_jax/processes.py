@@ -1,0 +1,138 @@
+"""Start-up of the processes that train together, one for each machine.
+
+On a Cloud TPU they find one another. Elsewhere flags say where process 0 is,
+how many there are, and which of them this is:
+
+  --coordinator=HOST --processes=2 --process_id=0
+"""
+
+import collections
+import dataclasses
+
+import jax
+from absl import logging
+from jax._src import clusters
+from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
+from jax.experimental import multihost_utils
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.roll_call import call_roll
+
+PORT = 8476
+"""Port of the coordinator where none is given; JAX has its own on a TPU."""
+
+_END = 60
+"""Seconds that a process waits in the end for the others.
+
+A process that fails waits as long for the others to fail likewise; then JAX
+ends them, wherever they are.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """A process among those that train together.
+
+  Attributes:
+    coordinator: HOST:PORT of process 0.
+    count: Number of processes.
+    index: Id of this one, from 0.
+  """
+
+  coordinator: str
+  count: int
+  index: int
+
+
+def make_place(coordinator: str, count: int, index: int) -> Place:
+  """What flags say.
+
+  Args:
+    coordinator: HOST or HOST:PORT.
+    count: Number of processes.
+    index: Id of this process.
+
+  Raises:
+    UserError: There can be no such process.
+  """
+  if not 0 <= index < count:
+    raise UserError(
+      f'--process_id is {index} and --processes is {count}; ids are 0 to '
+      f'{count - 1}'
+    )
+  host, colon, port = coordinator.rpartition(':')
+  if not colon:
+    host, port = coordinator, str(PORT)
+  if not host or not port.isdigit():
+    raise UserError(
+      f'--coordinator is {coordinator!r}; it must be HOST or HOST:PORT'
+    )
+  return Place(f'{host}:{port}', count, index)
+
+
+def start(place: Place | None, timeout: float) -> None:
+  """Joins the other processes, before JAX is used for anything else.
+
+  From here on `jax.devices()` are those of all processes, and only process 0
+  logs what is no warning.
+
+  Args:
+    place: Which process this is; None to ask the TPU, which where there is none
+      is the only process.
+    timeout: Seconds within which all of them must be there.
+
+  Raises:
+    UserError: Some are missing, or have another number of devices.
+  """
+  place = place or _place_on_tpu(timeout)
+  if place is None or place.count == 1:
+    return
+  call_roll(place.coordinator, place.count, place.index, timeout)
+  jax.distributed.initialize(
+    place.coordinator,
+    place.count,
+    place.index,
+    cluster_detection_method='deactivate',
+    shutdown_timeout_seconds=_END,
+  )
+  _check_devices()
+  if not is_main():
+    logging.set_verbosity(logging.WARNING)
+
+
+def is_main() -> bool:
+  """Whether this process is the one that logs and writes."""
+  return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+  """Returns when all processes have come to the place of that name."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def _place_on_tpu(timeout: float) -> Place | None:
+  """What the metadata of a Cloud TPU say; None elsewhere."""
+  if not running_in_cloud_tpu_vm:
+    return None
+  # As `jax.distributed.initialize` does it; there is no public name for it.
+  detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
+  coordinator, count, index, _ = detect(
+    None, None, None, None, None, int(timeout)
+  )
+  if coordinator is None or count is None or index is None:
+    return None
+  return Place(coordinator, count, index)
+
+
+def _check_devices() -> None:
+  """A machine that has lost devices would make no mesh, or an odd one."""
+  counts = collections.Counter(d.process_index for d in jax.devices())
+  most = max(counts.values())
+  fewer = {i: counts[i] for i in range(jax.process_count()) if counts[i] < most}
+  if fewer:
+    told = ', '.join(f'process {i} has {n}' for i, n in fewer.items())
+    raise UserError(
+      f'the processes have {most} devices each, but {told}; replace that '
+      'machine, or give all processes the same devices'
+    )

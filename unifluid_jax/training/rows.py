@@ -1,0 +1,67 @@
+"""Rows of a batch: which of them this process reads, and where they lie.
+
+Rows are split over the mesh axes 'data' and 'fsdp', in their order. Which rows
+a process reads follows from where its devices stand in the mesh: they need not
+be neighbours there, and processes that share a 'tensor' group read the same.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unifluid_jax.errors import UserError
+
+ROWS = PartitionSpec(('data', 'fsdp'))
+
+
+def check_rows(mesh: Mesh, name: str, rows: int, accumulate: int = 1) -> None:
+  """Makes sure that a batch of rows divides over the mesh.
+
+  Args:
+    mesh: The mesh.
+    name: The config's key of the number of rows.
+    rows: The number of rows.
+    accumulate: Microbatches that they are split into.
+
+  Raises:
+    UserError: It does not; the message gives the nearest that do.
+  """
+  unit = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
+  if rows % unit:
+    below, above = rows // unit * unit, -(-rows // unit) * unit
+    near = ' or '.join(str(n) for n in (below, above) if n)
+    raise UserError(
+      f'{name} is {rows}, which {accumulate} microbatch(es) on '
+      f'{unit // accumulate} device group(s) cannot share evenly; use {near}'
+    )
+
+
+def local_rows(mesh: Mesh, rows: int) -> list[int]:
+  """The rows, of a batch of so many, that this process's devices hold."""
+  sharding = NamedSharding(mesh, ROWS)
+  parts = sharding.addressable_devices_indices_map((rows,)).values()
+  return sorted({row for part in parts if part for row in range(rows)[part[0]]})
+
+
+def put_rows(mesh: Mesh, batch: Any, rows: int) -> Any:
+  """The batch as global arrays.
+
+  Args:
+    mesh: The mesh.
+    batch: Pytree of arrays of the `local_rows` of this process, in order.
+    rows: Rows of the whole batch.
+  """
+  sharding = NamedSharding(mesh, ROWS)
+  position = {row: i for i, row in enumerate(local_rows(mesh, rows))}
+
+  def put(local: np.ndarray) -> jax.Array:
+    def part(index):
+      start, stop, _ = index[0].indices(rows)
+      return local[position[start] : position[stop - 1] + 1]
+
+    shape = (rows, *local.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  return jax.tree.map(put, batch)
