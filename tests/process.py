@@ -49,12 +49,17 @@ def run(module: str, *arguments: object, **options) -> tuple[int, str]:
   return process.returncode, output
 
 
+def free_port() -> int:
+  """A port that nobody listens on."""
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    return server.getsockname()[1]
+
+
 def start_together(
   module: str, count: int, *arguments: object, devices: int = 1
 ) -> list[subprocess.Popen]:
   """Starts processes that train together."""
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    port = server.getsockname()[1]
+  port = free_port()
   return [
     start(
       module,

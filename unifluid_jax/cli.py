@@ -5,6 +5,8 @@ exit code 0    done
           130  interrupted by Ctrl-C, training after saving; start again to
                go on
           0    stopped by SIGTERM after saving (preemption)
+
+Of several processes that train together, all fail if one does.
 """
 
 import errno
@@ -77,6 +79,16 @@ def run(main: Callable[[], None]) -> None:
     main: The program; flags are parsed before it is called.
   """
   _set_up_logging()
+  try:
+    _run(main)
+  except BaseException as error:
+    if not isinstance(error, SystemExit) or error.code:
+      processes.fail()
+    raise
+
+
+def _run(main: Callable[[], None]) -> None:
+  """Turns what ends an entry point into its message and exit code."""
   try:
     app.run(lambda _: main(), flags_parser=_parse)
   except UserError as error:

@@ -8,6 +8,8 @@ how many there are, and which of them this is:
 
 import collections
 import dataclasses
+import os
+import threading
 
 import jax
 from absl import logging
@@ -22,11 +24,10 @@ PORT = 8476
 """Port of the coordinator where none is given; JAX has its own on a TPU."""
 
 _END = 60
-"""Seconds that a process waits in the end for the others.
+"""Seconds that a process that has done its work waits for the others."""
 
-A process that fails waits as long for the others to fail likewise; then JAX
-ends them, wherever they are.
-"""
+_MERCY = 10
+"""Seconds that a process that has failed waits for them to fail likewise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,20 @@ def start(place: Place | None, timeout: float) -> None:
   _check_devices()
   if not is_main():
     logging.set_verbosity(logging.WARNING)
+
+
+def fail() -> None:
+  """To be called by a process that fails, lest the others wait for it forever.
+
+  A mistake in a config makes all processes fail, each with its message: they
+  end together. If only this one fails, it is gone after some seconds, and JAX
+  ends the others: at once if it is process 0 that is missing, else within the
+  100 seconds after which a process counts as dead.
+  """
+  if jax.distributed.is_initialized():
+    timer = threading.Timer(_MERCY, os._exit, [1])
+    timer.daemon = True
+    timer.start()
 
 
 def is_main() -> bool:

@@ -96,23 +96,16 @@ def test_steps_differ(run):
   assert (first.token_ids != second.token_ids).any()
 
 
-@pytest.mark.parametrize('count', [2, 4])
-def test_processes_share_the_same_global_batch(run, count):
-  parts = [
-    run(3, start_step=2, process_index=index, process_count=count)
-    for index in range(count)
-  ]
-  joined = [
-    (
-      Batch(*(np.concatenate(leaf) for leaf in zip(*batches, strict=True))),
-      sum(dropped),
-    )
-    for batches, dropped in (
-      zip(*step, strict=True) for step in zip(*parts, strict=True)
-    )
-  ]
-  assert joined[0][0].token_ids.shape == (4, 32)
-  assert_equal(joined, run(3, start_step=2))
+@pytest.mark.parametrize('groups', [1, 2, 4])
+@pytest.mark.parametrize('rows', [[0, 1], [1], [0, 3], [1, 2, 3]])
+def test_a_process_gets_its_rows_of_the_global_batch(run, groups, rows):
+  config = dataclasses.replace(CONFIG, groups=groups)
+  whole = run(3, start_step=2, config=config)
+  parts = run(3, start_step=2, config=config, rows=rows)
+  for (batch, dropped), (part, part_dropped) in zip(whole, parts, strict=True):
+    assert part_dropped <= dropped
+    for leaf, part_leaf in zip(batch, part, strict=True):
+      np.testing.assert_array_equal(leaf[rows], part_leaf)
 
 
 def test_workers_change_nothing(run):
@@ -195,6 +188,9 @@ def test_image_batches_are_the_written_images():
   again = make_image_batches(3, {'drawings': 1.0}, tasks, 5, start_step=2)
   np.testing.assert_array_equal(next(again), images[2])
   again.close()
+  part = make_image_batches(3, {'drawings': 1.0}, tasks, 5, 2, rows=[1, 4])
+  np.testing.assert_array_equal(next(part), images[2][[1, 4]])
+  part.close()
 
 
 def test_a_vae_does_not_learn_from_texts():
@@ -204,20 +200,19 @@ def test_a_vae_does_not_learn_from_texts():
 
 
 @pytest.mark.parametrize(
-  ('change', 'count', 'message'),
+  ('change', 'message'),
   [
-    ({'examples': 14}, 1, '14 examples .* 4 groups; .*: 12, 16'),
-    ({'rows': 3}, 1, '3 rows .* 4 groups; .*: 4'),
-    ({}, 3, '4 groups .* 3 processes; .*: 3, 6'),
-    ({'weights': {'songs': 1.0}}, 1, "no task 'songs'.*'answers', 'drawings'"),
-    ({'weights': {'answers': 0.0}}, 1, "weight of task 'answers' is 0.0"),
-    ({'weights': {'empty': 1.0}}, 1, "'empty' has no records"),
+    ({'examples': 14}, '14 examples .* 4 groups; .*: 12, 16'),
+    ({'rows': 3}, '3 rows .* 4 groups; .*: 4'),
+    ({'weights': {'songs': 1.0}}, "no task 'songs'.*'answers', 'drawings'"),
+    ({'weights': {'answers': 0.0}}, "weight of task 'answers' is 0.0"),
+    ({'weights': {'empty': 1.0}}, "'empty' has no records"),
   ],
 )
-def test_a_config_that_cannot_work(run, change, count, message):
+def test_a_config_that_cannot_work(run, change, message):
   config = dataclasses.replace(CONFIG, **change)
   tasks = TASKS
   if 'empty' in config.weights:
     tasks = {'empty': CountingTask('empty', 0)}
   with pytest.raises(UserError, match=message):
-    run(1, config=config, tasks=tasks, process_count=count)
+    run(1, config=config, tasks=tasks)

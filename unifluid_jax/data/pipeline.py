@@ -152,7 +152,7 @@ def make_image_batches(
 class _Shares:
   """Of each run of `size` items, those at the `wanted` places."""
 
-  items: Sequence[Any]
+  items: grain.MapDataset
   size: int
   wanted: Sequence[int]
 

@@ -51,9 +51,7 @@ class MeshConfig:
   slices: int = -1
 
 
-def make_mesh(
-  config: MeshConfig, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """Lays devices out as the config says, neighbours in the network close by.
 
   Args:
@@ -78,11 +76,11 @@ def make_mesh(
   return Mesh(layout, MESH_AXES, axis_types=auto)
 
 
-def _slices_of(devices: Sequence[jax.Device]) -> int:
+def _slices_of(devices: Sequence[Any]) -> int:
   return len({getattr(device, 'slice_index', 0) for device in devices})
 
 
-def _count_slices(config: MeshConfig, devices: Sequence[jax.Device]) -> int:
+def _count_slices(config: MeshConfig, devices: Sequence[Any]) -> int:
   """Number of slices, which must share the devices out evenly."""
   found, count = _slices_of(devices), config.slices
   if count == -1 or found == count:

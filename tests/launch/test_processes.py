@@ -1,0 +1,55 @@
+"""Processes that train together: how they start, and how they fail."""
+
+import signal
+import time
+
+import pytest
+
+from tests import process
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_missing_process_is_named(tmp_path):
+  common = [*process.flags(tmp_path), '--start_timeout=2', '--processes=3']
+  alone = f'--coordinator=127.0.0.1:{process.free_port()}'
+  coordinator = f'127.0.0.1:{process.free_port()}'
+  waiting = process.start('train', *common, alone, '--process_id=2')
+  message = process.fail(
+    'train', *common, f'--coordinator={coordinator}', '--process_id=0'
+  )
+  assert message.startswith(
+    f'2 of 3 processes did not arrive at {coordinator} within 2 s; '
+    'the missing process ids: 1, 2. '
+  )
+  output, _ = waiting.communicate()
+  assert waiting.returncode == 1
+  assert output.startswith('error: 1 of 3 processes'), output
+  assert 'ids: 0.' in output
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_flags_belong_together(tmp_path):
+  flags = [*process.flags(tmp_path), '--coordinator=a', '--processes=2']
+  assert process.fail('train', *flags) == '--process_id must be given'
+
+
+def test_a_mistake_of_all_is_told_by_all(tmp_path):
+  together = process.start_together('train', 2, *process.flags(tmp_path))
+  for code, output in process.end_together(together):
+    assert code == 1
+    assert 'train the VAE first' in output.splitlines()[-1]
+    assert 'Traceback' not in output
+
+
+def test_all_fail_if_one_is_killed(started):
+  flags = [*process.flags(started), '--config.training.steps=1000000']
+  together = process.start_together('train', 2, *flags)
+  log = started / 'metrics.jsonl'
+  while not log.exists() or not log.read_text():
+    assert together[0].poll() is None, together[0].communicate()
+    time.sleep(0.1)
+  together[1].send_signal(signal.SIGKILL)
+  codes = [code for code, _ in process.end_together(together)]
+  assert codes[1] == -signal.SIGKILL
+  assert codes[0] != 0
