@@ -13,7 +13,9 @@ from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import append_text, to_path, write_whole
 from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.training.goodput import Goodput
 from unifluid_jax.training.metrics import Meter, Work, read_log
+from unifluid_jax.training.partial import put_aside
 
 
 class Bucket(MemoryFileSystem):
@@ -74,12 +76,13 @@ def test_a_file_is_written_whole_or_not_at_all(bucket, tmp_path, monkeypatch):
 
 def test_log_of_a_resumed_run(bucket):
   def meter(start):
-    return Meter(bucket, 'vae', 4, start, Work(images=1, tokens=0, flops=0))
+    work = Work(images=1, tokens=0, flops=0)
+    return Meter(bucket, 'vae', 4, start, work, Goodput())
 
   for start, values in ((0, (3.0, 2.0)), (1, (1.5, 1.0))):
     log = meter(start)
     for step, loss in enumerate(values, start + 1):
-      log.add({'loss': jnp.float32(loss)}, 0.0)
+      log.add({'loss': jnp.float32(loss)})
       log.write(step, {})
   lines = [(line['step'], line['loss']) for line in read_log(bucket)]
   assert lines == [(1, 3.0), (2, 1.5), (3, 1.0)]
@@ -95,3 +98,14 @@ def test_checkpoints_are_looked_for_in_the_bucket(bucket):
   checkpoints = Checkpoints(bucket / 'checkpoints')
   with pytest.raises(UserError, match='^gs://bucket/run/checkpoints holds no'):
     checkpoints.restore({}, {})
+
+
+def test_a_save_that_was_cut_off_in_the_bucket(bucket):
+  folder = bucket / 'checkpoints'
+  for step in ('4', '6'):
+    (folder / step / 'state').mkdir(parents=True)
+    (folder / step / 'state' / 'data').write_text(step)
+  put_aside(folder, complete=[4])
+  assert [path.name for path in folder.iterdir()] == ['4']
+  aside = bucket / 'checkpoints.partial.6'
+  assert (aside / 'state' / 'data').read_text() == '6'

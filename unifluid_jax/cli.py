@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from unifluid_jax import processes
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, to_path
-from unifluid_jax.training.loop import Interrupted
+from unifluid_jax.training.preemption import Interrupted
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a full disk, a used up quota and a limit of file sizes raise."""

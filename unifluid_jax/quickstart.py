@@ -29,6 +29,7 @@ from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.folder import CONFIG_FILE
 from unifluid_jax.runs.unifluid import train_unifluid
 from unifluid_jax.runs.vae import train_vae
+from unifluid_jax.training.goodput import PROCESS
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
 
@@ -48,7 +49,9 @@ def main() -> None:
       train_vae(experiment, workdir / 'vae')
       train_unifluid(experiment, workdir)
       watch.end_training()
-      evaluate_run(workdir, experiment.evaluation)
+      with PROCESS.spend('evaluation'):
+        evaluate_run(workdir, experiment.evaluation)
+      logging.info('quickstart: %s', PROCESS)
   logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
 
 

@@ -166,6 +166,8 @@ class TrainingConfig:
     accumulate: Microbatches of a step.
     log_every: Steps between two lines of the log.
     checkpoint: When checkpoints are made.
+    profile: First and last step, numbered from 1, of an XProf trace in the
+      run's `profile/`; None for no trace.
   """
 
   steps: int
@@ -177,6 +179,17 @@ class TrainingConfig:
   accumulate: int = 1
   log_every: int = 50
   checkpoint: CheckpointConfig = CheckpointConfig()
+  profile: tuple[int, ...] | None = None
+
+  def __post_init__(self):
+    steps = self.profile
+    if steps is not None and not (
+      len(steps) == 2 and 1 <= steps[0] <= steps[1]
+    ):
+      raise UserError(
+        f'training.profile is {list(steps)}; it must be a first and a last '
+        'step, numbered from 1, such as (10, 12)'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
 import pytest
 
 from unifluid_jax.errors import UserError
@@ -95,13 +96,43 @@ def test_keeps_the_newest_and_the_best(tmp_path):
   assert steps(tmp_path) == [7, 8]
 
 
-def test_a_save_that_was_killed(saved):
+def test_a_save_that_was_killed(saved, caplog):
   partial = saved / '6.orbax-checkpoint-tmp'
+  aside = saved.with_name('saved.partial.6')
   shutil.copytree(saved / '4', partial)
+  (partial / 'state' / 'manifest.ocdbt').unlink()
   assert is_state(restore(saved), 4)
   assert partial.exists()  # Another process may be writing it.
-  save(saved, {8: 0.4})
+  with caplog.at_level('WARNING'):
+    save(saved, {8: 0.4})
   assert steps(saved) == [4, 8]
+  assert (aside / 'state').exists()
+  assert not (aside / 'state' / 'manifest.ocdbt').exists()
+  (line,) = [r.getMessage() for r in caplog.records if 'cut off' in r.msg]
+  assert line.startswith('the save of step 6 was cut off')
+  assert f'is kept in {aside} until' in line
+  # The next one takes its place, and a start without one leaves it alone.
+  save(saved, {9: 0.3})
+  assert aside.exists()
+  shutil.copytree(saved / '9', saved / '12.orbax-checkpoint-tmp')
+  save(saved, {10: 0.2})
+  assert not aside.exists() and saved.with_name('saved.partial.12').exists()
+
+
+def test_a_failed_save_is_told_before_the_next(tmp_path, monkeypatch):
+  def fail(*arguments, **options):
+    raise OSError(28, 'No space left on device')
+
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.check()
+    checkpoints.save(1, state(1), IDENTITY, 1.0)
+    checkpoints.wait()
+    checkpoints.check()
+    monkeypatch.setattr(ocp.CheckpointManager, '_finalize_checkpoint', fail)
+    checkpoints.save(2, state(2), IDENTITY, 1.0)
+    with pytest.raises(UserError, match='cannot write .* No space left'):
+      while True:
+        checkpoints.check()
 
 
 def test_a_folder_that_was_moved_away(saved):

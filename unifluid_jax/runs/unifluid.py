@@ -21,7 +21,7 @@ from unifluid_jax.runs.state import (
 from unifluid_jax.runs.vae_state import load_vae
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.loop import Run, fit
+from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work
 from unifluid_jax.training.rows import check_rows, local_rows, put_rows
 from unifluid_jax.training.step import (
@@ -72,16 +72,19 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
       tokens=experiment.data.rows * experiment.data.row.length,
       flops=step_flops(experiment),
     ),
+    profile=config.profile and tuple(config.profile),  # type: ignore[arg-type]
   )
   return fit(
     run,
-    lambda: initialise(
-      load_vae(experiment, workdir / 'vae'), load_start(experiment, tokenizer)
+    Program(
+      initialise=lambda: initialise(
+        load_vae(experiment, workdir / 'vae'), load_start(experiment, tokenizer)
+      ),
+      abstract_state=target,
+      step=jax.jit(make_train_step(context), donate_argnums=0),
+      batches=batches,
+      extra=_balance_step(context, config.balance_every),
     ),
-    target,
-    jax.jit(make_train_step(context), donate_argnums=0),
-    batches,
-    _balance_step(context, config.balance_every),
   )
 
 

@@ -22,7 +22,7 @@ from unifluid_jax.runs.vae_state import (
 )
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.loop import Run, fit
+from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work
 from unifluid_jax.training.rows import check_rows, local_rows, put_rows
 from unifluid_jax.training.vae_step import Parameters, VAEState, make_vae_step
@@ -100,10 +100,14 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
   )
   return fit(
     run,
-    jax.jit(first_state, out_shardings=sharding_lib.shardings_of(target)),
-    target,
-    jax.jit(step, donate_argnums=0),
-    batches,
+    Program(
+      initialise=jax.jit(
+        first_state, out_shardings=sharding_lib.shardings_of(target)
+      ),
+      abstract_state=target,
+      step=jax.jit(step, donate_argnums=0),
+      batches=batches,
+    ),
   )
 
 

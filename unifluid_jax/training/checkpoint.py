@@ -18,8 +18,9 @@ from orbax.checkpoint import checkpoint_managers, checkpoint_utils
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath
-
-Identity = Mapping[str, Any]
+from unifluid_jax.training.goodput import PROCESS
+from unifluid_jax.training.identity import Identity, differences
+from unifluid_jax.training.partial import put_aside
 
 ABSENT = ocp.PLACEHOLDER
 """Stands in a state for an array that is not read."""
@@ -39,6 +40,19 @@ class CheckpointConfig:
 
   every: int = 1000
   keep: int = 2
+
+
+class _Manager(ocp.CheckpointManager):
+  """Leaves preemption to the loop.
+
+  Orbax asks JAX's preemption service of each step that is saved, once more from
+  a thread when it is written, steps later. This would set back the count by
+  which processes agree on a step to stop after, see `preemption`.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    """Not for Orbax to know."""
+    return False
 
 
 class Checkpoints:
@@ -89,7 +103,8 @@ class Checkpoints:
       UserError: This save or the one before could not be written.
     """
     manager = self._open()
-    with self._writing():
+    # Orbax copies to the host in its own way.
+    with self._writing(), jax.transfer_guard('allow'):
       manager.save(
         step,
         args=ocp.args.Composite(
@@ -109,6 +124,15 @@ class Checkpoints:
       with self._writing():
         self._manager.wait_until_finished()
 
+  def check(self) -> None:
+    """Does not wait for the save under way, but tells if it has failed.
+
+    Raises:
+      UserError: It could not be written.
+    """
+    if self._manager and not self._manager.is_saving_in_progress():
+      self.wait()
+
   def restore(self, abstract_state: Any, identity: Identity) -> Any:
     """The newest complete state, laid out as `abstract_state` says.
 
@@ -125,11 +149,12 @@ class Checkpoints:
       raise UserError(
         f'{self._directory} holds no complete checkpoint; train first'
       )
-    self.check_identity(identity)
     arguments = checkpoint_utils.construct_restore_args(abstract_state)
-    return self._read(
-      step, state=ocp.args.PyTreeRestore(abstract_state, arguments)
-    )
+    with PROCESS.spend('restore'):
+      self.check_identity(identity)
+      return self._read(
+        step, state=ocp.args.PyTreeRestore(abstract_state, arguments)
+      )
 
   def check_identity(self, wanted: Identity) -> None:
     """Makes sure that the newest checkpoint, if there is one, is of a config.
@@ -144,7 +169,7 @@ class Checkpoints:
     if step is None:
       return
     found = self._read(step, identity=ocp.args.JsonRestore())
-    differing = _differences(found, wanted)
+    differing = differences(found, wanted)
     if differing:
       raise UserError(
         f'checkpoint {self._directory / str(step)} is of another config: '
@@ -159,12 +184,14 @@ class Checkpoints:
       self._manager.close()
 
   def _open(self) -> ocp.CheckpointManager:
-    """Opens the folder for writing: removes what a killed save left there."""
+    """Opens the folder for writing: puts aside what a kill left there."""
     if self._manager:
       return self._manager
     self._check_losses()
     with self._writing():
-      self._manager = ocp.CheckpointManager(
+      if jax.process_index() == 0:
+        put_aside(self._directory, self.steps)
+      self._manager = _Manager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           # Without it the losses would not be kept with the checkpoints.
@@ -180,7 +207,6 @@ class Checkpoints:
               ),
             ]
           ),
-          cleanup_tmp_directories=True,
         ),
       )
     return self._manager
@@ -197,9 +223,10 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turns what Orbax raises of a failed save into a `UserError`."""
+    """Time spent on saving; a failure that Orbax raises is a `UserError`."""
     try:
-      yield
+      with PROCESS.spend('save'):
+        yield
     except (OSError, ValueError, RuntimeError) as error:
       raise UserError(
         f'cannot write a checkpoint to {self._directory} ({_reason(error)}); '
@@ -237,19 +264,6 @@ def abstract(tree: Any, shardings: Any) -> Any:
     tree,
     shardings,
   )
-
-
-def _differences(found: Any, wanted: Any, path: str = '') -> list[str]:
-  if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-    keys = sorted({*found, *wanted})
-    pairs = [(k, found.get(k), wanted.get(k)) for k in keys]
-    return [
-      line
-      for key, a, b in pairs
-      for line in _differences(a, b, f'{path}.{key}' if path else key)
-    ]
-  same = found == wanted
-  return [] if same else [f'{path} is {found!r} there and {wanted!r} here']
 
 
 def _loss(metrics: Mapping[str, float]) -> float:

@@ -1,22 +1,20 @@
 """The training loop of the VAE and of UniFluid: resume, step, log, save."""
 
-import contextlib
 import dataclasses
-import signal
-import time
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
 from absl import logging
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.training.checkpoint import (
-  CheckpointConfig,
-  Checkpoints,
-)
+from unifluid_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from unifluid_jax.training.goodput import PROCESS
 from unifluid_jax.training.metrics import Meter, Work
+from unifluid_jax.training.preemption import StopRequest
+from unifluid_jax.training.profile import Profile
 
 Metrics = dict[str, jax.Array]
 
@@ -35,17 +33,9 @@ S = TypeVar('S', bound=State)
 StepFunction = Callable[[S, Any], tuple[S, Metrics]]
 
 
-class Interrupted(Exception):
-  """SIGINT or SIGTERM arrived; the state has been saved."""
-
-  def __init__(self, number: int):
-    super().__init__(f'stopped by {signal.Signals(number).name}')
-    self.number = number
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What the loop does, apart from the step itself.
+  """What the loop does around the steps.
 
   Attributes:
     name: What is trained, for the progress line.
@@ -55,6 +45,7 @@ class Run:
     checkpoint: When checkpoints are made.
     identity: What a checkpoint must have been made by, see `checkpoint`.
     work: What one step does, for rates.
+    profile: First and last step of an XProf trace in `profile/`, if any.
   """
 
   name: str
@@ -64,120 +55,134 @@ class Run:
   checkpoint: CheckpointConfig
   identity: Mapping[str, Any]
   work: Work
+  profile: tuple[int, int] | None = None
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-  """Collects SIGINT and SIGTERM instead of dying of them.
+@dataclasses.dataclass(frozen=True)
+class Program(Generic[S]):
+  """The functions that a run is made of.
 
-  A second one of either kind kills at once.
+  Attributes:
+    initialise: Makes the first state, jitted and directly sharded.
+    abstract_state: Shapes, dtypes and shardings of the state.
+    step: Jitted (state, batch) -> (state, metrics).
+    batches: First step -> iterator of device batches from there on.
+    extra: An interval, and a jitted (state, batch) -> (state, metrics) that
+      runs before the step whenever the interval divides its number.
   """
-  received: list[int] = []
-  previous: dict[int, Any] = {}
 
-  def receive(number, frame):
-    del frame
-    received.append(number)
-    signal.signal(number, previous[number])
-
-  for number in (signal.SIGINT, signal.SIGTERM):
-    previous[number] = signal.signal(number, receive)
-  try:
-    yield received
-  finally:
-    for changed, handler in previous.items():
-      signal.signal(changed, handler)
+  initialise: Callable[[], S]
+  abstract_state: Any
+  step: StepFunction
+  batches: Callable[[int], Iterator[Any]]
+  extra: tuple[int, StepFunction] | None = None
 
 
-def fit(
-  run: Run,
-  initialise: Callable[[], S],
-  abstract_state: Any,
-  step_function: StepFunction,
-  batches: Callable[[int], Iterator[Any]],
-  extra_step: tuple[int, StepFunction] | None = None,
-) -> S:
+def fit(run: Run, program: Program[S]) -> S:
   """Trains until `run.steps`, from the newest checkpoint where there is one.
 
   Args:
     run: What to do.
-    initialise: Makes the first state, jitted and directly sharded.
-    abstract_state: Shapes, dtypes and shardings of the state.
-    step_function: Jitted (state, batch) -> (state, metrics).
-    batches: First step -> iterator of device batches from there on.
-    extra_step: An interval, and a jitted (state, batch) -> (state, metrics)
-      that runs before the step whenever the interval divides its number.
+    program: What to do it with.
 
   Returns:
     The last state.
 
   Raises:
     Interrupted: By a signal, after saving.
-    UserError: A loss that is not finite, or a checkpoint that cannot be used.
+    UserError: A loss that is not finite, a checkpoint that cannot be used, or
+      one that could not be written.
   """
   folder, keep = run.workdir / 'checkpoints', run.checkpoint.keep
-  # However this ends, the save under way is completed first.
-  with _signals() as received, Checkpoints(folder, keep) as checkpoints:
-    state = _restore_or_initialise(run, checkpoints, initialise, abstract_state)
-    start = int(state.step)
-    if start < run.steps:
-      state = _train(
-        run,
-        state,
-        start,
-        step_function,
-        batches,
-        extra_step,
-        checkpoints,
-        received,
-      )
-  return state
+  try:
+    # However this ends, the save under way is completed first.
+    with StopRequest() as stop, Checkpoints(folder, keep) as checkpoints:
+      state = _first_state(run, program, checkpoints)
+      if int(state.step) < run.steps:
+        state = _train(run, program, state, checkpoints, stop)
+    return state
+  finally:
+    if PROCESS.seconds['train']:
+      logging.info('%s: %s', run.name, PROCESS)
 
 
-def _restore_or_initialise(run, checkpoints, initialise, abstract_state):
+def _first_state(run: Run, program: Program[S], checkpoints: Checkpoints) -> S:
+  """The newest checkpoint's state, else a new one."""
   if checkpoints.latest_step is None:
-    return initialise()
-  state = checkpoints.restore(abstract_state, run.identity)
+    return program.initialise()
+  state = checkpoints.restore(program.abstract_state, run.identity)
   logging.info('%s resumes from step %d', run.name, int(state.step))
   return state
 
 
 def _train(
-  run, state, start, step_function, batches, extra_step, checkpoints, received
-):
-  meter = Meter(run.workdir, run.name, run.steps, start, run.work)
-  iterator = batches(start)
-  latest = {'loss': float('inf')}
-  extra: dict[str, float] = {}
-  for step in range(start, run.steps):
-    asked = time.perf_counter()
-    batch = next(iterator)
-    wait = time.perf_counter() - asked
-    if extra_step and step % extra_step[0] == 0:
-      state, values = extra_step[1](state, batch)
-      extra = {name: float(value) for name, value in values.items()}
-    with jax.profiler.StepTraceAnnotation('train', step_num=step):
-      state, metrics = step_function(state, batch)
-    meter.add(metrics, wait)
-    done = step + 1
-    # Read once: a signal between two looks at it would skip the save.
-    stopping = bool(received)
-    last = done == run.steps or stopping
-    if last or done % run.log_every == 0:
-      _check_finite(run, state)
-      latest = meter.write(done, extra)
-    if last or done % run.checkpoint.every == 0:
-      _check_finite(run, state)
-      began = time.perf_counter()
-      checkpoints.save(done, state, run.identity, latest['loss'])
-      meter.pause(time.perf_counter() - began)
-    if stopping:
-      raise Interrupted(received[0])
+  run: Run,
+  program: Program[S],
+  state: S,
+  checkpoints: Checkpoints,
+  stop: StopRequest,
+) -> S:
+  """The steps that are left.
+
+  Whatever goes between host and devices in them does so by an explicit
+  `device_put` or `device_get`: one that nobody sees could cost every step.
+  """
+  start = int(state.step)
+  meter = Meter(run.workdir, run.name, run.steps, start, run.work, PROCESS)
+  batches = program.batches(start)
+  take_step, extra, loss = _compiling(program.step), {}, math.inf
+  if program.extra:
+    extra_every, take_extra = program.extra[0], _compiling(program.extra[1])
+  with (
+    Profile(run.workdir / 'profile', run.profile) as profile,
+    jax.transfer_guard('disallow'),
+    PROCESS.spend('train'),
+  ):
+    for done in range(start + 1, run.steps + 1):
+      profile.before(done)
+      with jax.profiler.StepTraceAnnotation('train', step_num=done):
+        with PROCESS.spend('data_wait'):
+          batch = next(batches)
+        if program.extra and (done - 1) % extra_every == 0:
+          state, values = take_extra(state, batch)
+          extra = {k: float(v) for k, v in jax.device_get(values).items()}
+        state, metrics = take_step(state, batch)
+      profile.after(done, state)
+      meter.add(metrics)
+      # Asked once: a signal between two answers would skip the save.
+      stopping = stop.reached()
+      last = stopping or done == run.steps
+      saving = last or done % run.checkpoint.every == 0
+      logging_now = last or done % run.log_every == 0
+      if saving or logging_now:
+        _check_finite(run, state)
+        checkpoints.check()
+      if logging_now:
+        loss = meter.write(done, extra)['loss']
+      if saving:
+        checkpoints.save(done, state, run.identity, loss)
+      if stopping:
+        stop.follow()
   return state
 
 
+def _compiling(function: StepFunction) -> StepFunction:
+  """The same function, whose first call is spent on compiling."""
+  called = False
+
+  def call(state, batch):
+    nonlocal called
+    if called:
+      return function(state, batch)
+    called = True
+    with PROCESS.spend('compile'):
+      return function(state, batch)
+
+  return call
+
+
 def _check_finite(run: Run, state: State) -> None:
-  bad = int(state.bad_step)
+  bad = int(jax.device_get(state.bad_step))
   if bad >= 0:
     raise UserError(
       f'{run.name}: the loss or its gradient was not finite at step {bad}; '

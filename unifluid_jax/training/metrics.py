@@ -1,7 +1,10 @@
 """Metrics of a run: averages, throughput, MFU, a JSONL log and a progress line.
 
-MFU is model FLOPs per second over the peak of all devices. Model FLOPs of a
-step come from `flops.py` (written formulas; rematerialisation not counted).
+Rates are per second of training steps and of waiting for data, so neither
+compiling nor saving blurs them. MFU is model FLOPs per second over the peak of
+all devices. Model FLOPs of a step come from `runs/flops.py` (written formulas;
+rematerialisation not counted). `goodput` and `seconds_...` are this process's
+account so far, see `training.goodput`.
 """
 
 import dataclasses
@@ -19,6 +22,7 @@ from clu import metrics as clu_metrics
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, append_text, write_whole
 from unifluid_jax.progress import clock
+from unifluid_jax.training.goodput import Goodput
 
 # bf16 peak FLOP/s of one chip, from the vendors' data sheets.
 _PEAK_FLOPS = {
@@ -96,6 +100,7 @@ class Meter:
     steps: int,
     start_step: int,
     work: Work,
+    account: Goodput,
   ):
     """Opens the log `<workdir>/metrics.jsonl`.
 
@@ -105,33 +110,28 @@ class Meter:
       steps: Last step of the run.
       start_step: Steps done before; later lines of the log are dropped.
       work: What one step does.
+      account: Where the time of this process goes.
     """
     self._name = name
     self._steps = steps
     self._work = work
     self._peak = peak_flops()
     self._total: clu_metrics.Collection | None = None
+    self._account = account
     self._last_step = start_step
-    self._last_time = time.perf_counter()
-    self._pause = 0.0
-    self._wait = 0.0
+    self._last_seconds = account.seconds
     self._path = workdir / 'metrics.jsonl'
     self._is_main = jax.process_index() == 0
     if self._is_main:
       _truncate_log(self._path, start_step)
     self._tensorboard = _tensorboard_writer(workdir) if self._is_main else None
 
-  def add(self, values: dict[str, jax.Array], wait: float) -> None:
-    """Adds one step's metrics and the seconds that it waited for data."""
+  def add(self, values: dict[str, jax.Array]) -> None:
+    """Adds one step's metrics."""
     if self._total is None:
       self._total = _single(values)
     else:
       self._total = _merge(self._total, values)
-    self._wait += wait
-
-  def pause(self, seconds: float) -> None:
-    """Seconds spent on something else than training, e.g. saving."""
-    self._pause += seconds
 
   def write(self, step: int, extra: dict[str, float]) -> dict[str, float]:
     """Writes the averages since the last call, and starts anew.
@@ -144,20 +144,23 @@ class Meter:
       What was written.
     """
     assert self._total is not None
-    values = {k: float(v) for k, v in self._total.compute().items()}
-    now = time.perf_counter()
-    busy = max(now - self._last_time - self._pause, 1e-9)
+    means = jax.device_get(self._total.compute())
+    seconds = self._account.seconds
+    passed = {k: v - self._last_seconds[k] for k, v in seconds.items()}
     steps = step - self._last_step
-    seconds = busy / steps
-    values |= extra | {
-      'seconds_per_step': seconds,
-      'images_per_second': self._work.images / seconds,
-      'tokens_per_second': self._work.tokens / seconds,
-      'mfu': self._work.flops / seconds / self._peak,
-      'data_wait_ms': 1e3 * self._wait / steps,
+    per_step = max(passed['train'] + passed['data_wait'], 1e-9) / steps
+    values = {name: float(mean) for name, mean in means.items()} | extra
+    values |= {
+      'seconds_per_step': per_step,
+      'images_per_second': self._work.images / per_step,
+      'tokens_per_second': self._work.tokens / per_step,
+      'mfu': self._work.flops / per_step / self._peak,
+      'data_wait_ms': 1e3 * passed['data_wait'] / steps,
+      'goodput': self._account.share,
+      **{f'seconds_{part}': spent for part, spent in seconds.items()},
     }
-    self._total, self._pause, self._wait = None, 0.0, 0.0
-    self._last_step, self._last_time = step, now
+    self._total = None
+    self._last_step, self._last_seconds = step, seconds
     if self._is_main:
       self._log(step, values)
     return values
