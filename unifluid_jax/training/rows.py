@@ -62,6 +62,9 @@ def put_rows(mesh: Mesh, batch: Any, rows: int) -> Any:
       return local[position[start] : position[stop - 1] + 1]
 
     shape = (rows, *local.shape[1:])
-    return jax.make_array_from_callback(shape, sharding, part)
+    places = sharding.addressable_devices_indices_map(shape)
+    # An explicit transfer, which the training loop allows.
+    arrays = [jax.device_put(part(index), d) for d, index in places.items()]
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
   return jax.tree.map(put, batch)
