@@ -1,14 +1,29 @@
-"""Runs entry points as a user does: in processes of their own."""
+"""Runs entry points as a user does: in processes of their own.
 
+No child outlives the tests: each is a session of its own, which is killed at
+its time limit and at the end of the `with` block that it is used in. A child
+that fails or hangs puts its output into the assertion.
+"""
+
+import atexit
+import contextlib
+import ctypes
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = 'tests/configs/tiny.py'
+
+LIMIT = 600.0
+"""Seconds that a child may take: many times what any of them does."""
 
 # Many processes compile the same; tests/conftest.py sets XLA's flags.
 _ENVIRONMENT = {
@@ -17,36 +32,116 @@ _ENVIRONMENT = {
 }
 
 
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+  """Should the tests themselves be killed; of a child's first process."""
+  if sys.platform == 'linux':
+    pr_set_pdeathsig = 1
+    _LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class Child:
+  """A process that has been started; to be used in a `with` block."""
+
+  def __init__(
+    self,
+    command: list[str],
+    environment: dict[str, str],
+    before: Callable[[], None] | None,
+  ):
+    self._deadline = time.monotonic() + LIMIT
+
+    def first():
+      _die_with_parent()
+      if before:
+        before()
+
+    self._process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=os.environ | environment,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      start_new_session=True,
+      preexec_fn=first,
+    )
+    # Read meanwhile: a pipe that is full would stop the child.
+    self._output = bytearray()
+    self._reader = threading.Thread(target=self._read)
+    self._reader.start()
+    atexit.register(self.kill)  # If nobody asks for its end.
+
+  def __enter__(self) -> 'Child':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self.kill()
+    self._process.stdout.close()
+
+  def _read(self) -> None:
+    for line in self._process.stdout:
+      self._output += line
+
+  @property
+  def output(self) -> str:
+    """The lines it has written so far, both streams in one."""
+    return self._output.decode(errors='replace')
+
+  def wait(self) -> int:
+    """Waits for its end: the exit code, -N if signal N killed it."""
+    self.wait_until(lambda: self._process.poll() is not None)
+    self._reader.join()
+    return self._process.returncode
+
+  def wait_until(self, condition: Callable[[], object]) -> None:
+    """Waits for a condition, which must come true before the time limit."""
+    while not condition():
+      if time.monotonic() > self._deadline:
+        self.kill()
+        raise AssertionError(f'still running after {LIMIT} s:\n{self.output}')
+      time.sleep(0.005)
+
+  def watch(self, condition: Callable[[], object]) -> None:
+    """Waits for a condition, which must come true before the child ends."""
+    self.wait_until(lambda: condition() or self._process.poll() is not None)
+    if self._process.poll() is not None:
+      raise AssertionError(f'ended with {self.wait()}:\n{self.output}')
+
+  def send(self, number: int) -> None:
+    """Sends a signal to the process alone."""
+    self._process.send_signal(number)
+
+  def kill(self) -> None:
+    """Kills it and all that it has started, at once."""
+    atexit.unregister(self.kill)
+    with contextlib.suppress(ProcessLookupError):  # All have ended.
+      os.killpg(self._process.pid, signal.SIGKILL)
+    self._process.wait()
+    self._reader.join()
+
+
 def start(
-  module: str, *arguments: object, devices: int = 1, **options
-) -> subprocess.Popen:
-  """Starts `python -m unifluid_jax.MODULE`; output is text, in one stream.
+  module: str,
+  *arguments: object,
+  devices: int = 1,
+  before: Callable[[], None] | None = None,
+) -> Child:
+  """Starts `python -m unifluid_jax.MODULE`.
 
   Args:
     module: The entry point.
-    *arguments: Its arguments.
+    *arguments: Its flags.
     devices: Devices that its processor poses as.
-    **options: Of `subprocess.Popen`.
+    before: What the child does first.
   """
   command = [sys.executable, '-m', f'unifluid_jax.{module}']
+  command += map(str, arguments)
   pose = f'--xla_force_host_platform_device_count={devices}'
-  xla_flags = {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {pose}'}
-  return subprocess.Popen(
-    [*command, *map(str, arguments)],
-    cwd=ROOT,
-    env=os.environ | _ENVIRONMENT | xla_flags,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    **options,
-  )
-
-
-def run(module: str, *arguments: object, **options) -> tuple[int, str]:
-  """Runs it to its end: exit code and output."""
-  process = start(module, *arguments, **options)
-  output, _ = process.communicate()
-  return process.returncode, output
+  flags = f'{os.environ.get("XLA_FLAGS", "")} {pose}'
+  return Child(command, _ENVIRONMENT | {'XLA_FLAGS': flags}, before)
 
 
 def free_port() -> int:
@@ -57,7 +152,7 @@ def free_port() -> int:
 
 def start_together(
   module: str, count: int, *arguments: object, devices: int = 1
-) -> list[subprocess.Popen]:
+) -> list[Child]:
   """Starts processes that train together."""
   port = free_port()
   return [
@@ -73,23 +168,31 @@ def start_together(
   ]
 
 
-def end_together(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
-  """Exit code and output of each."""
-  outputs = [process.communicate()[0] for process in processes]
-  return list(zip([p.returncode for p in processes], outputs, strict=True))
+def end_together(children: list[Child]) -> list[tuple[int, str]]:
+  """Waits for their ends: exit code and output of each."""
+  with contextlib.ExitStack() as stack:
+    for child in children:
+      stack.enter_context(child)
+    return [(child.wait(), child.output) for child in children]
 
 
-def succeed(module: str, *arguments: object) -> str:
+def run(module: str, *arguments: object, **options) -> tuple[int, str]:
+  """Runs it to its end: exit code and output."""
+  with start(module, *arguments, **options) as child:
+    return child.wait(), child.output
+
+
+def succeed(module: str, *arguments: object, **options) -> str:
   """Runs what must succeed; gives the output."""
-  code, output = run(module, *arguments)
-  assert code == 0, output
+  code, output = run(module, *arguments, **options)
+  assert code == 0, f'ended with {code}:\n{output}'
   return output
 
 
 def fail(module: str, *arguments: object, **options) -> str:
   """Runs what must end with one clear message; gives the message."""
   code, output = run(module, *arguments, **options)
-  assert code == 1, output
+  assert code == 1, f'ended with {code}:\n{output}'
   assert 'Traceback' not in output
   (message,) = [x for x in output.splitlines() if x.startswith('error: ')]
   assert output.endswith(f'{message}\n')
@@ -111,6 +214,7 @@ def read_losses(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> int:
-  """The step of the newest checkpoint."""
-  names = [path.name for path in (workdir / 'checkpoints').iterdir()]
-  return max(int(name) for name in names if name.isdigit())
+  """The step of the newest checkpoint; 0 if there is none."""
+  folder = workdir / 'checkpoints'
+  names = [path.name for path in folder.iterdir()] if folder.exists() else []
+  return max((int(name) for name in names if name.isdigit()), default=0)

@@ -4,10 +4,12 @@ import errno
 import pathlib
 
 import fsspec
+import jax
 import jax.numpy as jnp
 import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
+from jax.experimental.compilation_cache import compilation_cache
 
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
@@ -109,3 +111,35 @@ def test_a_save_that_was_cut_off_in_the_bucket(bucket):
   assert [path.name for path in folder.iterdir()] == ['4']
   aside = bucket / 'checkpoints.partial.6'
   assert (aside / 'state' / 'data').read_text() == '6'
+
+
+def test_compiled_programs_are_kept_in_the_bucket(bucket):
+  hits = []
+  jax.monitoring.register_event_listener(
+    lambda event, **_: hits.append(
+      event.endswith('compilation_cache/cache_hits')
+    )
+  )
+
+  def compile_anew():
+    jax.jit(lambda x: x * 5 + 3).lower(jnp.ones(7)).compile()
+
+  settings = {
+    'jax_compilation_cache_dir': str(bucket / 'jax_cache'),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  try:
+    for name, value in settings.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    compile_anew()
+    assert list((bucket / 'jax_cache').iterdir())
+    hits.clear()
+    jax.clear_caches()
+    compile_anew()
+    assert any(hits)
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()

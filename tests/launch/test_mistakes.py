@@ -121,7 +121,7 @@ def test_no_room_for_a_checkpoint(finished):
   before = process.newest_checkpoint(finished)
   arguments = [*process.flags(finished), '--config.training.steps=9']
   full = _full_beyond(20_000)  # enough for a log, not for a checkpoint
-  message = process.fail('train', *arguments, preexec_fn=full)
+  message = process.fail('train', *arguments, before=full)
   assert message.startswith('cannot write a checkpoint to')
   assert message.endswith(
     'File too large); make room there and start again: the checkpoints before '
@@ -143,7 +143,7 @@ def test_no_room_for_a_small_file(started, tmp_path):
   before = config.read_bytes()
 
   def fail(room):
-    return process.fail('train', *arguments, preexec_fn=_full_beyond(room))
+    return process.fail('train', *arguments, before=_full_beyond(room))
 
   def told(file):
     return (
@@ -160,7 +160,7 @@ def test_no_room_for_a_small_file(started, tmp_path):
   out = tmp_path / 'out'
   sample = ['--task=generate', '--prompt=fox', f'--workdir={started}']
   message = process.fail(
-    'sample', *sample, f'--out={out}', preexec_fn=_full_beyond(100)
+    'sample', *sample, f'--out={out}', before=_full_beyond(100)
   )
   assert message == f'--out={out} cannot be written: [Errno 27] File too large'
 

@@ -1,8 +1,6 @@
 """The quickstart: killed, it goes on; done, it does nothing."""
 
 import json
-import signal
-import time
 
 import pytest
 
@@ -14,12 +12,9 @@ pytestmark = pytest.mark.slow
 def test_killed_and_finished_and_started_again(tmp_path):
   arguments = process.flags(tmp_path)
   timing, log = tmp_path / 'timing.json', tmp_path / 'vae' / 'metrics.jsonl'
-  first = process.start('quickstart', *arguments)
-  while not (timing.exists() and log.exists()):
-    assert first.poll() is None, first.communicate()
-    time.sleep(0.05)
-  first.send_signal(signal.SIGKILL)
-  first.communicate()
+  with process.start('quickstart', *arguments) as first:
+    first.watch(lambda: timing.exists() and log.exists())
+    first.kill()
   before = json.loads(timing.read_text())
   assert before['seconds_total'] >= before['seconds_train'] > 1
 

@@ -1,0 +1,147 @@
+"""The training loop, with a state that merely counts."""
+
+import os
+import re
+import signal
+import threading
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from unifluid_jax.errors import UserError
+from unifluid_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from unifluid_jax.training.goodput import PROCESS
+from unifluid_jax.training.loop import Program, Run, fit
+from unifluid_jax.training.metrics import Work, read_log
+from unifluid_jax.training.preemption import Interrupted
+
+_STEPS = 6
+
+
+class State(NamedTuple):
+  """The sum of the batches."""
+
+  step: jax.Array
+  total: jax.Array
+  bad_step: jax.Array
+
+
+def initialise():
+  return State(jnp.int32(0), jnp.float32(0), jnp.int32(-1))
+
+
+@jax.jit
+def add(state, batch):
+  total = state.total + batch
+  return State(state.step + 1, total, state.bad_step), {'loss': total}
+
+
+def batches(start, put=jax.device_put, before=lambda step: None):
+  for step in range(start, _STEPS):
+    before(step)
+    yield put(np.float32(step))
+
+
+def train(workdir, every=2, log_every=1, profile=None, **options):
+  run = Run(
+    name='sum',
+    workdir=workdir,
+    steps=_STEPS,
+    log_every=log_every,
+    checkpoint=CheckpointConfig(every=every),
+    identity={},
+    work=Work(1, 1, 1),
+    profile=profile,
+  )
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    initialise(),
+  )
+  program = Program(
+    initialise, shapes, add, lambda start: batches(start, **options)
+  )
+  return fit(run, program)
+
+
+def test_all_steps(tmp_path):
+  before = PROCESS.seconds
+  assert train(tmp_path).total == 15
+  log = read_log(tmp_path)
+  assert [line['loss'] for line in log] == [0, 1, 3, 6, 10, 15]
+  assert Checkpoints(tmp_path / 'checkpoints').steps == [2, 4, 6]
+  for part in ('train', 'compile', 'data_wait', 'save'):
+    assert PROCESS.seconds[part] > before[part], part
+  assert PROCESS.seconds['restore'] == before['restore']
+  assert train(tmp_path).total == 15
+  assert PROCESS.seconds['restore'] > before['restore']
+  assert read_log(tmp_path) == log
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends(number, tmp_path):
+  handler = signal.getsignal(number)
+
+  def send(step):
+    if step == 2:
+      os.kill(os.getpid(), number)
+
+  with pytest.raises(Interrupted) as interrupted:
+    train(tmp_path, every=5, before=send)
+  assert interrupted.value.number == number
+  assert signal.getsignal(number) == handler
+  assert Checkpoints(tmp_path / 'checkpoints').latest_step == 3
+  assert [line['step'] for line in read_log(tmp_path)] == [1, 2, 3]
+  assert train(tmp_path, every=5).total == 15
+
+
+def test_what_is_copied_unseen_is_refused(tmp_path):
+  with pytest.raises(
+    jax.errors.JaxRuntimeError, match='Disallowed host-to-dev'
+  ):
+    train(tmp_path, put=lambda value: value)
+
+
+def test_a_failed_save_ends_training_before_the_next(tmp_path, monkeypatch):
+  def fail(*arguments, **options):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(ocp.CheckpointManager, '_finalize_checkpoint', fail)
+  seen = []
+
+  def wait(step):
+    """Gives the save of step 2 time to fail."""
+    seen.append(step)
+    while 'save_finalize' in {thread.name for thread in threading.enumerate()}:
+      pass
+
+  with pytest.raises(UserError, match='cannot write .*No space left on device'):
+    train(tmp_path, every=2, before=wait)
+  assert seen == [0, 1, 2]
+
+
+def test_a_trace_of_chosen_steps(tmp_path):
+  train(tmp_path, profile=(3, 4))
+  (file,) = (tmp_path / 'profile').rglob('*.xplane.pb')
+  data = jax.profiler.ProfileData.from_file(str(file))
+  steps = {
+    dict(event.stats)['step_num']
+    for plane in data.planes
+    for line in plane.lines
+    for event in line.events
+    if re.fullmatch('train', event.name)
+  }
+  assert steps == {3, 4}
+
+
+def test_a_trace_that_a_signal_cuts_short(tmp_path):
+  def send(step):
+    if step == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with pytest.raises(Interrupted):
+    train(tmp_path, profile=(3, 99), before=send)
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
