@@ -1,7 +1,6 @@
 """Processes that train together: how they start, and how they fail."""
 
 import signal
-import time
 
 import pytest
 
@@ -14,18 +13,17 @@ def test_a_missing_process_is_named(tmp_path):
   common = [*process.flags(tmp_path), '--start_timeout=2', '--processes=3']
   alone = f'--coordinator=127.0.0.1:{process.free_port()}'
   coordinator = f'127.0.0.1:{process.free_port()}'
-  waiting = process.start('train', *common, alone, '--process_id=2')
-  message = process.fail(
-    'train', *common, f'--coordinator={coordinator}', '--process_id=0'
-  )
+  with process.start('train', *common, alone, '--process_id=2') as waiting:
+    message = process.fail(
+      'train', *common, f'--coordinator={coordinator}', '--process_id=0'
+    )
+    assert waiting.wait() == 1
   assert message.startswith(
     f'2 of 3 processes did not arrive at {coordinator} within 2 s; '
     'the missing process ids: 1, 2. '
   )
-  output, _ = waiting.communicate()
-  assert waiting.returncode == 1
-  assert output.startswith('error: 1 of 3 processes'), output
-  assert 'ids: 0.' in output
+  assert waiting.output.startswith('error: 1 of 3 processes'), waiting.output
+  assert 'ids: 0.' in waiting.output
   assert not (tmp_path / 'config.json').exists()
 
 
@@ -46,10 +44,8 @@ def test_all_fail_if_one_is_killed(started):
   flags = [*process.flags(started), '--config.training.steps=1000000']
   together = process.start_together('train', 2, *flags)
   log = started / 'metrics.jsonl'
-  while not log.exists() or not log.read_text():
-    assert together[0].poll() is None, together[0].communicate()
-    time.sleep(0.1)
-  together[1].send_signal(signal.SIGKILL)
+  together[0].watch(lambda: log.exists() and log.read_text())
+  together[1].send(signal.SIGKILL)
   codes = [code for code, _ in process.end_together(together)]
   assert codes[1] == -signal.SIGKILL
   assert codes[0] != 0
