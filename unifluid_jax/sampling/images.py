@@ -10,24 +10,27 @@ image, Z channels of a token, m tokens of a step.
 """
 
 import dataclasses
-import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.solvers import Solver
 from unifluid_jax.errors import UserError
-from unifluid_jax.models.gemma import KVCache
 from unifluid_jax.models.unifluid import UniFluid
-from unifluid_jax.sampling.prefill import Prefilled, prefill
+from unifluid_jax.sampling.decoding import (
+  Images,
+  Step,
+  hidden_states,
+  to_raster,
+)
+from unifluid_jax.sampling.prefill import prefill
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,30 +89,15 @@ def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
   return tuple(counts)
 
 
-class _Span(NamedTuple):
-  """Consecutive decoding steps of one shape, run by one scan."""
-
-  kept: int
-  queries: int
-  first: tuple[int, ...]
-
-
-def _spans(counts: tuple[int, ...]) -> Iterator[_Span]:
-  """Groups steps whose own and preceding counts are equal."""
+def _spans(counts: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
+  """Consecutive steps of one shape, each by the tokens written before it."""
   firsts = [0, *itertools.accumulate(counts)][:-1]
-  shapes = zip((1, *counts[:-1]), counts, firsts, strict=True)
+  steps = map(Step, (1, *counts[:-1]), counts)
   # The first step has BOI for an input, which no other step has.
-  for (kept, queries, _), group in itertools.groupby(
-    shapes, lambda shape: (shape[0], shape[1], shape[2] == 0)
+  for (step, _), group in itertools.groupby(
+    zip(steps, firsts, strict=True), lambda pair: (pair[0], pair[1] == 0)
   ):
-    yield _Span(kept, queries, tuple(first for _, _, first in group))
-
-
-class _Progress(NamedTuple):
-  """The carry of decoding; tokens stand in the order that they are written."""
-
-  cache: KVCache
-  written: Float[Array, 'B N Z']
+    yield step, tuple(first for _, first in group)
 
 
 def draw_positions(
@@ -150,50 +138,35 @@ def write_images(
     sources: Tokens of the images to be edited, if there are any.
   """
   state = prefill(model, prefix, model.config.image_tokens, sources)
-  branches = prefix.token_ids.shape[0] // positions.shape[0]
-  if model.config.order == masking.MASKED:
-    decode = _masked_step
-  else:
-    decode = _causal_step
   total = positions.shape[1]
 
-  def step(progress, first, span):
-    hidden, cache = decode(
-      model, state, progress, positions, branches, first, span
-    )
-    slots = first + jnp.arange(span.queries)
+  def advance(images, first, step):
+    hidden, cache = hidden_states(model, images, first, step)
+    slots = first + jnp.arange(step.queries)
     token_keys = jax.vmap(
       lambda key: jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slots)
     )(keys)
-    fraction = (first + span.queries) / total
+    fraction = (first + step.queries) / total
     tokens = _draw_tokens(
       model, solver, guidance, temperature, fraction, hidden, token_keys
     )
     written = jax.lax.dynamic_update_slice(
-      progress.written, tokens, (0, first, 0)
+      images.written, tokens, (0, first, 0)
     )
-    return _Progress(cache, written)
+    return images._replace(cache=cache, written=written)
 
   empty = jnp.zeros((*positions.shape, model.config.token_dim))
-  progress = _Progress(state.cache, empty)
-  for span in _spans(counts):
-    if span.first == (0,):
-      progress = step(progress, 0, span)
+  images = Images(state.valid, state.length, positions, state.cache, empty)
+  for step, firsts in _spans(counts):
+    if firsts == (0,):
+      images = advance(images, 0, step)
       continue
-    body = functools.partial(_scanned, step, span)
-    progress, _ = jax.lax.scan(body, progress, jnp.array(span.first))
-  raster = jnp.argsort(positions, axis=-1)
-  tokens = jnp.take_along_axis(progress.written, raster[..., None], axis=1)
-  return Written(tokens, positions)
-
-
-def _scanned(
-  step: Callable[..., _Progress],
-  span: _Span,
-  progress: _Progress,
-  first: Int[Array, ''],
-) -> tuple[_Progress, None]:
-  return step(progress, first, span), None
+    images, _ = jax.lax.scan(
+      lambda images, first, step=step: (advance(images, first, step), None),
+      images,
+      jnp.array(firsts),
+    )
+  return Written(to_raster(images), positions)
 
 
 def _draw_tokens(
@@ -219,86 +192,3 @@ def _draw_tokens(
     predict, keys.reshape(-1), model.config.token_dim, temperature
   )
   return tokens.reshape(*keys.shape, -1)
-
-
-def _causal_step(
-  model: UniFluid,
-  state: Prefilled,
-  progress: _Progress,
-  positions: Int[Array, 'B N'],
-  branches: int,
-  first: Int[Array, ''] | int,
-  span: _Span,
-) -> tuple[Float[Array, 'R m D'], KVCache]:
-  """Feeds what the last step wrote, and asks for the next tokens."""
-  kept, queries = span.kept, span.queries
-  start = first - kept + 1
-
-  def window(values, begin, size):
-    return jax.lax.dynamic_slice_in_dim(values, begin, size, axis=1)
-
-  if isinstance(first, int):
-    told = jnp.broadcast_to(
-      model.embed_boi(), (positions.shape[0], 1, model.config.gemma.width)
-    )
-  else:
-    told = model.embed_tokens(
-      window(progress.written, start - 1, kept),
-      window(positions, start - 1, kept),
-    )
-  # The last token known is fed once for each query.
-  told = jnp.concatenate(
-    [told, jnp.repeat(told[:, -1:], queries - 1, axis=1)], axis=1
-  )
-  x = told + model.ask_for(window(positions, start, kept + queries - 1))
-  offsets = start + jnp.minimum(jnp.arange(kept + queries - 1), kept - 1)
-  index = state.valid.shape[1] + start
-  mask = masking.decoding_mask(
-    state.valid,
-    progress.cache.positions.shape[1],
-    index,
-    kept,
-    queries,
-  )
-  hidden, cache = model(
-    jnp.tile(x, (branches, 1, 1)),
-    state.length[:, None] + offsets,
-    mask,
-    progress.cache,
-    index,
-  )
-  assert cache is not None
-  return hidden[:, kept - 1 :], cache
-
-
-def _masked_step(
-  model: UniFluid,
-  state: Prefilled,
-  progress: _Progress,
-  positions: Int[Array, 'B N'],
-  branches: int,
-  first: Int[Array, ''] | int,
-  span: _Span,
-) -> tuple[Float[Array, 'R m D'], KVCache]:
-  """Feeds the whole image block anew, and asks for some of its masked slots."""
-  rows, total = positions.shape
-  raster = jnp.argsort(positions, axis=-1)
-  tokens = jnp.take_along_axis(progress.written, raster[..., None], axis=1)
-  visible = jnp.broadcast_to(jnp.asarray(first), (rows,))
-  x = model.write_inputs(tokens, masking.Order(positions, visible))
-  prefix = state.valid.shape[1]
-  shown = jnp.pad(state.valid, ((0, 0), (0, total)), constant_values=True)
-  mask = jnp.broadcast_to(
-    shown[:, None], (shown.shape[0], total, shown.shape[1])
-  )
-  hidden, cache = model(
-    jnp.tile(x, (branches, 1, 1)),
-    state.length[:, None] + jnp.arange(total),
-    mask,
-    progress.cache,
-    prefix,
-  )
-  assert cache is not None
-  asked = jax.lax.dynamic_slice_in_dim(positions, first, span.queries, axis=1)
-  asked = jnp.tile(asked, (branches, 1))
-  return jnp.take_along_axis(hidden, asked[..., None], axis=1), cache
