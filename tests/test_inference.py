@@ -23,7 +23,7 @@ def model(letters, monkeypatch):
     return np.full((len(prefix.kind), 1), letters.encode('a')[0])
 
   monkeypatch.setattr(inference, '_BATCH', 3)
-  model._write_texts = write
+  monkeypatch.setattr(model._programs, 'write_texts', write)
   return model
 
 

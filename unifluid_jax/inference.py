@@ -8,15 +8,13 @@ edited = model.edit(images, ['make the background pink']).images
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.config import build
@@ -26,25 +24,18 @@ from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import encode_tokens, from_tokens, to_unit
 from unifluid_jax.paths import AnyPath, to_path
+from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import restore_averaged
 from unifluid_jax.runs.state import make_context
-from unifluid_jax.runs.vae_state import make_vae
-from unifluid_jax.sampling import images as images_lib
-from unifluid_jax.sampling import text as text_lib
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sampling.text import TextSamplingConfig
 
-Parameters = dict[str, jax.Array]
 Images = Sequence[Image] | np.ndarray
 
 # Rows of a compiled sampler; longer lists go through it in parts.
@@ -118,12 +109,9 @@ class Model:
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
-    self._graphdef = graphdef
+    self._programs = Programs(experiment, tokenizer, graphdef)
     self._params = params
     self._vae = vae
-    self._vae_graphdef = nnx.graphdef(
-      nnx.eval_shape(lambda: make_vae(experiment))
-    )
     self._layout = experiment.layout()
 
   def generate(
@@ -224,7 +212,9 @@ class Model:
         chosen += [Example((), '')] * len(part)
       keys = sample_keys(seed, *zip(*part, strict=True))
       prefix = self._prefix(chosen, length, writes_image=True)
-      written = self._write_images(sampling, self._weights, prefix, keys)
+      written = self._programs.write_images(
+        sampling, (self._params, self._vae), prefix, keys
+      )
       parts.append(jax.device_get(written))
     images, tokens, positions = map(np.concatenate, zip(*parts, strict=True))
     count = len(rows)
@@ -245,8 +235,8 @@ class Model:
       keys = sample_keys(seed, *zip(*part, strict=True))
       chosen = [examples[i] for i, _ in part]
       prefix = self._prefix(chosen, length, writes_image=False)
-      ids = np.asarray(self._write_texts(sampling, self._params, prefix, keys))
-      texts += [self._decode(row) for row in ids]
+      ids = self._programs.write_texts(sampling, self._params, prefix, keys)
+      texts += [self._decode(row) for row in np.asarray(ids)]
     return texts[: len(rows)]
 
   def decode(
@@ -254,7 +244,7 @@ class Model:
   ) -> UInt8[np.ndarray, 'n S S 3']:
     """The pixels of image tokens in raster order."""
     parts = [
-      np.asarray(self._decode_tokens(self._vae, tokens[list(part)]))
+      np.asarray(self._programs.decode(self._vae, tokens[list(part)]))
       for part in _parts(range(len(tokens)))
     ]
     return np.concatenate(parts)[: len(tokens)]
@@ -264,7 +254,7 @@ class Model:
   ) -> Float[np.ndarray, 'n S S 3']:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
     parts = [
-      np.asarray(self._reconstruct(self._vae, images[list(part)]))
+      np.asarray(self._programs.reconstruct(self._vae, images[list(part)]))
       for part in _parts(range(len(images)))
     ]
     return np.concatenate(parts)[: len(images)]
@@ -292,10 +282,6 @@ class Model:
       )
     return list(zip(self._checked(images), texts, strict=True))
 
-  @property
-  def _weights(self) -> tuple[Parameters, Parameters]:
-    return self._params, self._vae
-
   def _prefix_length(
     self, examples: Sequence[Example], writes_image: bool
   ) -> int:
@@ -316,70 +302,6 @@ class Model:
   def _decode(self, ids: np.ndarray) -> str:
     return self.tokenizer.decode(
       [int(i) for i in ids if i != self.tokenizer.pad_id]
-    )
-
-  @functools.partial(jax.jit, static_argnums=(0, 1))
-  def _write_images(
-    self,
-    sampling: ImageSamplingConfig,
-    weights: tuple[Parameters, Parameters],
-    prefix: Batch,
-    keys: Array,
-  ) -> tuple[Array, Array, Array]:
-    params, vae = weights
-    model = parameters.unflatten(self._graphdef, params)
-    objective = make_objective(self.experiment.model.objective)
-    count = model.config.image_tokens
-    raster = self.experiment.training.anneal is not None
-    vae_model = parameters.unflatten(self._vae_graphdef, vae)
-    sources = None
-    if prefix.source_slots.shape[1]:
-      sources = encode_tokens(
-        vae_model, prefix.source_images, self.experiment.model.patch
-      )
-    written = images_lib.write_images(
-      model,
-      make_solver(sampling.solver, objective, sampling.head_steps),
-      sampling.guidance,
-      sampling.temperature,
-      images_lib.tokens_per_step(count, sampling.steps),
-      prefix,
-      keys,
-      images_lib.draw_positions(keys, count, raster),
-      sources,
-    )
-    pixels = self._decode_tokens(vae, written.tokens)
-    return pixels, written.tokens, written.positions
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def _decode_tokens(self, vae_parameters: Parameters, tokens: Array) -> Array:
-    vae = parameters.unflatten(self._vae_graphdef, vae_parameters)
-    side = self.experiment.data.image_size // self.experiment.vae.stride
-    latents = from_tokens(tokens, self.experiment.model.patch, side)
-    pixels = vae.decode(vae.denormalise(latents))
-    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def _reconstruct(self, vae_parameters: Parameters, images: Array) -> Array:
-    vae = parameters.unflatten(self._vae_graphdef, vae_parameters)
-    return vae.decode(vae.encode(to_unit(images)).mean)
-
-  @functools.partial(jax.jit, static_argnums=(0, 1))
-  def _write_texts(
-    self,
-    sampling: TextSamplingConfig,
-    params: Parameters,
-    prefix: Batch,
-    keys: Array,
-  ) -> Array:
-    model = parameters.unflatten(self._graphdef, params)
-    return text_lib.write_texts(
-      model,
-      sampling,
-      prefix,
-      keys,
-      self.tokenizer.pad_id,
-      self.tokenizer.eos_id,
     )
 
 

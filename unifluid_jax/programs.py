@@ -1,0 +1,136 @@
+"""The compiled programs of a trained model: arrays in, arrays out.
+
+Each is traced once for every shape and every way of sampling.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.diffusion.solvers import make_solver
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.models.latents import encode_tokens, from_tokens, to_unit
+from unifluid_jax.models.vae import VAE
+from unifluid_jax.runs.vae_state import make_vae
+from unifluid_jax.sampling import images as images_lib
+from unifluid_jax.sampling import text as text_lib
+from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sampling.text import TextSamplingConfig
+
+Parameters = dict[str, jax.Array]
+
+# Methods that are compiled; `self` holds no arrays.
+_program = functools.partial(jax.jit, static_argnums=0)
+_sampler = functools.partial(jax.jit, static_argnums=(0, 1))
+
+
+class Programs:
+  """What a model computes, given its parameters by name.
+
+  Legend: n images or texts, R rows (see `sampling.images`), S pixels along a
+  side, N tokens of an image, Z dimensions of a token, T tokens of a text.
+  """
+
+  def __init__(
+    self, experiment: Experiment, tokenizer: Tokenizer, graphdef: nnx.GraphDef
+  ):
+    """Holds structure only.
+
+    Args:
+      experiment: The config of the model.
+      tokenizer: Its vocabulary.
+      graphdef: Structure of UniFluid.
+    """
+    self._experiment = experiment
+    self._tokenizer = tokenizer
+    self._graphdef = graphdef
+    vae = nnx.eval_shape(lambda: make_vae(experiment))
+    self._vae_graphdef = nnx.graphdef(vae)
+
+  @_sampler
+  def write_images(
+    self,
+    sampling: ImageSamplingConfig,
+    weights: tuple[Parameters, Parameters],
+    prefix: Batch,
+    keys: Key[Array, ' n'],
+  ) -> tuple[UInt8[Array, 'n S S 3'], Float[Array, 'n N Z'], Int[Array, 'n N']]:
+    """One image after each prefix: pixels, tokens, order of writing.
+
+    Args:
+      sampling: How images are written.
+      weights: Parameters of UniFluid and of the VAE.
+      prefix: R prefixes, those of the guidance last.
+      keys: One key an image.
+    """
+    params, vae_params = weights
+    model = parameters.unflatten(self._graphdef, params)
+    config = self._experiment.model
+    objective = make_objective(config.objective)
+    count = model.config.image_tokens
+    raster = self._experiment.training.anneal is not None
+    sources = None
+    if prefix.source_slots.shape[1]:
+      sources = encode_tokens(
+        self._vae(vae_params), prefix.source_images, config.patch
+      )
+    written = images_lib.write_images(
+      model,
+      make_solver(sampling.solver, objective, sampling.head_steps),
+      sampling.guidance,
+      sampling.temperature,
+      images_lib.tokens_per_step(count, sampling.steps),
+      prefix,
+      keys,
+      images_lib.draw_positions(keys, count, raster),
+      sources,
+    )
+    pixels = self.decode(vae_params, written.tokens)
+    return pixels, written.tokens, written.positions
+
+  @_sampler
+  def write_texts(
+    self,
+    sampling: TextSamplingConfig,
+    params: Parameters,
+    prefix: Batch,
+    keys: Key[Array, ' n'],
+  ) -> Int[Array, 'n T']:
+    """One text after each prefix, padded behind its end."""
+    return text_lib.write_texts(
+      parameters.unflatten(self._graphdef, params),
+      sampling,
+      prefix,
+      keys,
+      self._tokenizer.pad_id,
+      self._tokenizer.eos_id,
+    )
+
+  @_program
+  def decode(
+    self, vae_params: Parameters, tokens: Float[Array, 'n N Z']
+  ) -> UInt8[Array, 'n S S 3']:
+    """The pixels of image tokens in raster order."""
+    vae = self._vae(vae_params)
+    side = self._experiment.data.image_size // self._experiment.vae.stride
+    latents = from_tokens(tokens, self._experiment.model.patch, side)
+    pixels = vae.decode(vae.denormalise(latents))
+    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+  @_program
+  def reconstruct(
+    self, vae_params: Parameters, images: UInt8[Array, 'n S S 3']
+  ) -> Float[Array, 'n S S 3']:
+    """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    vae = self._vae(vae_params)
+    return vae.decode(vae.encode(to_unit(images)).mean)
+
+  def _vae(self, vae_params: Parameters) -> VAE:
+    return parameters.unflatten(self._vae_graphdef, vae_params)
