@@ -22,12 +22,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.26),
-      'captioning': emoji('captioning', 0.21),
-      'vqa': emoji('vqa', 0.09),
+      'text_to_image': emoji('text_to_image', 0.3),
+      'captioning': emoji('captioning', 0.24),
+      'vqa': emoji('vqa', 0.05),
       'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
-      'editing': emoji('editing', 0.05),
-      'editing_exact': emoji('editing', 0.17, 'tone', 'background', 'flip'),
+      'editing': emoji('editing', 0.04),
+      'editing_exact': emoji('editing', 0.15, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
     'examples': 40,
@@ -35,14 +35,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'groups': 1,
     'row': {
       'length': 224,
-      'text_targets': 56,
+      'text_targets': 32,
       'understanding_images': 6,
       'generated_images': 4,
-      'source_images': 2,
+      'source_images': 3,
     },
   }
   config.vae = {
-    'latent_channels': 20,
+    'latent_channels': 14,
     'widths': (128,),
     'patch_size': 4,
     'encoder_blocks': 0,
@@ -75,7 +75,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.model = {
     'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
-    | {'vocab_size': 1024, 'layers': 4, 'mlp_dim': 512},
+    | {'vocab_size': 1024, 'layers': 4, 'kv_heads': 4, 'mlp_dim': 512},
     'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']),
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',
@@ -83,8 +83,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3600,
-    'text_weight': 1.5,
+    'steps': 2800,
+    'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
@@ -102,5 +102,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'head_steps': 20,
     'guidance': {'scale': 3.0},
     'temperature': 0.8,
+  }
+  config.evaluation = {
+    'samples': 48,
+    'targets': {
+      'vae_psnr_heldout_db': 27.0,
+      't2i_train_nn_concept': 0.9,
+      't2i_heldout_nn_concept': 0.3,
+      'caption_train_exact': 0.8,
+      'caption_heldout_exact': 0.25,
+      'vqa_category_heldout': 0.6,
+      'edit_exact_nn': 0.4,
+    },
   }
   return tiny.shrink(config) if is_tiny else config
