@@ -140,7 +140,7 @@ def write_images(
   state = prefill(model, prefix, model.config.image_tokens, sources)
   total = positions.shape[1]
 
-  def advance(images, first, step):
+  def advance(images: Images, first, step: Step) -> Images:
     hidden, cache = hidden_states(model, images, first, step)
     slots = first + jnp.arange(step.queries)
     token_keys = jax.vmap(
@@ -155,17 +155,20 @@ def write_images(
     )
     return images._replace(cache=cache, written=written)
 
+  def advance_all(images: Images, firsts, step: Step) -> Images:
+    return jax.lax.scan(
+      lambda images, first: (advance(images, first, step), None),
+      images,
+      jnp.array(firsts),
+    )[0]
+
   empty = jnp.zeros((*positions.shape, model.config.token_dim))
   images = Images(state.valid, state.length, positions, state.cache, empty)
   for step, firsts in _spans(counts):
     if firsts == (0,):
       images = advance(images, 0, step)
-      continue
-    images, _ = jax.lax.scan(
-      lambda images, first, step=step: (advance(images, first, step), None),
-      images,
-      jnp.array(firsts),
-    )
+    else:
+      images = advance_all(images, firsts, step)
   return Written(to_raster(images), positions)
 
 
