@@ -78,13 +78,13 @@ def test_a_file_is_written_whole_or_not_at_all(bucket, tmp_path, monkeypatch):
 
 def test_log_of_a_resumed_run(bucket):
   def meter(start):
-    work = Work(images=1, tokens=0, flops=0)
+    work = Work(tokens=0, flops=0)
     return Meter(bucket, 'vae', 4, start, work, Goodput())
 
   for start, values in ((0, (3.0, 2.0)), (1, (1.5, 1.0))):
     log = meter(start)
     for step, loss in enumerate(values, start + 1):
-      log.add({'loss': jnp.float32(loss)})
+      log.add({'loss': jnp.float32(loss), 'images': jnp.float32(1)})
       log.write(step, {})
   lines = [(line['step'], line['loss']) for line in read_log(bucket)]
   assert lines == [(1, 3.0), (2, 1.5), (3, 1.0)]

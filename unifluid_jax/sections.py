@@ -70,7 +70,7 @@ class DataConfig:
     sources: The sources, by name.
     max_text: Most tokens of a prompt, and of a text target.
     examples: Examples of a step, over all processes, of which those are
-      dropped that no row has room for.
+      dropped that no row has room for; the log's `examples` counts the rest.
     rows: Rows that the examples of a step are packed into.
     groups: Groups of rows that are packed on their own; fewer pack better. A
       process packs every group that it has a row of, so there should be as

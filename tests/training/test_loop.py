@@ -37,7 +37,8 @@ def initialise():
 @jax.jit
 def add(state, batch):
   total = state.total + batch
-  return State(state.step + 1, total, state.bad_step), {'loss': total}
+  metrics = {'loss': total, 'images': jnp.float32(1)}
+  return State(state.step + 1, total, state.bad_step), metrics
 
 
 def batches(start, put=jax.device_put, before=lambda step: None):
@@ -54,7 +55,7 @@ def train(workdir, every=2, log_every=1, profile=None, **options):
     log_every=log_every,
     checkpoint=CheckpointConfig(every=every),
     identity={},
-    work=Work(1, 1, 1),
+    work=Work(1, 1),
     profile=profile,
   )
   shapes = jax.tree.map(

@@ -106,6 +106,25 @@ def test_one_step_moves_every_trained_parameter_and_no_frozen_one(batch):
     np.testing.assert_allclose(value, mean, atol=1e-6)
 
 
+def test_what_found_room_is_counted(batch):
+  context = context_of(optax.sgd(0.1))
+  segments, kinds = np.asarray(batch.segment_ids), np.asarray(batch.kind)
+  empty = batch._replace(
+    segment_ids=batch.segment_ids.at[-1].set(0),
+    understanding_slots=batch.understanding_slots.at[-1].set(-1),
+    generated_slots=batch.generated_slots.at[-1].set(-1),
+  )
+  step = jax.jit(make_train_step(context))
+  for rows, given in ((4, batch), (3, empty)):
+    _, metrics = step(state_of(context), given)
+    present = [set(row[row > 0]) for row in segments[:rows]]
+    assert metrics['examples'] == sum(map(len, present))
+    slots = [(kinds[:rows] == kind).sum() for kind in (2, 3)]
+    encoder = tiny.LAYOUT.understanding_tokens
+    images = slots[0] / encoder + slots[1] / tiny.TOKENS
+    assert metrics['images'] == images
+
+
 def test_a_step_is_a_function_of_state_and_batch(batch):
   context = context_of(optax.sgd(0.1))
   step = jax.jit(make_train_step(context))

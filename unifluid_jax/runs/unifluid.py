@@ -68,7 +68,6 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
     checkpoint=config.checkpoint,
     identity=identity,
     work=Work(
-      images=experiment.data.examples,
       tokens=experiment.data.rows * experiment.data.row.length,
       flops=step_flops(experiment),
     ),

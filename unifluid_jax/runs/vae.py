@@ -96,7 +96,7 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
     log_every=config.log_every,
     checkpoint=config.checkpoint,
     identity=experiment.vae_identity(),
-    work=Work(images=config.batch, tokens=0, flops=0),
+    work=Work(tokens=0, flops=0),
   )
   return fit(
     run,

@@ -41,12 +41,10 @@ class Work:
   """What one step does, for rates.
 
   Attributes:
-    images: Images read or written.
     tokens: Slots of the transformer.
     flops: Model FLOPs, forward and backward.
   """
 
-  images: float
   tokens: float
   flops: float
 
@@ -127,7 +125,7 @@ class Meter:
     self._tensorboard = _tensorboard_writer(workdir) if self._is_main else None
 
   def add(self, values: dict[str, jax.Array]) -> None:
-    """Adds one step's metrics."""
+    """Adds one step's metrics, of which `images` counts what it saw."""
     if self._total is None:
       self._total = _single(values)
     else:
@@ -152,7 +150,7 @@ class Meter:
     values = {name: float(mean) for name, mean in means.items()} | extra
     values |= {
       'seconds_per_step': per_step,
-      'images_per_second': self._work.images / per_step,
+      'images_per_second': values['images'] / per_step,
       'tokens_per_second': self._work.tokens / per_step,
       'mfu': self._work.flops / per_step / self._peak,
       'data_wait_ms': 1e3 * passed['data_wait'] / steps,

@@ -230,10 +230,20 @@ def make_train_step(
       'loss_text': both.text,
       'gradient_norm': norm,
       'text_weight': weights[1] / weights[0],
+      **_count(batch),
     }
     return state._replace(step=state.step + 1, bad_step=bad_step), metrics
 
   return train_step
+
+
+def _count(batch: Batch) -> dict[str, Array]:
+  """Examples that found room in the rows, and images read or written."""
+  images = (batch.understanding_slots, batch.generated_slots)
+  return {
+    'examples': jnp.float32(batch.segment_ids.max(-1).sum()),
+    'images': jnp.float32(sum((slots >= 0).sum() for slots in images)),
+  }
 
 
 def make_balance_step(

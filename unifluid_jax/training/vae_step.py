@@ -81,6 +81,10 @@ def make_vae_step(
         finite | (state.bad_step >= 0), state.bad_step, state.step
       ),
     )
-    return state, metrics | {'loss': value, 'gradient_norm': norm}
+    return state, metrics | {
+      'loss': value,
+      'gradient_norm': norm,
+      'images': jnp.float32(images.shape[0]),
+    }
 
   return vae_step
