@@ -12,7 +12,7 @@ model is as good as one for each task alone (see ablation_tasks.py)?
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny
+from experiments import arguments, quickstart
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -20,4 +20,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   values, is_tiny = arguments.parse(arg, text_weight=1.0)
   config = quickstart.get_config()
   config.training.text_weight = values['text_weight']
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -13,13 +13,16 @@ tasks' texts by understanding alone:
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny
+from experiments import arguments, quickstart
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The quickstart with `start=scratch|pretrained`, `source=WORKDIR`."""
   values, is_tiny = arguments.parse(
-    arg, start='pretrained', source='runs/understanding'
+    arg,
+    {'start': ('scratch', 'pretrained')},
+    start='pretrained',
+    source='runs/understanding',
   )
   config = quickstart.get_config()
   if values['start'] == 'pretrained':
@@ -28,4 +31,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'parameters': ('^gemma/',),
       'new': ('^encoder/', '^connector', '^token_', '_positions$', '^head/'),
     }
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

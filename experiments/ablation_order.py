@@ -15,18 +15,19 @@ Question: UniFluid finds random order necessary for good images. Orders:
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny
+from experiments import arguments, quickstart
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The quickstart with `order=random|raster|anneal|masked`."""
-  values, is_tiny = arguments.parse(arg, order='random')
   config = quickstart.get_config()
   steps = config.training.steps
-  config.model.order, config.training.anneal = {
+  orders = {
     'random': ('causal', None),
     'raster': ('causal', (0, 0)),
     'anneal': ('causal', (steps // 2, steps)),
     'masked': ('masked', None),
-  }[values['order']]
-  return tiny.shrink(config) if is_tiny else config
+  }
+  values, is_tiny = arguments.parse(arg, {'order': orders}, order='random')
+  config.model.order, config.training.anneal = orders[values['order']]
+  return arguments.finish(config, is_tiny)

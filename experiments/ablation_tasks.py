@@ -14,7 +14,7 @@ many examples a step as the unified one sees of its tasks.
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny
+from experiments import arguments, quickstart
 
 SIDES = {
   'unified': ('text_to_image', 'editing', 'captioning', 'vqa'),
@@ -25,7 +25,7 @@ SIDES = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The quickstart with `tasks=unified|generation|understanding`."""
-  values, is_tiny = arguments.parse(arg, tasks='unified')
+  values, is_tiny = arguments.parse(arg, {'tasks': SIDES}, tasks='unified')
   config = quickstart.get_config()
   sources, side = config.data.sources, values['tasks']
   kept = {
@@ -37,4 +37,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   share /= sum(source.weight for source in sources.values())
   config.data.sources = kept
   config.data.examples = round(share * config.data.examples)
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

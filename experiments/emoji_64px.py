@@ -9,7 +9,7 @@ batch and the number of steps are estimates.
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny
+from experiments import arguments, quickstart
 from unifluid_jax import config as config_lib
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.models import sizes
@@ -56,4 +56,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.training.update(steps=100_000, repeats=4, log_every=100)
   config.training.checkpoint = {'every': 2000}
   config.optimizer.update(learning_rate=5e-4, warmup=2000, ema=0.9999)
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -9,7 +9,7 @@ UniFluid, in as many sittings as it takes.
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny
+from experiments import arguments, quickstart
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -28,4 +28,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.optimizer.update(warmup=1000, learning_rate=1e-3, ema=0.9995)
   # There are hundreds of held-out prompts.
   config.evaluation = {'samples': 4}
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -11,7 +11,7 @@ both at 224 px. One accelerator of 80 GB, or a v5e-8.
 
 import ml_collections
 
-from experiments import arguments, quickstart, tiny, unifluid_2b
+from experiments import arguments, quickstart, unifluid_2b
 from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
@@ -23,7 +23,7 @@ _VOCABULARY = 257_216
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The start from PaliGemma; `:version=1`, `:tiny` for tests."""
-  values, is_tiny = arguments.parse(arg, version=2)
+  values, is_tiny = arguments.parse(arg, {'version': _FOLDER}, version=2)
   folder = f'weights/{_FOLDER[values["version"]]}'
   gemma = config_lib.to_dict(sizes.GEMMA_SIZES[_GEMMA[values['version']]])
   config = unifluid_2b.get_config('encoder=so400m14_224')
@@ -43,4 +43,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   )
   config.training.update(steps=20_000, text_weight=0.005)
   config.optimizer.update(learning_rate=2e-5, warmup=500)
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

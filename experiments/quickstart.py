@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from experiments import arguments, tiny
+from experiments import arguments
 from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
@@ -115,4 +115,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'edit_exact_nn': 0.4,
     },
   }
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -6,7 +6,7 @@ is public as a decoder, so it starts fresh. See unifluid_2b.py for all else.
 
 import ml_collections
 
-from experiments import arguments, tiny, unifluid_2b
+from experiments import arguments, unifluid_2b
 from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
@@ -18,4 +18,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model.gemma = config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_0.7b'])
   config.model.head = {'width': 1024, 'depth': 6}
   config.init.update(backbone='', new=('^gemma/', *unifluid_2b.NEW))
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -16,7 +16,7 @@ TFDS prepares them. Gemma, SigLIP and the VAE are folders that are downloaded
 
 import ml_collections
 
-from experiments import arguments, tiny
+from experiments import arguments
 from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
@@ -36,7 +36,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   `:tiny` is two steps for tests.
   """
   values, is_tiny = arguments.parse(
-    arg, gemma='gemma2_2b', encoder='so400m16_256', vae='sd'
+    arg,
+    {
+      'gemma': sizes.GEMMA_SIZES,
+      'encoder': sizes.SIGLIP_SIZES,
+      'vae': sizes.VAE_SIZES,
+    },
+    gemma='gemma2_2b',
+    encoder='so400m16_256',
+    vae='sd',
   )
   gemma = sizes.GEMMA_SIZES[values['gemma']]
   encoder = sizes.SIGLIP_SIZES[values['encoder']]
@@ -105,4 +113,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'head_steps': 100,
     'guidance': {'scale': 3.0, 'schedule': 'linear'},
   }
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -59,6 +59,8 @@ def test_annealing_goes_from_random_to_raster():
     float(masking.random_share(jnp.int32(s), (10, 20))) for s in (0, 10, 15, 30)
   ]
   assert share == [1, 1, 0.5, 0]
+  always = [float(masking.random_share(jnp.int32(s), (0, 0))) for s in (0, 1)]
+  assert always == [0, 0]
   raster = masking.draw_order(jax.random.key(0), 4, 1, 9, 0.0)
   assert (raster.positions == jnp.arange(9)).all()
   half = masking.draw_order(jax.random.key(0), 1000, 1, 9, 0.5)

@@ -16,11 +16,13 @@ from unifluid_jax.data.sources.tfds import TfdsTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import train_tokenizer
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.unifluid import UniFluidConfig
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.paths import AnyPath, to_path, write_whole
-from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sampling.images import ImageSamplingConfig, tokens_per_step
 from unifluid_jax.sampling.text import TextSamplingConfig
 from unifluid_jax.sections import (
   DataConfig,
@@ -68,16 +70,10 @@ class Experiment:
         f'model.encoder.image_size is {self.model.encoder.image_size} and '
         f'data.image_size is {side}; they must be equal'
       )
-    anneal, policy = self.training.anneal, self.training.balance
-    if anneal is not None and len(anneal) != 2:
-      raise UserError(
-        f'training.anneal is {list(anneal)}; it must be a first and a last step'
-      )
-    if policy != 'fixed' and not self.training.balance_every:
-      raise UserError(
-        f'training.balance is {policy!r}, which learns from measurements: set '
-        'training.balance_every'
-      )
+    # Both refuse what cannot be sampled, before hours of training.
+    objective = make_objective(self.model.objective)
+    make_solver(self.sampling.solver, objective, self.sampling.head_steps)
+    tokens_per_step(self.grid**2, self.sampling.steps)
 
   @property
   def grid(self) -> int:
@@ -120,12 +116,7 @@ class Experiment:
     Raises:
       UserError: The embedding table is too small for the vocabulary.
     """
-    rows = self.model.gemma.vocab_size
-    if tokenizer.vocab_size > rows:
-      raise UserError(
-        f'the tokenizer has {tokenizer.vocab_size} pieces and '
-        f'model.gemma.vocab_size is {rows}; it must be at least as large'
-      )
+    self._check_rows(tokenizer.vocab_size)
     return UniFluidConfig(
       gemma=self.model.gemma,
       encoder=self.model.encoder,
@@ -161,7 +152,7 @@ class Experiment:
           source.path, source.split, source.task, size, source.features
         )
     raise UserError(
-      f'data.sources.{name}.kind is {source.kind!r}; it must be '
+      f'source {name!r} has kind {source.kind!r}; it must be '
       "'emoji', 'folder' or 'tfds'"
     )
 
@@ -172,17 +163,49 @@ class Experiment:
     tasks, and kept in the run's folder.
     """
     own = workdir / TOKENIZER_FILE
-    if own.exists():
-      return Tokenizer.load(own)
     path = self.tokenizer.path
     if self.init.workdir:
       path = str(to_path(self.init.workdir) / TOKENIZER_FILE)
+    if own.exists():
+      tokenizer = Tokenizer.load(own)
+      self._check_vocabulary(tokenizer, path, own)
+      return tokenizer
     if path:
       tokenizer = Tokenizer.load(path)
+      self._check_rows(tokenizer.vocab_size)
       write_whole(own, to_path(path).read_bytes())
       return tokenizer
+    self._check_rows(self.tokenizer.vocab_size)
     tasks = self.make_tasks(self.data.sources)
     return train_tokenizer(tasks, self.tokenizer.vocab_size, own)
+
+  def _check_vocabulary(self, own: Tokenizer, path: str, file: AnyPath) -> None:
+    """Refuses a run's own vocabulary where the config asks for another."""
+    if not path:
+      wanted = f'{self.tokenizer.vocab_size} pieces'
+      same = own.vocab_size == self.tokenizer.vocab_size
+    else:
+      # The file may be gone once the run has its copy.
+      wanted, source = f'that of {path}', to_path(path)
+      same = (
+        not source.exists()
+        or Tokenizer.load(source).fingerprint == own.fingerprint
+      )
+    if not same:
+      raise UserError(
+        f'{file} has {own.vocab_size} pieces, and the config asks for another '
+        f'vocabulary ({wanted}); use another --workdir, or remove the file if '
+        'nothing has been trained with it'
+      )
+
+  def _check_rows(self, pieces: int) -> None:
+    """Refuses a vocabulary that the embedding table has no room for."""
+    rows = self.model.gemma.vocab_size
+    if pieces > rows:
+      raise UserError(
+        f'the tokenizer has {pieces} pieces and model.gemma.vocab_size is '
+        f'{rows}; it must be at least as large'
+      )
 
   def vae_identity(self) -> dict[str, Any]:
     """What fixes the meaning of a VAE checkpoint's arrays."""
@@ -190,17 +213,14 @@ class Experiment:
 
   def identity(self, tokenizer: Tokenizer) -> dict[str, Any]:
     """What fixes the meaning of a UniFluid checkpoint's arrays."""
+    model = config_lib.to_dict(self.model)
     # How it is computed is no matter.
-    head = dataclasses.replace(self.model.head, remat='', unroll=0)
-    model = dataclasses.replace(
-      self.model, head=head, dtype='', remat='', unroll=0
-    )
-    return config_lib.to_dict(
-      {
-        **self.vae_identity(),
-        'model': model,
-        'image_size': self.data.image_size,
-        'frozen': self.init.frozen,
-        'tokenizer': tokenizer.fingerprint,
-      }
-    )
+    for section in (model, model['head']):
+      for key in ('dtype', 'remat', 'unroll'):
+        section.pop(key, None)
+    return self.vae_identity() | {
+      'model': model,
+      'image_size': self.data.image_size,
+      'frozen': list(self.init.frozen),
+      'tokenizer': tokenizer.fingerprint,
+    }

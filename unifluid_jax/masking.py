@@ -68,12 +68,15 @@ def random_share(
 
   Args:
     step: Training step.
-    anneal: First and last step of the fall; None keeps random order.
+    anneal: First step of the fall, and first step without random order; None
+      keeps random order.
   """
   if anneal is None:
     return jnp.float32(1)
   start, end = anneal
-  return 1 - jnp.clip((step - start) / max(end - start, 1), 0, 1)
+  if start >= end:
+    return jnp.float32(step < end)
+  return 1 - jnp.clip((step - start) / (end - start), 0, 1)
 
 
 def draw_order(

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
 from unifluid_jax.models.gemma import GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
+from unifluid_jax.models.stack import REMAT_POLICIES
+from unifluid_jax.training.balance import make_balance
 from unifluid_jax.training.checkpoint import CheckpointConfig
 from unifluid_jax.training.optimizer import OptimizerConfig
 from unifluid_jax.training.vae_losses import VAELossConfig
@@ -149,6 +152,15 @@ class ModelConfig:
   remat: str = 'none'
   unroll: int = 1
 
+  def __post_init__(self):
+    for key, known in (('dtype', DTYPES), ('remat', tuple(REMAT_POLICIES))):
+      value = getattr(self, key)
+      if value not in known:
+        raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
+    if self.patch < 1:
+      raise UserError(f'model.patch is {self.patch}; it must be at least 1')
+    make_objective(self.objective)  # refuses what it does not know
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -158,8 +170,9 @@ class TrainingConfig:
     steps: Length of the run.
     text_weight: lambda, the weight of the text loss.
     repeats: Noise levels drawn per image token.
-    anneal: First and last step of the fade from random to raster order; [0, 0]
-      is raster order throughout, None random order throughout.
+    anneal: First step of the fade from random to raster order, and the step
+      by which it is over; (0, 0) is raster order throughout, None random order
+      throughout.
     balance: Policy of the loss balance, see `training.balance`.
     balance_every: Steps between two measurements of the tasks' gradients,
       and updates of the balance; 0 for none.
@@ -173,19 +186,27 @@ class TrainingConfig:
   steps: int
   text_weight: float
   repeats: int = 4
-  anneal: tuple[int, ...] | None = None
+  anneal: tuple[int, int] | None = None
   balance: str = 'fixed'
   balance_every: int = 0
   accumulate: int = 1
   log_every: int = 50
   checkpoint: CheckpointConfig = CheckpointConfig()
-  profile: tuple[int, ...] | None = None
+  profile: tuple[int, int] | None = None
 
   def __post_init__(self):
+    if self.accumulate < 1:
+      raise UserError(
+        f'training.accumulate is {self.accumulate}; it must be at least 1'
+      )
+    if self.balance != 'fixed' and not self.balance_every:
+      raise UserError(
+        f'training.balance is {self.balance!r}, which learns from '
+        'measurements: set training.balance_every'
+      )
+    make_balance(self.balance)  # refuses what it does not know
     steps = self.profile
-    if steps is not None and not (
-      len(steps) == 2 and 1 <= steps[0] <= steps[1]
-    ):
+    if steps is not None and not 1 <= steps[0] <= steps[1]:
       raise UserError(
         f'training.profile is {list(steps)}; it must be a first and a last '
         'step, numbered from 1, such as (10, 12)'

@@ -2,6 +2,8 @@
 
 import ml_collections
 
+from experiments import arguments
+
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config.
@@ -94,4 +96,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'questions': 1,
     'edits': 8,
   }
-  return config
+  return arguments.finish(config, False)

@@ -143,6 +143,6 @@ def test_a_corrupt_file(tokenizer, tmp_path, keep):
 def test_texts_that_do_not_allow_for_the_vocabulary(
   tmp_path, texts, size, reason
 ):
-  with pytest.raises(UserError, match=f'of {size} pieces.*{reason}'):
+  with pytest.raises(UserError, match=f'vocab_size is {size}, .*{reason}'):
     Tokenizer.train(texts, size, tmp_path / 'never.model')
   assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import pytest
 from tests.configs import tiny
 from unifluid_jax.config import build
 from unifluid_jax.data.layout import lay_out
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.runs import folder, restore, start, state, unifluid, vae
@@ -49,9 +50,35 @@ def test_a_config_is_new_at_each_call(name):
   assert again.data.rows != -1 and again.training.text_weight != -1.0
 
 
-def test_an_unknown_argument_is_refused():
-  with pytest.raises(ValueError, match="'colour=red' is unknown"):
-    get_config('ablation_order', 'colour=red')
+@pytest.mark.parametrize(
+  ('name', 'arg', 'message'),
+  [
+    ('ablation_order', 'colour=red', "'colour=red' is unknown"),
+    (
+      'ablation_order',
+      'order=rastr',
+      "order is 'rastr'; it must be one of ran",
+    ),
+    (
+      'ablation_language_model',
+      'start=scrach',
+      "start is 'scrach'; it must be",
+    ),
+    ('ablation_lambda', 'text_weight=much', "is 'much'; it must be like 1.0"),
+    ('paligemma', 'version=3', "version is '3'; it must be one of 1, 2"),
+  ],
+)
+def test_a_wrong_argument_is_refused(name, arg, message):
+  with pytest.raises(UserError, match=message):
+    get_config(name, arg)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_flags_can_set_every_key(name):
+  config = get_config(name, '')
+  assert config.training.balance_every == 0
+  assert config.training.anneal is None or len(config.training.anneal) == 2
+  assert isinstance(config.init.frozen, tuple)
 
 
 @pytest.mark.slow

@@ -45,6 +45,45 @@ def test_a_wrong_flag(flag, message, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ('training.balance=gradnrom', "is 'gradnrom'; it must be one of"),
+    ('training.accumulate=0', 'training.accumulate is 0; it must be at least'),
+    ('model.remat=half', "model.remat is 'half'; it must be one of"),
+    ('model.dtype=floot', "model.dtype is 'floot'; it must be one of"),
+    ('model.objective=flo', "objective 'flo' is unknown"),
+    ('sampling.solver=ancestrl', "solver 'ancestrl' is unknown"),
+    ('sampling.steps=99', 'sampling.steps is 99'),
+    ('data.rows=3', 'data.rows is 3'),
+    ('tokenizer.vocab_size=600', 'the tokenizer has 600 pieces'),
+  ],
+)
+def test_a_refused_start_leaves_the_folder_as_it_was(
+  change, message, finished, tmp_path
+):
+  config = (finished / 'config.json').read_bytes()
+  more = [f'--config.{change}']
+  if 'rows' in change:
+    more.append('--config.training.accumulate=2')
+  for workdir in (finished, tmp_path / 'new'):
+    told = process.fail('train', *process.flags(workdir), *more)
+    if workdir == finished and 'vocab_size' in change:
+      assert 'and the config asks for another vocabulary (600 pieces)' in told
+    else:
+      assert message in told
+  assert (finished / 'config.json').read_bytes() == config
+  assert not (tmp_path / 'new' / 'config.json').exists()
+  if 'vocab_size' in change:
+    assert not list((tmp_path / 'new').iterdir())
+
+
+def test_a_vae_of_another_config(finished):
+  more = '--config.vae.latent_channels=8'
+  told = process.fail('train_vae', *process.flags(finished), more)
+  assert 'vae.latent_channels is 2 there and 8 here' in told
+
+
 def test_a_wrong_key_in_the_file(tmp_path):
   file = tmp_path / 'config.py'
   file.write_text(

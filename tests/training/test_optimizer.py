@@ -84,3 +84,8 @@ def test_the_average_forgets_its_start_in_a_short_run():
 def test_an_unknown_schedule_is_refused():
   with pytest.raises(UserError, match="schedule is 'linear'"):
     OptimizerConfig(schedule='linear')
+
+
+def test_rsqrt_without_a_warm_up_is_refused():
+  with pytest.raises(UserError, match='set optimizer.warmup'):
+    OptimizerConfig(schedule='rsqrt')

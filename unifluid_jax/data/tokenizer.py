@@ -134,7 +134,8 @@ class Tokenizer:
     except RuntimeError as error:
       reason = str(error).rpartition(']')[2].strip() or 'there is no text'
       raise UserError(
-        f'cannot train a tokenizer of {vocab_size} pieces: {reason}'
+        f'tokenizer.vocab_size is {vocab_size}, of which no vocabulary can be '
+        f'trained on these texts: {reason}'
       ) from error
     write_whole(to_path(str(path)), model.getvalue())
     return cls(model.getvalue(), name=str(path))

@@ -48,7 +48,7 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
     image_tokens=experiment.grid**2,
     token_dim=experiment.token_dim,
     patch=experiment.model.patch,
-    anneal=None if config.anneal is None else tuple(config.anneal),  # type: ignore[arg-type]
+    anneal=config.anneal,
     accumulate=config.accumulate,
     ema=optimizer.ema,
     seed=experiment.seed,

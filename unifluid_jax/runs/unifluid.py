@@ -45,14 +45,14 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   config = experiment.training
   tokenizer = shared_tokenizer(experiment, workdir)
   identity = experiment.identity(tokenizer)
-  # Before the config is overwritten that belongs to the checkpoints.
   Checkpoints(workdir / 'checkpoints').check_identity(identity)
-  write_config(experiment, workdir)
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, tokenizer, mesh)
   context = make_context(experiment, tokenizer)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
+  # After all that may refuse to start: the file is the finished run's till now.
+  write_config(experiment, workdir)
   initialise = jax.jit(
     lambda vae, start: initial_train_state(
       experiment, tokenizer, context, vae, start
@@ -71,7 +71,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
       tokens=experiment.data.rows * experiment.data.row.length,
       flops=step_flops(experiment),
     ),
-    profile=config.profile and tuple(config.profile),  # type: ignore[arg-type]
+    profile=config.profile,
   )
   return fit(
     run,

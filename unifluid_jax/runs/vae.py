@@ -31,6 +31,9 @@ from unifluid_jax.training.vae_step import Parameters, VAEState, make_vae_step
 def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
+  A VAE of this config's shape that has been trained for as many steps is kept,
+  whatever else of `vae_training` has changed since.
+
   Args:
     experiment: The config.
     workdir: Folder of the VAE's run; a run that was stopped goes on.
@@ -39,7 +42,9 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     logging.info('vae: nothing to train, it is %s', experiment.init.vae)
     return
   steps = experiment.vae_training.steps
-  if Checkpoints(workdir / FINAL).latest_step == steps:
+  final = Checkpoints(workdir / FINAL)
+  final.check_identity(experiment.vae_identity())
+  if final.latest_step == steps:
     logging.info('vae: trained already, %s', workdir / FINAL)
     return
   mesh = sharding_lib.make_mesh(experiment.mesh)
@@ -48,7 +53,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   averaged = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches
   flat = _calibrate(experiment, mesh, averaged, batches(steps), count)
-  with Checkpoints(workdir / FINAL) as final:
+  with final:
     final.save(steps, flat, experiment.vae_identity(), 0.0)
 
 

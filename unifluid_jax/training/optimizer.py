@@ -51,6 +51,11 @@ class OptimizerConfig:
         f'optimizer.schedule is {self.schedule!r}; it must be one of '
         f'{SCHEDULES}'
       )
+    if self.schedule == 'rsqrt' and not self.warmup:
+      raise UserError(
+        "optimizer.schedule 'rsqrt' falls from the end of the warm-up on: set "
+        'optimizer.warmup'
+      )
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

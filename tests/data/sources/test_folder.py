@@ -119,6 +119,19 @@ def test_one_file_serves_several_kinds(folder):
   assert first_example(file, 'captioning').target == 'box'
 
 
+def test_lines_of_another_kind_are_passed_over(folder):
+  file = folder(
+    {'image': 'red.png', 'text': 'box'},
+    {'image': 'red.png', 'question': 'what?', 'answer': 'a box'},
+    {'source': 'red.png', 'instruction': 'blue', 'image': 'sub/blue.jpg'},
+  )
+  for kind in ('text_to_image', 'captioning', 'vqa', 'editing'):
+    assert len(FolderTask(file, kind, 4)) == 1
+  only = folder({'image': 'red.png', 'text': 'box'})
+  with pytest.raises(UserError, match="has no records of kind 'vqa'"):
+    FolderTask(only, 'vqa', 4)
+
+
 def test_of_several_texts_training_draws_and_evaluation_takes_the_first(folder):
   texts = ['a', 'b', 'c']
   task = FolderTask(

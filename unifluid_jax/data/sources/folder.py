@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
+
 from unifluid_jax.data import images
 from unifluid_jax.data.example import Image
 from unifluid_jax.data.sources.base import (
@@ -20,8 +22,8 @@ class FolderTask(SourceTask):
   """A folder of images with a JSONL file: one JSON object a line.
 
   Keys are those of KEYS; image and source are paths relative to the file's
-  folder. Keys that the kind does not use are ignored, so that one file can
-  serve several kinds:
+  folder. One file can serve several kinds: keys that the kind does not use are
+  ignored, and so are lines that have all keys of another kind only:
 
       {"image": "fox.png", "text": "a fox"}
       {"image": "two.jpg", "question": "how many?", "answer": "2"}
@@ -46,16 +48,25 @@ class FolderTask(SourceTask):
       lines = self._file.read_text(encoding='utf-8-sig').split('\n')
     except (OSError, UnicodeDecodeError) as error:
       raise UserError(f'cannot read {file} as UTF-8 text: {error}') from error
-    self._records = [
+    records = [
       self._parse(line, f'{file}, line {number}')
       for number, line in enumerate(lines, 1)
       if line.strip()
     ]
+    self._records = [record for record in records if record]
     if not self._records:
-      raise UserError(f'{file} has no records')
+      raise UserError(f'{file} has no records of kind {kind!r}')
+    if len(self._records) < len(records):
+      logging.info(
+        '%s: %d of %d lines are of kind %s',
+        file,
+        len(self._records),
+        len(records),
+        kind,
+      )
 
   def __len__(self) -> int:
-    """Number of lines that are not blank."""
+    """Number of lines of this kind."""
     return len(self._records)
 
   def __getitem__(self, index: int) -> Mapping[str, Any]:
@@ -77,20 +88,23 @@ class FolderTask(SourceTask):
     value = record[key]
     return (value,) if isinstance(value, str) else tuple(value)
 
-  def _parse(self, line: str, place: str) -> Mapping[str, Any]:
-    """The record of a line, checked."""
+  def _parse(self, line: str, place: str) -> Mapping[str, Any] | None:
+    """The record of a line, checked; None if it is of another kind."""
     try:
       record = json.loads(line)
     except json.JSONDecodeError as error:
       raise UserError(f'{place} is not JSON: {error}') from error
     if not isinstance(record, dict):
       raise UserError(f'{place} is not a JSON object, like {{"text": "a fox"}}')
+    missing = [key for key in KEYS[self.kind] if key not in record]
+    if missing and any(record.keys() >= {*keys} for keys in KEYS.values()):
+      return None
+    if missing:
+      raise UserError(
+        f'{place} has no key {missing[0]!r}; the kind {self.kind!r} needs '
+        f'{list(KEYS[self.kind])}'
+      )
     for key in KEYS[self.kind]:
-      if key not in record:
-        raise UserError(
-          f'{place} has no key {key!r}; the kind {self.kind!r} needs '
-          f'{list(KEYS[self.kind])}'
-        )
       self._check_value(key, record[key], place)
     return {key: record[key] for key in KEYS[self.kind]} | {'place': place}
 
