@@ -1,6 +1,8 @@
 """Arguments of a config file: --config=experiments/FILE.py:name=value,tiny."""
 
-from collections.abc import Iterable
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -72,11 +74,25 @@ def finish(
   if is_tiny:
     config = tiny.shrink(config)
   experiment = config_lib.build(Experiment, config)
-  return ml_collections.ConfigDict(_with_tuples(config_lib.to_dict(experiment)))
+  return ml_collections.ConfigDict(_settable(experiment))
 
 
-def _with_tuples(value: Any) -> Any:
-  """Tuples for JSON's lists: flags can set no list."""
-  if isinstance(value, dict):
-    return {key: _with_tuples(item) for key, item in value.items()}
-  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+def _settable(value: Any) -> Any:
+  """Sections as dictionaries; what is None knows what it may be set to."""
+  if isinstance(value, Mapping):
+    return {key: _settable(item) for key, item in value.items()}
+  if not dataclasses.is_dataclass(value):
+    return value
+  hints = typing.get_type_hints(type(value))
+  return {
+    field.name: _settable(item)
+    if (item := getattr(value, field.name)) is not None
+    else ml_collections.config_dict.placeholder(_optional(hints[field.name]))
+    for field in dataclasses.fields(value)
+  }
+
+
+def _optional(hint: Any) -> type:
+  """The type that a key may have besides None."""
+  (hint,) = (a for a in typing.get_args(hint) if a is not type(None))
+  return typing.get_origin(hint) or hint

@@ -199,12 +199,12 @@ class TrainingConfig:
       raise UserError(
         f'training.accumulate is {self.accumulate}; it must be at least 1'
       )
+    make_balance(self.balance)  # refuses what it does not know
     if self.balance != 'fixed' and not self.balance_every:
       raise UserError(
         f'training.balance is {self.balance!r}, which learns from '
         'measurements: set training.balance_every'
       )
-    make_balance(self.balance)  # refuses what it does not know
     steps = self.profile
     if steps is not None and not 1 <= steps[0] <= steps[1]:
       raise UserError(

@@ -48,7 +48,7 @@ def test_a_wrong_flag(flag, message, tmp_path):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ('training.balance=gradnrom', "is 'gradnrom'; it must be one of"),
+    ('training.balance=gradnrom', "training.balance is 'gradnrom'"),
     ('training.accumulate=0', 'training.accumulate is 0; it must be at least'),
     ('model.remat=half', "model.remat is 'half'; it must be one of"),
     ('model.dtype=floot', "model.dtype is 'floot'; it must be one of"),
