@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,9 +51,20 @@ class _Manager(ocp.CheckpointManager):
   which processes agree on a step to stop after, see `preemption`.
   """
 
+  failure: Exception | None = None
+  """What this process could not write. Of several processes, Orbax raises it
+  only when the others have waited in vain for this one, ten minutes later."""
+
   def reached_preemption(self, step: int) -> bool:
     """Not for Orbax to know."""
     return False
+
+  def _wait_for_checkpointers(self) -> None:
+    try:
+      super()._wait_for_checkpointers()
+    except Exception as error:
+      self.failure = error
+      raise
 
 
 class Checkpoints:
@@ -102,6 +114,7 @@ class Checkpoints:
     Raises:
       UserError: This save or the one before could not be written.
     """
+    self.wait()
     manager = self._open()
     # Orbax copies to the host in its own way.
     with self._writing(), jax.transfer_guard('allow'):
@@ -122,6 +135,9 @@ class Checkpoints:
     """
     if self._manager:
       with self._writing():
+        while self._manager.is_saving_in_progress():
+          self._raise_failure()
+          time.sleep(0.01)
         self._manager.wait_until_finished()
 
   def check(self) -> None:
@@ -130,8 +146,16 @@ class Checkpoints:
     Raises:
       UserError: It could not be written.
     """
-    if self._manager and not self._manager.is_saving_in_progress():
-      self.wait()
+    if self._manager:
+      with self._writing():
+        self._raise_failure()
+        if not self._manager.is_saving_in_progress():
+          self._manager.wait_until_finished()
+
+  def _raise_failure(self) -> None:
+    if self._manager and self._manager.failure:
+      failure, self._manager = self._manager.failure, None
+      raise failure
 
   def restore(self, abstract_state: Any, identity: Identity) -> Any:
     """The newest complete state, laid out as `abstract_state` says.
