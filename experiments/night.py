@@ -1,8 +1,8 @@
 """The four tasks on all concepts without skin tones, a night on two CPU cores.
 
-The quickstart's recipe with a wider decoder and encoder on the 1,262 concepts that
-have no skin tone and are no flag or keycap: about 20 minutes for the VAE, 8 hours for
-UniFluid, in as many sittings as it takes.
+The quickstart's recipe with a wider decoder and encoder on the 1,262 concepts
+that have no skin tone and are no flag or keycap: about 20 minutes for the VAE,
+8 hours for UniFluid, in as many sittings as it takes.
 
     bash launch/quickstart.sh experiments/night.py runs/night
 """

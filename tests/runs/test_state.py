@@ -1,0 +1,49 @@
+"""Where the arrays of a training state lie, before there are any."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from tests.configs import tiny
+from unifluid_jax.config import build
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.training.sharding import MESH_AXES
+
+
+@pytest.fixture(scope='module')
+def target(letters):
+  config = tiny.get_config()
+  config.init = {'frozen': ('^encoder/',)}
+  experiment = build(Experiment, config)
+  # One device that poses as eight: nothing is put on it.
+  mesh = Mesh(np.resize(jax.devices(), (1, 4, 2)), MESH_AXES)
+  context = make_context(experiment, letters)
+  return train_state_targets(experiment, letters, context, mesh)
+
+
+def axes_of(tree) -> dict[str, set[str]]:
+  """The mesh axes that each named array is split over."""
+  return {
+    name: {axis for axis in leaf.sharding.spec if axis}
+    for name, leaf in tree.items()
+  }
+
+
+def test_matrices_are_split_and_what_belongs_to_them_likewise(target):
+  params = axes_of(target.params)
+  assert params['gemma/embedding'] == {'fsdp', 'tensor'}
+  assert axes_of(target.ema) == params
+  moments = target.opt_state[1][0]
+  assert axes_of(moments.mu) == axes_of(moments.nu) == params
+
+
+@pytest.mark.parametrize('part', ['params', 'frozen', 'vae'])
+def test_no_device_holds_much_more_than_its_share(target, part):
+  arrays = getattr(target, part)
+  whole = sum(leaf.size for leaf in arrays.values())
+  held = sum(
+    np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in arrays.values()
+  )
+  assert held < 0.5 * whole
