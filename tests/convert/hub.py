@@ -45,9 +45,9 @@ VAE = {
 }
 
 
-def randomize(model: torch.nn.Module, std: float | None = None):
+def randomize(model: torch.nn.Module, std: float | None = None, seed: int = 0):
   """Gives every parameter a random value, and the model in eval mode."""
-  torch.manual_seed(0)
+  torch.manual_seed(seed)
   with torch.no_grad():
     for name, parameter in model.named_parameters():
       scale = 0.3 if 'norm' in name else 1.5 * parameter.shape[-1] ** -0.5
@@ -85,7 +85,7 @@ def gemma_config(case: str, vocab_size: int = 61):
   return Gemma3TextConfig(**kwargs, rope_parameters=rope)
 
 
-def gemma(case: str, **kwargs) -> torch.nn.Module:
+def gemma(case: str, seed: int = 0, **kwargs) -> torch.nn.Module:
   """A Gemma of a case."""
   config = gemma_config(case, **kwargs)
   models = {
@@ -93,7 +93,7 @@ def gemma(case: str, **kwargs) -> torch.nn.Module:
     'gemma2': Gemma2ForCausalLM,
     'gemma3_text': Gemma3ForCausalLM,
   }
-  return randomize(models[config.model_type](config))
+  return randomize(models[config.model_type](config), seed=seed)
 
 
 def siglip_config(case: str, **kwargs) -> SiglipVisionConfig:
@@ -111,12 +111,14 @@ def siglip_config(case: str, **kwargs) -> SiglipVisionConfig:
   )
 
 
-def siglip(case: str) -> torch.nn.Module:
+def siglip(case: str, seed: int = 0) -> torch.nn.Module:
   """A SigLIP image tower of a case, with its pooling head."""
-  return randomize(SiglipVisionModel(siglip_config(case)))
+  return randomize(SiglipVisionModel(siglip_config(case)), seed=seed)
 
 
-def paligemma(gemma_case: str, siglip_case: str) -> torch.nn.Module:
+def paligemma(
+  gemma_case: str, siglip_case: str, seed: int = 0
+) -> torch.nn.Module:
   """A PaliGemma of two cases."""
   text = gemma_config(gemma_case, vocab_size=64)
   if text.model_type == 'gemma2':
@@ -130,10 +132,10 @@ def paligemma(gemma_case: str, siglip_case: str) -> torch.nn.Module:
     hidden_size=text.hidden_size,
     attn_implementation='eager',
   )
-  return randomize(PaliGemmaForConditionalGeneration(config))
+  return randomize(PaliGemmaForConditionalGeneration(config), seed=seed)
 
 
-def vae(case: str, **kwargs) -> AutoencoderKL:
+def vae(case: str, seed: int = 0, **kwargs) -> AutoencoderKL:
   """An autoencoder of a case."""
   options = VAE[case]
   levels = range(len(options['widths']))
@@ -152,7 +154,7 @@ def vae(case: str, **kwargs) -> AutoencoderKL:
     use_post_quant_conv=quant,
     **kwargs,
   )
-  return randomize(model, 0.1)
+  return randomize(model, 0.1, seed)
 
 
 def save(model, folder: pathlib.Path, **kwargs) -> pathlib.Path:

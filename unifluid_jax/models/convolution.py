@@ -47,8 +47,14 @@ class Conv(nnx.Module):
       (self.stride, self.stride),
       self.padding,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      preferred_element_type=jnp.float32,
     )
-    return y + self.bias[...].astype(x.dtype)
+    return (y + self.bias[...]).astype(x.dtype)
+
+
+def silu(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
+  """x * sigmoid(x) in float32, returns x's dtype."""
+  return jax.nn.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class GroupNorm(nnx.Module):
@@ -85,8 +91,8 @@ class ResidualBlock(nnx.Module):
     )
 
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c2']:
-    y = self.conv1(nnx.silu(self.norm1(x)))
-    y = self.conv2(nnx.silu(self.norm2(y)))
+    y = self.conv1(silu(self.norm1(x)))
+    y = self.conv2(silu(self.norm2(y)))
     return y + (x if self.shortcut is None else self.shortcut(x))
 
 
@@ -107,7 +113,9 @@ class GridAttention(nnx.Module):
       project(y).reshape(n, h * w, c)
       for project in (self.query, self.key, self.value)
     )
-    logits = jnp.einsum('nqc,nkc->nqk', query, key).astype(jnp.float32)
-    weights = jax.nn.softmax(logits * c**-0.5).astype(x.dtype)
-    y = jnp.einsum('nqk,nkc->nqc', weights, value)
-    return x + self.out(y.reshape(n, h, w, c))
+    logits = jnp.einsum(
+      'nqc,nkc->nqk', query, key, preferred_element_type=jnp.float32
+    )
+    weights = jax.nn.softmax(logits * c**-0.5)
+    y = jnp.einsum('nqk,nkc->nqc', weights, value.astype(jnp.float32))
+    return x + self.out(y.astype(x.dtype).reshape(n, h, w, c))

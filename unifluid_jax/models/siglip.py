@@ -64,6 +64,19 @@ class SiglipConfig:
     return (self.image_size // self.patch_size) ** 2
 
 
+def _affine(
+  equation: str,
+  x: Float[Array, '*n'],
+  weight: Float[Array, '*w'],
+  bias: Float[Array, '*b'],
+) -> Float[Array, '*m']:
+  """einsum(x, weight) + bias in x's dtype, summed and biased in float32."""
+  product = jnp.einsum(
+    equation, x, weight.astype(x.dtype), preferred_element_type=jnp.float32
+  )
+  return product + bias
+
+
 class Attention(nnx.Module):
   """Full multi-head self-attention with biases."""
 
@@ -85,13 +98,15 @@ class Attention(nnx.Module):
     self.out_bias = constant(0.0, (width,), ('embed',))
 
   def __call__(self, x: Float[Array, 'n M D']) -> Float[Array, 'n M D']:
-    weight = self.query_key_value[...].astype(x.dtype)
-    projected = jnp.einsum('nmd,dchk->cnmhk', x, weight)
-    bias = self.query_key_value_bias[...].astype(x.dtype)
-    queries, keys, values = projected + bias[:, None, None]
+    bias = self.query_key_value_bias[:, None, None]
+    projected = _affine(
+      'nmd,dchk->cnmhk', x, self.query_key_value[...], bias
+    ).astype(x.dtype)
+    queries, keys, values = projected
     heads = attend(queries * queries.shape[-1] ** -0.5, keys, values)
-    out = jnp.einsum('nmhk,hkd->nmd', heads, self.out[...].astype(x.dtype))
-    return out + self.out_bias[...].astype(x.dtype)
+    return _affine(
+      'nmhk,hkd->nmd', heads, self.out[...], self.out_bias[...]
+    ).astype(x.dtype)
 
 
 class MLP(nnx.Module):
@@ -105,11 +120,11 @@ class MLP(nnx.Module):
     self.down_bias = constant(0.0, (width,), ('embed',))
 
   def __call__(self, x: Float[Array, 'n M D']) -> Float[Array, 'n M D']:
-    up, up_bias, down, down_bias = (
-      parameter[...].astype(x.dtype)
-      for parameter in (self.up, self.up_bias, self.down, self.down_bias)
-    )
-    return jax.nn.gelu(x @ up + up_bias, approximate=True) @ down + down_bias
+    hidden = _affine('nmd,df->nmf', x, self.up[...], self.up_bias[...])
+    hidden = jax.nn.gelu(hidden, approximate=True).astype(x.dtype)
+    return _affine(
+      'nmf,fd->nmd', hidden, self.down[...], self.down_bias[...]
+    ).astype(x.dtype)
 
 
 class Block(nnx.Module):
@@ -190,6 +205,6 @@ class Siglip(nnx.Module):
     )
     weight = self.patch_embedding[...].reshape(-1, self.config.width)
     offset = self.patch_bias[...] + self.position_embedding[...]
-    x = patches @ weight.astype(self.dtype) + offset.astype(self.dtype)
+    x = _affine('nmp,pd->nmd', patches, weight, offset).astype(self.dtype)
     x, _ = self.stack(x, lambda block, x, _: (block(x), None))
     return self.final_norm(x)
