@@ -249,3 +249,168 @@ def test_a_zip_that_is_no_npz(tmp_path):
   with zipfile.ZipFile(file, 'w') as archive:
     archive.writestr('params/img/x.npy', b'no array')
   assert f'{file} is no complete .npz' in message(file)
+
+
+def change_header(folder, change):
+  """Rewrites the header of the file."""
+  file = folder / 'model.safetensors'
+  content = file.read_bytes()
+  end = 8 + int.from_bytes(content[:8], 'little')
+  text = change(content[8:end].decode()).encode()
+  file.write_bytes(len(text).to_bytes(8, 'little') + text + content[end:])
+
+
+@pytest.mark.parametrize(
+  ('change', 'told'),
+  [
+    (lambda text: text.replace('[0,', '[-4880,', 1), 'the entry of'),
+    (lambda text: text.replace('[0,', '["a",', 1), 'the entry of'),
+    (lambda text: text.replace('[61,20]', '[-61,-20]'), 'the entry of'),
+    (lambda text: text.replace('[61,20]', '[true,1220]'), 'the entry of'),
+    (lambda text: text.rstrip()[:-1] + f',"{NORM}":0}}', f'{NORM} is in it tw'),
+    (lambda text: text.replace('[4880,4960]', '[4800,4880]'), 'starts at byte'),
+    (lambda text: text.replace('[4880,4960]', '[4960,5040]'), 'starts at byte'),
+    (lambda text: '[' * 100_000, 'nested too deeply'),
+    (lambda text: text[:99], 'its header is no JSON'),
+    (lambda text: '[]', 'its header is no JSON object'),
+    (lambda text: '{}', 'bytes at its end are of no tensor'),
+  ],
+)
+def test_a_damaged_header(folder, change, told):
+  change_header(folder, change)
+  found = message(folder)
+  assert told in found and f'{folder}/model.safetensors' in found
+
+
+@pytest.mark.parametrize('length', [0, 7, 10**6, 2**62])
+def test_another_length_of_the_header(folder, length):
+  file = folder / 'model.safetensors'
+  content = file.read_bytes()
+  file.write_bytes(length.to_bytes(8, 'little') + content[8:])
+  assert f'{file} is no complete safetensors file' in message(folder)
+
+
+def test_metadata_of_any_kind_is_not_looked_at(folder):
+  before = open_pretrained(str(folder)).arrays.keys()
+  change_header(folder, lambda text: text.replace('{"format":"pt"}', 'null'))
+  assert open_pretrained(str(folder)).arrays.keys() == before
+
+
+@pytest.fixture
+def shards(tmp_path):
+  """A Gemma in many files, with their index."""
+  return hub.save(hub.gemma('gemma 3 GQA'), tmp_path, max_shard_size='20KB')
+
+
+def change_index(shards, content):
+  file = shards / 'model.safetensors.index.json'
+  file.write_text(json.dumps(content))
+  return file
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    [],
+    None,
+    {},
+    {'weight_map': {}},
+    {'weight_map': ['a']},
+    {'weight_map': {'a': 1}},
+    {'weight_map': {'a': '../model.safetensors'}},
+  ],
+)
+def test_a_damaged_index(shards, content):
+  file = change_index(shards, content)
+  assert message(shards).startswith(f'{file} is no index of safetensors')
+
+
+def test_an_index_of_another_checkpoint(shards):
+  index = json.loads((shards / 'model.safetensors.index.json').read_text())
+  places = index['weight_map']
+  first, second = sorted({*places.values()})[:2]
+  change_index(shards, {'weight_map': places | {'odd': first}})
+  assert f'{shards / first} lacks odd, which the index' in message(shards)
+  change_index(shards, index)
+  name = next(name for name, shard in places.items() if shard == first)
+  content = load_file(shards / second)
+  save_file(content | {name: np.ones(2, np.float32)}, shards / second)
+  told = f'{shards / second} holds {name}, which the index lists in {first}'
+  assert told in message(shards)
+
+
+@pytest.mark.parametrize(
+  ('changed', 'told'),
+  [
+    ({'num_attention_heads': 0}, 'num_attention_heads 0; sizes are'),
+    ({'num_key_value_heads': 3}, 'kv_heads must divide heads'),
+    ({'num_hidden_layers': -1}, 'num_hidden_layers -1; sizes are'),
+    ({'num_hidden_layers': 10**9}, 'whole numbers from 1 to 1000'),
+    ({'hidden_size': '20'}, "hidden_size '20'; sizes are"),
+    ({'hidden_size': 20.0}, 'hidden_size 20.0; sizes are'),
+    ({'rms_norm_eps': 0}, 'rms_norm_eps 0; it must be a number above 0'),
+    ({'rms_norm_eps': float('nan')}, 'rms_norm_eps nan; it must be'),
+    ({'query_pre_attn_scalar': -1}, 'query_pre_attn_scalar -1; it must be'),
+    ({'attn_logit_softcapping': 'a'}, "attn_logit_softcapping 'a'; it must"),
+    ({'sliding_window': None}, 'sliding_window None; sizes are'),
+    ({'head_dim': 5}, 'head_dim is 5; RoPE needs it even'),
+    ({'layer_types': ['full_attention']}, 'it must be 3 of sliding_attention'),
+    ({'layer_types': ['chunked_attention'] * 3}, 'it must be 3 of sliding_at'),
+    ({'hidden_activation': 'relu'}, "hidden_activation 'relu'; known here"),
+    ({'attention_bias': True}, 'attention_bias True; known here: False'),
+    ({'rope_parameters': {'rope_type': 'yarn'}}, "rope_type 'yarn'; known"),
+    ({'rope_parameters': 'none'}, "'none' where an object should be"),
+    (
+      {'rope_parameters': {'rope_type': 'linear', 'factor': 0}},
+      'factor 0; it must be a number above 0',
+    ),
+    ({'model_type': ['gemma']}, "unknown model ['gemma']"),
+  ],
+)
+def test_a_config_that_is_not_ours(folder, changed, told):
+  file = folder / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+  found = message(folder)
+  assert told in found and str(file) in found
+
+
+@pytest.mark.parametrize(
+  ('changed', 'told'),
+  [
+    ({'norm_num_groups': 3}, 'norm_num_groups 3; it must divide'),
+    ({'norm_num_groups': 0}, 'norm_num_groups 0; sizes are'),
+    ({'scaling_factor': 'a'}, "scaling_factor 'a'; it must be a number"),
+    ({'scaling_factor': 0}, 'scaling_factor 0; it must be a number'),
+    ({'block_out_channels': None}, 'block_out_channels None; it must be a li'),
+    ({'down_block_types': ['Odd'] * 3}, 'known here: DownEncoderBlock2D'),
+    ({'use_quant_conv': False}, 'use_post_quant_conv True; known here: False'),
+    ({'latents_mean': [0.0] * 4}, 'latents_std None; it must be a list'),
+    (
+      {'latents_mean': [0.0] * 4, 'latents_std': [1.0] * 3},
+      'latents_std [1.0, 1.0, 1.0]; it must be 4 numbers',
+    ),
+  ],
+)
+def test_an_autoencoder_that_is_not_ours(tmp_path, changed, told):
+  hub.save(hub.vae('sd'), tmp_path)
+  file = tmp_path / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+  found = message(tmp_path)
+  assert told in found and str(file) in found
+
+
+def test_what_is_no_file_of_weights(folder, tmp_path):
+  weights_file = folder / 'model.safetensors'
+  weights_file.unlink()
+  weights_file.symlink_to(tmp_path / 'nothing')
+  assert f'{weights_file} is no file, or links to none' in message(folder)
+  import torch  # noqa: PLC0415
+
+  file = tmp_path / 'a.ckpt'
+  file.touch()
+  assert f'{file} cannot be read as plain tensors' in message(file)
+  torch.save({'embed': torch.ones(3000)}, file)
+  file.write_bytes(file.read_bytes()[:9000])
+  assert f'{file} cannot be read as plain tensors' in message(file)
+  torch.save({1: torch.ones(2)}, file)
+  assert 'its tensors are none' in message(file)

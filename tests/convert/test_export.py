@@ -124,15 +124,48 @@ def test_diffusers_reads_an_export_of_ldm(tmp_path):
   assert loaded.config.down_block_types == hf.config.down_block_types
 
 
-def test_measured_latent_statistics_are_exported(tmp_path):
+def test_measured_latent_statistics_come_back(tmp_path):
+  """By channel, as diffusers' pipelines read them, and then bit for bit."""
   source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
-  arrays = dict(source.arrays)
-  arrays['vae/shift'] = Constant(np.arange(4, dtype=np.float32))
-  export(Weights(arrays, source.configs), 'autoencoder', tmp_path / 'o', keep)
-  config = json.loads((tmp_path / 'o' / 'config.json').read_text())
-  assert config['latents_mean'] == [0.0, 1.0, 2.0, 3.0]
-  np.testing.assert_allclose(config['latents_std'], 1 / 0.18215, rtol=1e-6)
-  assert config['scaling_factor'] == 1.0
+  shift = np.arange(4, dtype=np.float32) / 3
+  scale = np.float32(1.7) ** shift
+  measured = {'vae/shift': Constant(shift), 'vae/scale': Constant(scale)}
+  out = tmp_path / 'out'
+  export(
+    Weights({**source.arrays, **measured}, source.configs),
+    'autoencoder',
+    out,
+    keep,
+  )
+  loaded = AutoencoderKL.from_pretrained(out).config
+  assert (loaded.scaling_factor, loaded.shift_factor) == (1.0, None)
+  assert np.float32(loaded.latents_mean).tobytes() == shift.tobytes()
+  assert np.float32(loaded.latents_std).tobytes() == scale.tobytes()
+  # Also where the config of a run says how the statistics began.
+  for configs in (None, source.configs):
+    back = open_pretrained(str(out), configs=configs)
+    assert read(back.arrays['vae/shift']).tobytes() == shift.tobytes()
+    assert read(back.arrays['vae/scale']).tobytes() == scale.tobytes()
+  # A scaling_factor beside them multiplies, as in diffusers.
+  file = out / 'config.json'
+  content = json.loads(file.read_text()) | {'scaling_factor': 0.5}
+  file.write_text(json.dumps(content))
+  found = read(open_pretrained(str(out)).arrays['vae/scale'])
+  np.testing.assert_allclose(found, 2 * scale, rtol=1e-7)
+
+
+@pytest.mark.parametrize(('factor', 'shift'), [(0.18215, None), (1.5, -0.2)])
+def test_factors_of_an_autoencoder_come_back(factor, shift, tmp_path):
+  hf = hub.vae('sd', scaling_factor=factor, shift_factor=shift)
+  source = open_pretrained(str(hub.save(hf, tmp_path / 'hf')))
+  export(weights(source), 'autoencoder', tmp_path / 'out', keep)
+  loaded = AutoencoderKL.from_pretrained(tmp_path / 'out').config
+  assert loaded.shift_factor == shift
+  np.testing.assert_allclose(loaded.scaling_factor, factor, rtol=1e-12)
+  back = open_pretrained(str(tmp_path / 'out'), configs=source.configs)
+  for name in ('vae/shift', 'vae/scale'):
+    found, expected = read(back.arrays[name]), read(source.arrays[name])
+    assert found.tobytes() == expected.tobytes()
 
 
 def test_a_part_that_is_not_there(tmp_path):

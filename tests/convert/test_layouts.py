@@ -232,7 +232,7 @@ def test_configs_as_old_files_have_them(tmp_path):
     'sliding_window': 512,
     'sliding_window_pattern': 3,
   }
-  gemma = from_json(old, 'config.json')['gemma']
+  gemma = from_json(old, 'config.json').configs['gemma']
   assert gemma.layer_kinds == ('local', 'local', 'global') * 2 + ('local',) * 2
   assert (gemma.rope_theta, gemma.local_rope_theta) == (1e6, 2e4)
   assert (gemma.rope_scaling, gemma.window) == (4.0, 512)
@@ -256,11 +256,11 @@ def test_configs_as_old_files_have_them(tmp_path):
   parts = from_json(
     {'model_type': 'paligemma', 'text_config': text, 'vision_config': vision},
     'config.json',
-  )
+  ).configs
   assert parts['encoder'] == SIGLIP_SIZES['so400m14_224']
   check_config('gemma', parts['gemma'], GEMMA_SIZES['gemma1_2b'], 'file')
   config = AutoConfig.for_model('gemma2', query_pre_attn_scalar=256).to_dict()
-  found = from_json(config, 'config.json')['gemma']
+  found = from_json(config, 'config.json').configs['gemma']
   check_config('gemma', found, GEMMA_SIZES['gemma2_2b'], 'file')
   vae = {
     '_class_name': 'AutoencoderKL',
@@ -270,7 +270,7 @@ def test_configs_as_old_files_have_them(tmp_path):
     'layers_per_block': 2,
     'latent_channels': 4,
   }
-  found = from_json(vae, 'config.json')['vae']
+  found = from_json(vae, 'config.json').configs['vae']
   check_config('vae', found, VAE_SIZES['sd'], 'file')
   del vae['block_out_channels']
   (tmp_path / 'config.json').write_text(json.dumps(vae))

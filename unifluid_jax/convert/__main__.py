@@ -173,6 +173,8 @@ def _resize(
     return
   if part not in configs:
     raise UserError(f'--{key} is given, but the source holds no {part}')
+  if value < 1:
+    raise UserError(f'--{key} is {value}; give a positive number')
   configs[part] = dataclasses.replace(configs[part], **{key: value})  # type: ignore[arg-type]
 
 

@@ -9,15 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from unifluid_jax.convert import hf_config, own
+from unifluid_jax.convert import own
 from unifluid_jax.convert.assembly import (
   LazyArray,
   Slices,
   copy,
-  everything,
   index,
   read,
 )
+from unifluid_jax.convert.configs import autoencoder as autoencoder_config
+from unifluid_jax.convert.configs import gemma, siglip
 from unifluid_jax.convert.layouts import autoencoder, hugging_face
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE, Layout
 from unifluid_jax.convert.model_card import model_card
@@ -232,15 +233,11 @@ def _json(
   weights: Weights, part: str, config: Any, dtype: str
 ) -> dict[str, Any]:
   if part == GEMMA:
-    return hf_config.gemma_json(config, dtype)
+    return gemma.write(config, dtype)
   if part == ENCODER:
-    return hf_config.siglip_json(config, dtype)
+    return siglip.write(config, dtype)
   shift, scale = (
-    [float(x) for x in _whole(weights.arrays[f'{VAE}/{name}'])]
+    read(weights.arrays[f'{VAE}/{name}'], dtype=np.float32)
     for name in autoencoder.STATISTICS
   )
-  return hf_config.vae_json(config, shift, scale)
-
-
-def _whole(array: LazyArray) -> np.ndarray:
-  return read(array, everything(array.shape))
+  return autoencoder_config.write(config, (shift, scale))

@@ -70,12 +70,11 @@ def _belongs(name: str, layout: Layout, prefix: str, wanted: bool) -> bool:
 
 def _check_tied(reader: Reader, name: str, table_name: str) -> None:
   """A text head of its own must be the embedding table."""
-  table = reader.read(table_name)
-  head = reader.read(name)
-  step = max(1, (1 << 24) // max(head.shape[-1], 1))
+  table, head = reader.read(table_name), reader.read(name)
+  step = max(1, (1 << 24) // max(table.shape[-1], 1))
   same = table.shape == head.shape and all(
     np.array_equal(table[i : i + step], head[i : i + step])
-    for i in range(0, len(head), step)
+    for i in range(0, len(table), step)
   )
   if not same:
     raise UserError(

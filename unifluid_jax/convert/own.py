@@ -19,14 +19,18 @@ A folder holds
 """
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unifluid_jax.config import build
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE, Layout
-from unifluid_jax.convert.shapes import Config
+from unifluid_jax.convert.parts import Part, as_it_is
+from unifluid_jax.convert.problems import told
+from unifluid_jax.convert.readers import json_file
+from unifluid_jax.convert.readers.dtypes import WEIGHTS
+from unifluid_jax.convert.readers.reader import Reader
+from unifluid_jax.convert.shapes import Config, shapes
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.gemma import GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
@@ -42,12 +46,6 @@ _CONFIGS: dict[str, Any] = {
   VAE: VAEConfig,
 }
 LAYOUT = Layout('unifluid_jax', '', '', lambda config, header: [])
-
-
-def axes(shape: tuple[int, ...]) -> str:
-  """The notation of a tensor that is ours as it is."""
-  names = ' '.join(f'a{i}' for i in range(len(shape)))
-  return f'{names} -> {names}'
 
 
 def part_of(name: str) -> str:
@@ -72,30 +70,98 @@ def read_metadata(path: str) -> dict[str, Any]:
   """config.json of a folder; nothing where there is none.
 
   Raises:
-    UserError: It is damaged.
+    UserError: It is damaged, or of another version.
   """
   file = pathlib.Path(path) / CONFIG_FILE
   if not file.is_file():
     return {}
-  try:
-    content = json.loads(file.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise UserError(f'{file} is no JSON ({error})') from error
-  return content if isinstance(content, dict) else {}
-
-
-def read_configs(path: str) -> dict[str, Config]:
-  """Configs of the parts in a folder of our layout."""
-  metadata = read_metadata(path)
-  if metadata.get('version') != VERSION:
+  content = json_file.read(file)
+  if not isinstance(content, dict) or content.get('format') != FORMAT:
+    return {}
+  if content.get('version') != VERSION:
     raise UserError(
-      f'{path} is of version {metadata.get("version")} of the layout; this '
+      f'{path} is of version {content.get("version")} of the layout; this '
       f'program knows {VERSION}'
     )
-  return {
-    part: build(_CONFIGS[part], config, f'{path}.{part}')
-    for part, config in metadata['parts'].items()
-  }
+  for key in ('parts', 'checksums', 'prefixes', 'source'):
+    if not isinstance(content.get(key), dict):
+      raise UserError(f'{file} is damaged: {key} is no object; copy it again')
+  return content
+
+
+def read_parts(
+  path: str, reader: Reader, wanted: Sequence[str] | None
+) -> dict[str, Part]:
+  """The parts in a folder of our layout.
+
+  Args:
+    path: The folder.
+    reader: Its tensors.
+    wanted: Parts to take; None for all.
+
+  Raises:
+    UserError: A part or a tensor is missing, or of another shape.
+  """
+  configs = _read_configs(path)
+  parts: dict[str, Part] = {}
+  for name, tensor in reader.header.items():
+    name_of_part = part_of(name)
+    if wanted is not None and name_of_part not in wanted:
+      continue
+    part = parts.setdefault(
+      name_of_part, Part(LAYOUT, '', configs.get(name_of_part), (), {}, {})
+    )
+    if tensor.dtype not in WEIGHTS:
+      raise UserError(
+        f'{name} in {tensor.file} is of dtype {tensor.dtype}; weights are '
+        f'{", ".join(WEIGHTS)}'
+      )
+    array = as_it_is(name, tensor, reader.read)
+    carried = carried_name(name)
+    if carried is None:
+      part.arrays[name] = array
+    else:
+      part.carried[carried] = array
+  absent = [part for part in wanted or () if part not in parts]
+  if absent:
+    raise UserError(f'{path} holds no {" and no ".join(absent)}')
+  _check_whole(path, parts)
+  return parts
+
+
+def _read_configs(path: str) -> dict[str, Config]:
+  """Configs of the parts in a folder of our layout."""
+  configs = {}
+  for part, config in read_metadata(path)['parts'].items():
+    where = f'{path}.{part}'
+    if part not in _CONFIGS or not isinstance(config, dict):
+      raise UserError(f'{where} is no part of a model; copy {path} again')
+    try:
+      configs[part] = build(_CONFIGS[part], config, where)
+      shapes(configs[part])
+    except (ArithmeticError, TypeError, ValueError) as error:
+      raise UserError(
+        f'{where} is no shape of a model ({error}); copy {path} again'
+      ) from error
+  return configs
+
+
+def _check_whole(path: str, parts: Mapping[str, Part]) -> None:
+  problems = []
+  for name, part in parts.items():
+    if part.config is None:
+      continue
+    for our_name, shape in shapes(part.config).items():
+      array = part.arrays.get(f'{name}/{our_name}')
+      if array is None:
+        problems.append(f'{name}/{our_name} is missing')
+      elif array.shape != shape:
+        problems.append(
+          f'{name}/{our_name} is {list(array.shape)} where {list(shape)} is '
+          'wanted'
+        )
+  if problems:
+    raise UserError(told(path, problems))
 
 
 def describe(configs: Mapping[str, Config], **more: Any) -> dict[str, Any]:

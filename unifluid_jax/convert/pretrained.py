@@ -6,33 +6,28 @@ that come out are read where they are wanted.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from unifluid_jax.convert import leftover, own
-from unifluid_jax.convert.assembly import Assembled, Constant, LazyArray
+from unifluid_jax.convert.assembly import LazyArray
+from unifluid_jax.convert.hf_config import Described
 from unifluid_jax.convert.layouts import (
   autoencoder,
   big_vision,
   flax_gemma,
   hugging_face,
 )
-from unifluid_jax.convert.layouts.layout import VAE, Header, Layout
-from unifluid_jax.convert.readers.dtypes import WEIGHTS
+from unifluid_jax.convert.layouts.layout import Header, Layout
+from unifluid_jax.convert.parts import Part, assemble
+from unifluid_jax.convert.problems import told
 from unifluid_jax.convert.readers.reader import Reader, open_reader
 from unifluid_jax.convert.recognise import (
   check_config,
   find_config,
-  pieces_of,
-  read_configs,
-  shape_problems,
+  read_described,
 )
-from unifluid_jax.convert.rules import Piece
-from unifluid_jax.convert.shapes import Config, shapes
+from unifluid_jax.convert.shapes import Config
 from unifluid_jax.errors import UserError
-from unifluid_jax.models.vae import VAEConfig
 
 LAYOUTS: tuple[Layout, ...] = (
   hugging_face.GEMMA_LAYOUT,
@@ -45,31 +40,6 @@ LAYOUTS: tuple[Layout, ...] = (
   autoencoder.DIFFUSERS_LAYOUT,
   autoencoder.LDM_LAYOUT,
 )
-
-# How much of a list of problems is told.
-_TOLD = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """One part of the model in a file.
-
-  Attributes:
-    layout: Its table.
-    prefix: What stands before its names.
-    config: Its shape, as in the file; None for the connector.
-    pieces: Its foreign tensors; their names are without the prefix.
-    arrays: Its parameters, by our names.
-    carried: Foreign tensors that our model has no place for and an export
-      gives back, by their names without the prefix.
-  """
-
-  layout: Layout
-  prefix: str
-  config: Config | None
-  pieces: tuple[Piece, ...]
-  arrays: dict[str, LazyArray]
-  carried: dict[str, LazyArray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,28 +109,33 @@ def open_pretrained(
       dtype, or the model is unknown. The message lists what and where.
   """
   reader = open_reader(path)
+  configs = configs or {}
   if own.is_own(path):
-    return _open_own(path, reader, wanted, configs or {})
+    parts = own.read_parts(path, reader, wanted)
+    pretrained = Pretrained(path, reader, parts, ())
+    for name in sorted(configs.keys() & pretrained.configs.keys()):
+      check_config(name, pretrained.configs[name], configs[name], path)
+    return pretrained
   found = _find_parts(reader.header, path)
   wanted = tuple(found) if wanted is None else wanted
-  configs = configs or {}
   absent = [part for part in wanted if part not in found]
   if absent or not wanted:
     raise UserError(
       f'{path} holds no {" and no ".join(absent) or "model that is known"}; '
-      f'its tensors are {", ".join(sorted(reader.header)[:3])}, ...'
+      f'its tensors are {", ".join(sorted(reader.header)[:3]) or "none"}, ...'
     )
-  described = any(found[name][0].described for name in wanted)
-  known = read_configs(reader) if described else {}
-  parts: dict[str, Part] = {}
+  described = Described({})
+  if any(found[name][0].described for name in wanted):
+    described = read_described(reader)
+  parts = {}
   problems: list[str] = []
   for name in wanted:
     layout, prefix = found[name]
     header = _under(reader.header, prefix)
-    config = find_config(
-      layout, header, configs.get(name), known.get(name), path
+    config = find_config(layout, header, configs.get(name), described, path)
+    parts[name], wrong = assemble(
+      layout, prefix, config, described, header, reader
     )
-    parts[name], wrong = _assemble(layout, prefix, config, header, reader)
     problems += wrong
   used = {
     part.prefix + piece.theirs
@@ -170,62 +145,8 @@ def open_pretrained(
   left, aside = leftover.split(reader, used, found, parts)
   problems += [f'{name} is left over, no table knows it' for name in left]
   if problems:
-    raise UserError(_told(path, problems))
+    raise UserError(told(path, problems))
   return Pretrained(path, reader, parts, aside)
-
-
-def _open_own(
-  path: str,
-  reader: Reader,
-  wanted: Sequence[str] | None,
-  expected: Mapping[str, Config],
-) -> Pretrained:
-  configs = own.read_configs(path)
-  parts: dict[str, Part] = {}
-  for name, tensor in reader.header.items():
-    name_of_part = own.part_of(name)
-    if wanted is not None and name_of_part not in wanted:
-      continue
-    part = parts.setdefault(
-      name_of_part,
-      Part(own.LAYOUT, '', configs.get(name_of_part), (), {}, {}),
-    )
-    piece = Piece(name, name, own.axes(tensor.shape))
-    array = Assembled(
-      tensor.shape, np.dtype(tensor.dtype), (piece,), reader.read
-    )
-    carried = own.carried_name(name)
-    if carried is None:
-      part.arrays[name] = array
-    else:
-      part.carried[carried] = array
-  absent = [part for part in wanted or () if part not in parts]
-  if absent:
-    raise UserError(f'{path} holds no {" and no ".join(absent)}')
-  for name, config in expected.items():
-    if name in parts and name in configs:
-      check_config(name, configs[name], config, path)
-  _check_own(path, parts)
-  return Pretrained(path, reader, parts, ())
-
-
-def _check_own(path: str, parts: Mapping[str, Part]) -> None:
-  """Our own files must be whole, too."""
-  problems = []
-  for name, part in parts.items():
-    if part.config is None:
-      continue
-    for our_name, shape in shapes(part.config).items():
-      array = part.arrays.get(f'{name}/{our_name}')
-      if array is None:
-        problems.append(f'{name}/{our_name} is missing')
-      elif array.shape != shape:
-        problems.append(
-          f'{name}/{our_name} is {list(array.shape)} where {list(shape)} is '
-          'wanted'
-        )
-  if problems:
-    raise UserError(_told(path, problems))
 
 
 def _find_parts(header: Header, path: str) -> dict[str, tuple[Layout, str]]:
@@ -249,98 +170,3 @@ def _under(header: Header, prefix: str) -> Header:
     for name, tensor in header.items()
     if name.startswith(prefix)
   }
-
-
-def _assemble(
-  layout: Layout,
-  prefix: str,
-  config: Config | None,
-  header: Header,
-  reader: Reader,
-) -> tuple[Part, list[str]]:
-  pieces = pieces_of(layout, config, header)
-  problems: list[str] = []
-
-  def read(theirs: str) -> np.ndarray:
-    return reader.read(prefix + theirs)
-
-  if config is None:
-    ours = _connector_shapes(pieces, header)
-    problems += [
-      f'{prefix}{piece.theirs} is missing'
-      for piece in pieces
-      if piece.theirs not in header
-    ]
-  else:
-    ours = shapes(config)
-    problems += shape_problems(layout, prefix, config, header)
-  by_ours: dict[str, list[Piece]] = {}
-  for piece in pieces:
-    by_ours.setdefault(piece.ours, []).append(piece)
-    tensor = header.get(piece.theirs)
-    if tensor and tensor.dtype not in WEIGHTS:
-      problems.append(
-        f'{prefix}{piece.theirs} in {tensor.file} is of dtype {tensor.dtype}; '
-        f'weights are {", ".join(WEIGHTS)}'
-      )
-  arrays: dict[str, LazyArray] = {}
-  lead = '' if config is None else f'{layout.part}/'
-  if not problems:
-    for our_name, own_pieces in by_ours.items():
-      arrays[lead + our_name] = Assembled(
-        ours[our_name],
-        _dtype(own_pieces, header),
-        tuple(own_pieces),
-        read,
-      )
-    if isinstance(config, VAEConfig):
-      arrays |= _statistics(config)
-    missing = sorted({lead + our_name for our_name in ours} - {*arrays})
-    problems += [f'{our_name} has no source' for our_name in missing]
-  carried: dict[str, LazyArray] = {
-    theirs: Assembled(
-      tensor.shape,
-      np.dtype(tensor.dtype),
-      (Piece(theirs, theirs, own.axes(tensor.shape)),),
-      read,
-    )
-    for theirs, tensor in header.items()
-    if layout.carried and re.search(layout.carried, theirs)
-  }
-  return Part(layout, prefix, config, tuple(pieces), arrays, carried), problems
-
-
-def _dtype(pieces: Iterable[Piece], header: Header) -> np.dtype:
-  """The widest dtype of the pieces."""
-  kinds = {header[piece.theirs].dtype for piece in pieces}
-  return np.dtype('float32' if len(kinds) > 1 else kinds.pop())
-
-
-def _connector_shapes(
-  pieces: Sequence[Piece], header: Header
-) -> dict[str, tuple[int, ...]]:
-  """Shapes of the connector: what its own tensors say."""
-  result = {}
-  for piece in pieces:
-    shape = header[piece.theirs].shape if piece.theirs in header else (1, 1)
-    turned = piece.axes.split(' -> ')[0] != piece.axes.split(' -> ')[1]
-    result[piece.ours] = shape[::-1] if turned else shape
-  return result
-
-
-def _statistics(config: VAEConfig) -> dict[str, LazyArray]:
-  channels = config.latent_channels
-  return {
-    f'{VAE}/shift': Constant(
-      np.full(channels, config.latent_shift, np.float32)
-    ),
-    f'{VAE}/scale': Constant(
-      np.full(channels, config.latent_scale, np.float32)
-    ),
-  }
-
-
-def _told(path: str, problems: Sequence[str]) -> str:
-  more = len(problems) - _TOLD
-  rest = f'; and {more} more' if more > 0 else ''
-  return f'{path} does not fit: {"; ".join(problems[:_TOLD])}{rest}'

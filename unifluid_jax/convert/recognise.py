@@ -1,12 +1,11 @@
 """What a part of a file is: its config, and how its tensors fit it."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from unifluid_jax.convert import hf_config
+from unifluid_jax.convert.hf_config import Described, from_json
 from unifluid_jax.convert.layouts.layout import (
   CONNECTOR,
   ENCODER,
@@ -15,6 +14,7 @@ from unifluid_jax.convert.layouts.layout import (
   Header,
   Layout,
 )
+from unifluid_jax.convert.readers import json_file
 from unifluid_jax.convert.readers.reader import Reader
 from unifluid_jax.convert.rules import Piece, expand
 from unifluid_jax.convert.shapes import Config, shapes
@@ -22,6 +22,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.models.gemma import LOCAL, GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
 from unifluid_jax.models.sizes import GEMMA_SIZES, SIGLIP_SIZES, VAE_SIZES
+from unifluid_jax.models.vae import VAEConfig
 
 _SIZES: Mapping[str, Mapping[str, Config]] = {
   GEMMA: GEMMA_SIZES,
@@ -65,28 +66,23 @@ def named_config(size: str) -> tuple[str, Config]:
   raise UserError(f'unknown model {size!r}; known are {", ".join(known)}')
 
 
-def read_configs(reader: Reader) -> dict[str, Config]:
-  """The configs in the config.json beside a checkpoint, if there is one."""
+def read_described(reader: Reader) -> Described:
+  """What the config.json beside a checkpoint says, if there is one.
+
+  Raises:
+    UserError: It is damaged, or of a model that is not known.
+  """
   file = reader.files[0].parent / 'config.json'
-  if not file.exists():
-    return {}
-  try:
-    content = json.loads(file.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise UserError(f'{file} is no JSON ({error})') from error
-  try:
-    return hf_config.from_json(content, str(file))
-  except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(
-      f'{file} is not what transformers or diffusers write: {error}'
-    ) from error
+  if not file.is_file():
+    return Described({})
+  return from_json(json_file.read(file), str(file))
 
 
 def find_config(
   layout: Layout,
   header: Header,
   wanted: Config | None,
-  known: Config | None,
+  described: Described,
   path: str,
 ) -> Config | None:
   """What a part is, with the rows that its tables have in the file.
@@ -95,7 +91,7 @@ def find_config(
     layout: Its table.
     header: Its tensors, names without the prefix.
     wanted: What it must be, if that is known.
-    known: What config.json says.
+    described: What config.json says.
     path: What messages call the file.
 
   Returns:
@@ -106,13 +102,20 @@ def find_config(
   """
   if layout.part == CONNECTOR:
     return None
+  known = described.configs.get(layout.part)
   if wanted is not None and known is not None:
+    if described.latents and isinstance(known, VAEConfig):
+      # What was measured stands in place of the config's initial values.
+      assert isinstance(wanted, VAEConfig)
+      shift, scale = wanted.latent_shift, wanted.latent_scale
+      known = dataclasses.replace(known, latent_shift=shift, latent_scale=scale)
     check_config(layout.part, known, wanted, path)
   config = wanted or known or _fitting(layout, header)
   if config is None and layout.infer:
     try:
       config = layout.infer(header)
-    except (KeyError, IndexError, ValueError) as error:
+      shapes(config)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
       raise UserError(
         f'{path} is not a whole {layout.title}: {error}'
       ) from error

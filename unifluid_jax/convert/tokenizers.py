@@ -42,7 +42,8 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
     raise UserError(f'cannot read {source}: {error.strerror}') from error
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(
-      f'{source} is no tokenizer.json with a vocabulary and merges'
+      f'{source} is no tokenizer.json with a vocabulary and merges; a '
+      'checkpoint is named by its folder'
     ) from error
   _check(content, kind, source)
   added = {t['content']: t for t in content.get('added_tokens', [])}

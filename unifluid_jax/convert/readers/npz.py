@@ -9,6 +9,7 @@ import math
 import pathlib
 import struct
 import zipfile
+import zlib
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,19 @@ from unifluid_jax.errors import UserError
 
 _SUFFIX = '.npy'
 _LOCAL_HEADER = 30  # bytes before the member's name (zip's APPNOTE.TXT, 4.3.7)
+# What zipfile and numpy raise of damaged bytes; NotImplementedError and
+# RuntimeError of members that claim to be packed or encrypted in unknown ways.
+_DAMAGE = (
+  zipfile.BadZipFile,
+  zlib.error,
+  struct.error,
+  EOFError,
+  OSError,
+  OverflowError,
+  RuntimeError,
+  TypeError,
+  ValueError,
+)
 
 
 class _Member(NamedTuple):
@@ -55,7 +69,7 @@ class NpzReader:
         for info in archive.infolist():
           if info.filename.endswith(_SUFFIX):
             self._add(archive, info)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except _DAMAGE as error:
       raise UserError(
         f'{path} is no complete .npz ({error}); download it again'
       ) from error
@@ -65,17 +79,23 @@ class NpzReader:
     member, shape = self._members[name], self.header[name].shape
     path = self.files[0]
     order: Literal['C', 'F'] = 'F' if member.fortran else 'C'
-    if member.dtype.hasobject:
-      raise UserError(f'{name} in {path} is a pickle, which is not read')
     if not math.prod(shape):
       return np.empty(shape, member.dtype)
     if member.info.compress_type == zipfile.ZIP_STORED:
       start = _data_start(path, member.info) + member.offset
       return np.memmap(path, member.dtype, 'r', start, shape, order)
-    with zipfile.ZipFile(path) as archive, archive.open(member.info) as stream:
-      stream.read(member.offset)
-      values = np.frombuffer(stream.read(), member.dtype)
-    return values.reshape(shape, order=order)
+    try:
+      with (
+        zipfile.ZipFile(path) as archive,
+        archive.open(member.info) as stream,
+      ):
+        stream.read(member.offset)
+        values = np.frombuffer(stream.read(), member.dtype)
+      return values.reshape(shape, order=order)
+    except _DAMAGE as error:
+      raise UserError(
+        f'{name} in {path} cannot be unpacked ({error}); download it again'
+      ) from error
 
   def _add(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
     with archive.open(info) as stream:
@@ -85,8 +105,17 @@ class NpzReader:
       # NumPy has no name for bfloat16.
       dtype = BFLOAT16
     name = info.filename.removesuffix(_SUFFIX)
-    if info.file_size != offset + math.prod(shape) * dtype.itemsize:
+    if dtype.hasobject:
+      raise ValueError(f'{name} is a pickle, which is not read')
+    if min(shape, default=0) < 0 or (
+      info.file_size != offset + math.prod(shape) * dtype.itemsize
+    ):
       raise ValueError(f'{name} is {info.file_size} bytes for {shape}')
+    stored = info.compress_type == zipfile.ZIP_STORED
+    if stored and info.compress_size != info.file_size:
+      raise ValueError(f'{name} is {info.compress_size} bytes in the file')
+    if name in self.header:
+      raise ValueError(f'{name} is in it twice')
     self._members[name] = _Member(info, dtype, fortran, offset)
     self.header[name] = Tensor(shape, str(dtype), str(self.files[0]))
 

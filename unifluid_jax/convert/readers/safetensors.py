@@ -4,19 +4,29 @@ Format: https://github.com/huggingface/safetensors. A tensor is mapped anew by
 each `read`, so that its pages leave the process when the array does.
 """
 
-import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unifluid_jax.convert.layouts.layout import Tensor
+from unifluid_jax.convert.readers import json_file
 from unifluid_jax.convert.readers.dtypes import SAFETENSORS
 from unifluid_jax.errors import UserError
 
 INDEX = '.safetensors.index.json'
 _LONGEST_HEADER = 100_000_000
+
+
+class _Entry(NamedTuple):
+  """What the header says of a tensor; bytes count from the header's end."""
+
+  shape: tuple[int, ...]
+  dtype: str
+  first: int
+  stop: int
 
 
 class _Place(NamedTuple):
@@ -38,7 +48,6 @@ class SafetensorsReader:
     """
     self._places: dict[str, _Place] = {}
     self.header: dict[str, Tensor] = {}
-    self.metadata: dict[str, str] = {}
     if path.is_file():
       self.files: tuple[pathlib.Path, ...] = (path,)
       self._add(path, None)
@@ -64,12 +73,7 @@ class SafetensorsReader:
     return np.memmap(place.file, place.dtype, 'r', place.offset, shape)
 
   def _open_shards(self, index: pathlib.Path) -> None:
-    try:
-      shards = json.loads(index.read_text(encoding='utf-8'))['weight_map']
-    except (ValueError, KeyError) as error:
-      raise UserError(
-        f'{index} is no index of safetensors; download it again'
-      ) from error
+    shards = _read_index(index)
     names = sorted({*shards.values()})
     self.files = tuple(index.parent / name for name in names)
     for file in self.files:
@@ -79,39 +83,91 @@ class SafetensorsReader:
           f'{file} is missing; {index.name} lists {len(listed)} tensors in '
           f'it, such as {min(listed)}; download it too'
         )
-      self._add(file, listed)
+      self._add(file, shards)
 
-  def _add(self, file: pathlib.Path, listed: set[str] | None) -> None:
+  def _add(self, file: pathlib.Path, shards: Mapping[str, str] | None) -> None:
+    """Takes the tensors of a file, or those that the index lists in it."""
     header, start = _read_header(file)
-    self.metadata |= header.pop('__metadata__', {})
-    absent = sorted((listed or set()) - {*header})
-    if absent:
-      raise UserError(
-        f'{file} lacks {absent[0]}, which the index lists in it; the files are '
-        'not of one checkpoint'
-      )
-    size = file.stat().st_size
+    if shards is not None:
+      _check_listed(file, {*header}, shards)
+      header = {n: e for n, e in header.items() if n in shards}
     for name, entry in header.items():
-      if listed is not None and name not in listed:
-        continue
-      try:
-        shape = tuple(int(n) for n in entry['shape'])
-        first, stop = entry['data_offsets']
-        kind = str(entry['dtype'])
-      except (TypeError, KeyError, ValueError) as error:
-        raise _damaged(file, f'the entry of {name} is {entry!r}') from error
-      dtype = SAFETENSORS.get(kind)
-      if start + stop > size:
-        raise UserError(
-          f'{file} is not complete: {name} ends at byte {start + stop} and '
-          f'the file at {size}; download it again'
-        )
-      if (
-        dtype is not None and stop - first != math.prod(shape) * dtype.itemsize
-      ):
-        raise _damaged(file, f'{name} is {stop - first} bytes for {shape}')
-      self._places[name] = _Place(file, start + first, dtype)
-      self.header[name] = Tensor(shape, str(dtype or kind), str(file))
+      dtype = SAFETENSORS.get(entry.dtype)
+      size = entry.stop - entry.first
+      if dtype is not None and size != math.prod(entry.shape) * dtype.itemsize:
+        raise _damaged(file, f'{name} is {size} bytes for {entry.shape}')
+      self._places[name] = _Place(file, start + entry.first, dtype)
+      self.header[name] = Tensor(
+        entry.shape, str(dtype or entry.dtype), str(file)
+      )
+
+
+def _read_index(index: pathlib.Path) -> dict[str, str]:
+  """The shard of each tensor."""
+  content = json_file.read(index)
+  shards = content.get('weight_map') if isinstance(content, dict) else None
+  if (
+    not isinstance(shards, dict)
+    or not shards
+    or not all(
+      isinstance(s, str) and pathlib.PurePath(s).name == s
+      for s in shards.values()
+    )
+  ):
+    raise UserError(f'{index} is no index of safetensors; download it again')
+  return shards
+
+
+def _check_listed(
+  file: pathlib.Path, names: set[str], shards: Mapping[str, str]
+) -> None:
+  """A tensor must be in the shard that the index lists, and only there."""
+  listed = {name for name, shard in shards.items() if shard == file.name}
+  for name in sorted(listed - names):
+    raise UserError(
+      f'{file} lacks {name}, which the index lists in it; the files are not of '
+      'one checkpoint'
+    )
+  for name in sorted((names & shards.keys()) - listed):
+    raise UserError(
+      f'{file} holds {name}, which the index lists in {shards[name]}; the '
+      'files are not of one checkpoint'
+    )
+
+
+def _read_entry(file: pathlib.Path, name: str, entry: Any) -> _Entry:
+  try:
+    shape, dtype = tuple(entry['shape']), str(entry['dtype'])
+    first, stop = entry['data_offsets']
+    numbers = (*shape, first, stop)
+    is_whole = all(type(n) is int and n >= 0 for n in numbers)
+  except (TypeError, KeyError, ValueError):
+    is_whole = False
+  if not is_whole:
+    raise _damaged(file, f'the entry of {name} is {entry!r}')
+  return _Entry(shape, dtype, first, stop)
+
+
+def _check_places(
+  file: pathlib.Path, entries: Mapping[str, _Entry], start: int
+) -> None:
+  """Tensors must follow each other to the end of the file."""
+  end, before = 0, 'the header'
+  places = sorted((e.first, e.stop, name) for name, e in entries.items())
+  for first, stop, name in places:
+    if first != end:
+      raise _damaged(
+        file, f'{name} starts at byte {first}, {before} ends at {end}'
+      )
+    end, before = stop, name
+  size = file.stat().st_size - start
+  if end > size:
+    raise UserError(
+      f'{file} is not complete: {before} ends at byte {start + end} and '
+      f'the file at {start + size}; download it again'
+    )
+  if end < size:
+    raise _damaged(file, f'{size - end} bytes at its end are of no tensor')
 
 
 def _single_file(folder: pathlib.Path) -> pathlib.Path:
@@ -127,20 +183,25 @@ def _single_file(folder: pathlib.Path) -> pathlib.Path:
   )
 
 
-def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
+def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
   """The header, and where the values start."""
+  if not file.is_file():
+    raise UserError(f'{file} is no file, or links to none; download it again')
   size = file.stat().st_size
   with file.open('rb') as stream:
     length = int.from_bytes(stream.read(8), 'little')
     if size < 8 or length > min(_LONGEST_HEADER, size - 8):
       raise _damaged(file, f'its header of {length} bytes is not in it')
     try:
-      header = json.loads(stream.read(length))
+      header = json_file.parse(stream.read(length))
     except ValueError as error:
-      raise _damaged(file, 'its header is no JSON') from error
+      raise _damaged(file, f'its header is no JSON, {error}') from error
   if not isinstance(header, dict):
     raise _damaged(file, 'its header is no JSON object')
-  return header, 8 + length
+  header.pop('__metadata__', None)
+  entries = {n: _read_entry(file, n, entry) for n, entry in header.items()}
+  _check_places(file, entries, 8 + length)
+  return entries, 8 + length
 
 
 def _damaged(file: pathlib.Path, what: str) -> UserError:

@@ -34,7 +34,9 @@ class TorchReader:
       if isinstance(tensors.get(key), dict):
         tensors = tensors[key]
     self._tensors = {
-      name: value for name, value in tensors.items() if hasattr(value, 'dtype')
+      name: value
+      for name, value in tensors.items()
+      if isinstance(name, str) and hasattr(value, 'dtype')
     }
     self.header = {
       name: Tensor(
@@ -62,7 +64,7 @@ def _torch(path: pathlib.Path) -> Any:
     ) from error
 
 
-def _load(path: pathlib.Path) -> dict[str, Any]:
+def _load(path: pathlib.Path) -> dict[Any, Any]:
   torch = _torch(path)
   options = {'map_location': 'cpu', 'weights_only': True}
   try:
@@ -71,10 +73,17 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
     except RuntimeError:
       # The format before PyTorch 1.6 cannot be mapped.
       tensors = torch.load(path, **options)
-  except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+  except (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+  ) as error:
+    what = (str(error) or type(error).__name__).splitlines()[0][:200]
     raise UserError(
-      f'{path} cannot be read as plain tensors '
-      f'({str(error).splitlines()[0][:200]}); use a safetensors file'
+      f'{path} cannot be read as plain tensors ({what}); it is damaged, or use '
+      'a safetensors file'
     ) from error
   if not isinstance(tensors, dict):
     raise UserError(f'{path} holds no dictionary of tensors')

@@ -1,0 +1,1 @@
+"""What transformers' and diffusers' config.json say of each part, and back."""

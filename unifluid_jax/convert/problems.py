@@ -1,0 +1,12 @@
+"""How a list of problems is told."""
+
+from collections.abc import Sequence
+
+_TOLD = 8
+
+
+def told(path: str, problems: Sequence[str]) -> str:
+  """A message with the first problems of a file and the count of the rest."""
+  more = len(problems) - _TOLD
+  rest = f'; and {more} more' if more > 0 else ''
+  return f'{path} does not fit: {"; ".join(problems[:_TOLD])}{rest}'
