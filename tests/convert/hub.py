@@ -117,10 +117,10 @@ def siglip(case: str, seed: int = 0) -> torch.nn.Module:
 
 
 def paligemma(
-  gemma_case: str, siglip_case: str, seed: int = 0
+  gemma_case: str, siglip_case: str, seed: int = 0, vocab_size: int = 64
 ) -> torch.nn.Module:
   """A PaliGemma of two cases."""
-  text = gemma_config(gemma_case, vocab_size=64)
+  text = gemma_config(gemma_case, vocab_size=vocab_size)
   if text.model_type == 'gemma2':
     # Longer than the rows, as PaliGemma 2's is.
     text.sliding_window = 64
@@ -128,7 +128,7 @@ def paligemma(
     text_config=text.to_dict(),
     vision_config=siglip_config(siglip_case, vision_use_head=False).to_dict(),
     projection_dim=text.hidden_size,
-    image_token_index=63,
+    image_token_index=vocab_size - 1,
     hidden_size=text.hidden_size,
     attn_implementation='eager',
   )

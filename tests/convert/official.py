@@ -191,6 +191,25 @@ def siglip(weights, config, prefix: str, stacked: bool) -> dict:
   return {f'params/img/{name}': value for name, value in tree.items()}
 
 
+def paligemma(weights: dict, configs: dict) -> dict:
+  """big_vision's PaliGemma from transformers' weights."""
+  renamed = {
+    name.replace('model.language_model.', 'model.'): value
+    for name, value in weights.items()
+  }
+  config = configs['gemma']
+  tree = stacked_llm(
+    gemma_values(renamed, config, turned=False, mha=False), config.layers
+  )
+  tree |= siglip(
+    weights, configs['encoder'], 'model.vision_tower.', stacked=True
+  )
+  connector = 'model.multi_modal_projector.linear'
+  tree['params/img/head/kernel'] = weights[f'{connector}.weight'].T
+  tree['params/img/head/bias'] = weights[f'{connector}.bias']
+  return tree
+
+
 def old_attention(weights: dict) -> dict:
   """diffusers' deprecated names of attention layers."""
   names = {

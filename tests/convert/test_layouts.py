@@ -128,21 +128,8 @@ def test_big_vision_paligemma(text, dtype, tmp_path):
   weights, source, expected = from_hub(
     hub.paligemma, text, 'three heads', folder=tmp_path / 'hf'
   )
-  prefix = 'model.language_model.'
-  renamed = {
-    name.replace(prefix, 'model.'): value for name, value in weights.items()
-  }
   config = source.configs['gemma']
-  tree = official.stacked_llm(
-    official.gemma_values(renamed, config, turned=False, mha=False),
-    config.layers,
-  )
-  tree |= official.siglip(
-    weights, source.configs['encoder'], 'model.vision_tower.', stacked=True
-  )
-  connector = 'model.multi_modal_projector.linear'
-  tree['params/img/head/kernel'] = weights[f'{connector}.weight'].T
-  tree['params/img/head/bias'] = weights[f'{connector}.bias']
+  tree = official.paligemma(weights, source.configs)
   tree = {name: value.astype(dtype) for name, value in tree.items()}
   np.savez(tmp_path / 'pali.npz', **tree)
   wanted = {'gemma': config}
@@ -281,6 +268,62 @@ def test_configs_as_old_files_have_them(tmp_path):
   save_file(weights, tmp_path / 'vae.safetensors')
   with pytest.raises(UserError, match='block_out_channels'):
     open_pretrained(str(tmp_path))
+
+
+PUBLISHED = {
+  # Gemma 1 calls its tanh form 'gelu'.
+  'gemma1_7b': {'model_type': 'gemma', 'hidden_act': 'gelu'},
+  'gemma2_27b': {
+    'model_type': 'gemma2',
+    'head_dim': 128,
+    'hidden_size': 4608,
+    'intermediate_size': 36_864,
+    'num_attention_heads': 32,
+    'num_hidden_layers': 46,
+    'num_key_value_heads': 16,
+    'query_pre_attn_scalar': 144,
+  },
+  'gemma3_1b': {
+    'model_type': 'gemma3_text',
+    'hidden_size': 1152,
+    'intermediate_size': 6912,
+    'num_attention_heads': 4,
+    'num_hidden_layers': 26,
+    'num_key_value_heads': 1,
+    'rope_scaling': None,
+    'sliding_window': 512,
+    'sliding_window_pattern': 6,
+    'vocab_size': 262_144,
+  },
+  # From 4B on, positions of the global layers are divided by 8.
+  'gemma3_4b': {
+    'model_type': 'gemma3',
+    'text_config': {
+      'hidden_size': 2560,
+      'intermediate_size': 10_240,
+      'model_type': 'gemma3_text',
+      'num_hidden_layers': 34,
+      'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'},
+      'sliding_window': 1024,
+    },
+    'vision_config': {
+      'hidden_size': 1152,
+      'image_size': 896,
+      'intermediate_size': 4304,
+      'model_type': 'siglip_vision_model',
+      'num_attention_heads': 16,
+      'num_hidden_layers': 27,
+      'patch_size': 14,
+    },
+  },
+}
+
+
+@pytest.mark.parametrize('size', PUBLISHED)
+def test_configs_as_the_hub_has_them(size):
+  """What they leave out is as transformers' defaults have it."""
+  gemma = from_json(PUBLISHED[size], 'config.json').configs['gemma']
+  check_config('gemma', gemma, GEMMA_SIZES[size], 'file')
 
 
 @pytest.mark.parametrize('how', ['missing', 'truncated'])
