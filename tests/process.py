@@ -26,7 +26,7 @@ LIMIT = 600.0
 """Seconds that a child may take: many times what any of them does."""
 
 # Many processes compile the same; tests/conftest.py sets XLA's flags.
-_ENVIRONMENT = {
+ENVIRONMENT = {
   'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax'),
   'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
 }
@@ -141,7 +141,7 @@ def start(
   command += map(str, arguments)
   pose = f'--xla_force_host_platform_device_count={devices}'
   flags = f'{os.environ.get("XLA_FLAGS", "")} {pose}'
-  return Child(command, _ENVIRONMENT | {'XLA_FLAGS': flags}, before)
+  return Child(command, ENVIRONMENT | {'XLA_FLAGS': flags}, before)
 
 
 def free_port() -> int:

@@ -1,13 +1,15 @@
 """The command line, as a user runs it."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from tests import process
-from tests.convert import hub
+from tests.convert import hub, official
+from unifluid_jax.convert.pretrained import open_pretrained
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +84,24 @@ def test_mistakes(gemma, tmp_path, flags, message):
   assert not list(tmp_path.iterdir())
   if flags == ['--dtype=int8']:
     assert '--out must be given' in process.fail('convert', f'--source={gemma}')
+
+
+def test_damaged_values_leave_nothing(tmp_path):
+  """What is found only while the result is written."""
+  model = hub.siglip('three heads')
+  source = open_pretrained(str(hub.save(model, tmp_path / 'hf')))
+  weights = {name: v.numpy() for name, v in model.state_dict().items()}
+  config = source.configs['encoder']
+  tree = official.siglip(weights, config, '', stacked=True)
+  file = tmp_path / 'siglip.npz'
+  np.savez_compressed(file, **tree)
+  with zipfile.ZipFile(file) as archive:
+    info = max(archive.infolist(), key=lambda info: info.compress_size)
+  content = bytearray(file.read_bytes())
+  content[info.header_offset + info.compress_size - 9] ^= 255
+  file.write_bytes(content)
+  out = tmp_path / 'out' / 'siglip'
+  told = process.fail('convert', f'--source={file}', f'--out={out}')
+  name = info.filename.removesuffix('.npy')
+  assert told.startswith(f'{name} in {file} cannot be unpacked')
+  assert not out.exists() and not any(out.parent.glob('*'))

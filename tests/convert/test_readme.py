@@ -18,8 +18,8 @@ from transformers import PaliGemmaForConditionalGeneration, SiglipModel
 from transformers import SiglipConfig as BothConfig
 
 from experiments import paligemma
+from tests import process
 from tests.convert import hub, official
-from tests.process import ROOT
 from unifluid_jax.config import build, to_dict
 from unifluid_jax.convert.assembly import read
 from unifluid_jax.convert.pretrained import open_pretrained
@@ -37,7 +37,7 @@ SIGLIP = 'one layer'
 
 def commands() -> list[list[str]]:
   """The commands of each block of the README's section on weights."""
-  text = (ROOT / 'README.md').read_text(encoding='utf-8')
+  text = (process.ROOT / 'README.md').read_text(encoding='utf-8')
   section = text.split('## Pretrained weights')[1].split('\n## ')[0]
   blocks = re.findall(r'```bash\n(.*?)```', section, re.DOTALL)
   return [block.replace('\\\n', '').strip().splitlines() for block in blocks]
@@ -160,7 +160,9 @@ def run(command: list[str], folder: pathlib.Path) -> None:
   words = [sys.executable, *command[1:]]
   for old, new in published.items():
     words = [word.replace(old, new) for word in words]
-  environment = os.environ | {'PYTHONPATH': f'{ROOT}'}
+  environment = (
+    os.environ | process.ENVIRONMENT | {'PYTHONPATH': str(process.ROOT)}
+  )
   done = subprocess.run(
     words,
     cwd=folder,

@@ -48,7 +48,6 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   Checkpoints(workdir / 'checkpoints').check_identity(identity)
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, tokenizer, mesh)
-  write_config(experiment, workdir)
   context = make_context(experiment, tokenizer)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
