@@ -1,7 +1,6 @@
 """Every family of files gives the parameters of transformers' or diffusers'."""
 
 import functools
-import json
 import zipfile
 
 import ml_dtypes
@@ -11,7 +10,6 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 from transformers import (
-  AutoConfig,
   Gemma3Config,
   Gemma3ForConditionalGeneration,
   SiglipConfig,
@@ -20,13 +18,12 @@ from transformers import (
 
 from tests.convert import hub, official
 from unifluid_jax.convert.assembly import read
-from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.layouts import flax_gemma
 from unifluid_jax.convert.layouts.layout import Tensor
 from unifluid_jax.convert.pretrained import open_pretrained
-from unifluid_jax.convert.recognise import check_config, shape_problems
+from unifluid_jax.convert.recognise import shape_problems
 from unifluid_jax.errors import UserError
-from unifluid_jax.models.sizes import GEMMA_SIZES, SIGLIP_SIZES, VAE_SIZES
+from unifluid_jax.models.sizes import GEMMA_SIZES
 
 
 def weights_of(model) -> dict[str, np.ndarray]:
@@ -206,124 +203,6 @@ def test_models_around_the_parts(tmp_path):
     weights['vision_model.embeddings.position_embedding.weight'],
   )
   assert any('text_model' in name for name in found.aside)
-
-
-def test_configs_as_old_files_have_them(tmp_path):
-  """Gemma 3's older keys, and what PaliGemma's file leaves out."""
-  old = {
-    'model_type': 'gemma3_text',
-    'num_hidden_layers': 8,
-    'rope_theta': 1e6,
-    'rope_local_base_freq': 2e4,
-    'rope_scaling': {'factor': 4.0, 'rope_type': 'linear'},
-    'sliding_window': 512,
-    'sliding_window_pattern': 3,
-  }
-  gemma = from_json(old, 'config.json').configs['gemma']
-  assert gemma.layer_kinds == ('local', 'local', 'global') * 2 + ('local',) * 2
-  assert (gemma.rope_theta, gemma.local_rope_theta) == (1e6, 2e4)
-  assert (gemma.rope_scaling, gemma.window) == (4.0, 512)
-  text = {
-    'model_type': 'gemma',
-    'hidden_size': 2048,
-    'intermediate_size': 16_384,
-    'num_attention_heads': 8,
-    'num_hidden_layers': 18,
-    'num_key_value_heads': 1,
-    'vocab_size': 257_216,
-  }
-  vision = {
-    'model_type': 'siglip_vision_model',
-    'hidden_size': 1152,
-    'intermediate_size': 4304,
-    'num_attention_heads': 16,
-    'num_hidden_layers': 27,
-    'patch_size': 14,
-  }
-  parts = from_json(
-    {'model_type': 'paligemma', 'text_config': text, 'vision_config': vision},
-    'config.json',
-  ).configs
-  assert parts['encoder'] == SIGLIP_SIZES['so400m14_224']
-  check_config('gemma', parts['gemma'], GEMMA_SIZES['gemma1_2b'], 'file')
-  config = AutoConfig.for_model('gemma2', query_pre_attn_scalar=256).to_dict()
-  found = from_json(config, 'config.json').configs['gemma']
-  check_config('gemma', found, GEMMA_SIZES['gemma2_2b'], 'file')
-  vae = {
-    '_class_name': 'AutoencoderKL',
-    'block_out_channels': [128, 256, 512, 512],
-    'down_block_types': ['DownEncoderBlock2D'] * 4,
-    'up_block_types': ['UpDecoderBlock2D'] * 4,
-    'layers_per_block': 2,
-    'latent_channels': 4,
-  }
-  found = from_json(vae, 'config.json').configs['vae']
-  check_config('vae', found, VAE_SIZES['sd'], 'file')
-  del vae['block_out_channels']
-  (tmp_path / 'config.json').write_text(json.dumps(vae))
-  weights = {
-    'decoder.conv_in.weight': np.ones(1),
-    'decoder.conv_norm_out.weight': np.ones(1),
-  }
-  save_file(weights, tmp_path / 'vae.safetensors')
-  with pytest.raises(UserError, match='block_out_channels'):
-    open_pretrained(str(tmp_path))
-
-
-PUBLISHED = {
-  # Gemma 1 calls its tanh form 'gelu'.
-  'gemma1_7b': {'model_type': 'gemma', 'hidden_act': 'gelu'},
-  'gemma2_27b': {
-    'model_type': 'gemma2',
-    'head_dim': 128,
-    'hidden_size': 4608,
-    'intermediate_size': 36_864,
-    'num_attention_heads': 32,
-    'num_hidden_layers': 46,
-    'num_key_value_heads': 16,
-    'query_pre_attn_scalar': 144,
-  },
-  'gemma3_1b': {
-    'model_type': 'gemma3_text',
-    'hidden_size': 1152,
-    'intermediate_size': 6912,
-    'num_attention_heads': 4,
-    'num_hidden_layers': 26,
-    'num_key_value_heads': 1,
-    'rope_scaling': None,
-    'sliding_window': 512,
-    'sliding_window_pattern': 6,
-    'vocab_size': 262_144,
-  },
-  # From 4B on, positions of the global layers are divided by 8.
-  'gemma3_4b': {
-    'model_type': 'gemma3',
-    'text_config': {
-      'hidden_size': 2560,
-      'intermediate_size': 10_240,
-      'model_type': 'gemma3_text',
-      'num_hidden_layers': 34,
-      'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'},
-      'sliding_window': 1024,
-    },
-    'vision_config': {
-      'hidden_size': 1152,
-      'image_size': 896,
-      'intermediate_size': 4304,
-      'model_type': 'siglip_vision_model',
-      'num_attention_heads': 16,
-      'num_hidden_layers': 27,
-      'patch_size': 14,
-    },
-  },
-}
-
-
-@pytest.mark.parametrize('size', PUBLISHED)
-def test_configs_as_the_hub_has_them(size):
-  """What they leave out is as transformers' defaults have it."""
-  gemma = from_json(PUBLISHED[size], 'config.json').configs['gemma']
-  check_config('gemma', gemma, GEMMA_SIZES[size], 'file')
 
 
 @pytest.mark.parametrize('how', ['missing', 'truncated'])
