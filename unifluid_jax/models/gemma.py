@@ -26,7 +26,10 @@ from unifluid_jax.models.attention import (
 from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
+from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.stack import Stack
+
+_ACTIVATION = ('rows', None, None)
 
 GLOBAL = 'global'
 LOCAL = 'local'
@@ -305,13 +308,13 @@ class Gemma(nnx.Module):
         lambda *leaves: jax.lax.select_n(kind, *leaves), *views
       )
       x, cache = carry
-      return block(x, view, cache, number, index), None
+      x, cache = block(x, view, cache, number, index)
+      return (constrain(x, _ACTIVATION), cache), None
 
     numbers = jnp.arange(self.config.layers)
     kind_of = jnp.array([kinds.index(k) for k in self.config.layer_kinds])
-    (x, cache), _ = self.stack(
-      (x.astype(self.dtype), cache), call, (numbers, kind_of)
-    )
+    x = constrain(x.astype(self.dtype), _ACTIVATION)
+    (x, cache), _ = self.stack((x, cache), call, (numbers, kind_of))
     return self.final_norm(x), cache
 
   def _view(

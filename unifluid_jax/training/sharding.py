@@ -1,11 +1,13 @@
 """The device mesh, and where parameters and rows lie on it.
 
-Parameters name logical axes where they are declared; the one table below maps
+Parameters name logical axes where they are declared; `models.partition` maps
 these to the mesh axes. Rows of a batch are split over 'data' and 'fsdp'.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,18 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.parameters import Axes
+from unifluid_jax.models.partition import partition_spec
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
 
-# Logical axis -> mesh axis; what is not listed is not split.
-RULES = {
-  'embed': 'fsdp',
-  'encoder_embed': 'fsdp',
-  'vocab': 'tensor',
-  'heads': 'tensor',
-  'kv_heads': 'tensor',
-  'mlp': 'tensor',
-}
 ROWS = PartitionSpec(('data', 'fsdp'))
 
 
@@ -61,12 +55,7 @@ def parameter_sharding(
   mesh: Mesh, axes: Axes, shape: tuple[int, ...]
 ) -> NamedSharding:
   """Where a parameter lies; an axis that does not divide is not split."""
-  spec: list[str | None] = []
-  for axis, size in zip(axes, shape, strict=True):
-    rule = RULES.get(axis) if axis else None
-    fits = rule is not None and size % mesh.shape[rule] == 0
-    spec.append(rule if fits and rule not in spec else None)
-  return NamedSharding(mesh, PartitionSpec(*spec))
+  return NamedSharding(mesh, partition_spec(mesh, axes, shape))
 
 
 def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
@@ -94,6 +83,17 @@ def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
 def shardings_of(targets: Any) -> Any:
   """The shardings alone, for `jax.jit`."""
   return jax.tree.map(lambda target: target.sharding, targets)
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function, traced with the mesh that `models.partition` looks at."""
+
+  @functools.wraps(function)
+  def traced(*args):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args)
+
+  return traced
 
 
 def check_rows(mesh: Mesh, name: str, rows: int, accumulate: int = 1) -> None:
