@@ -8,6 +8,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.models.partition import constrain, partition_spec
+from unifluid_jax.training.losses import text_loss_sum
 
 
 def mesh(data=2, fsdp=4, tensor=2):
@@ -66,15 +67,20 @@ def test_the_rows_of_the_model_stay_where_they_are(letters):
 
   def forward(tokens):
     hidden = model.hidden_of_rows(batch, tokens, order)
-    logits = model.text_logits(hidden, batch.text_slots)
-    return logits, model.image_targets(hidden, batch, tokens, order)
+    text = text_loss_sum(
+      model.gemma,
+      model.text_hidden(hidden, batch.text_slots),
+      batch.text_targets,
+      batch.text_weights,
+    )
+    return text, model.image_targets(hidden, batch, tokens, order)
 
   rows = PartitionSpec(('data', 'fsdp'), None, None)
   logits = PartitionSpec(('data', 'fsdp'), None, 'tensor')
   with jax.sharding.use_abstract_mesh(mesh()):
     found = constraints(forward, tokens)
-  # Embedding and block of the encoder and of the decoder, logits, head.
-  assert sorted(map(str, found)) == sorted(map(str, [rows] * 5 + [logits]))
+  # Embedding and block of the encoder and of the decoder; texts; head.
+  assert sorted(map(str, found)) == sorted(map(str, [rows] * 6 + [logits]))
 
 
 def tiny_order(rows):

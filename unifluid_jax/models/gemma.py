@@ -334,12 +334,23 @@ class Gemma(nnx.Module):
     sin, cos = rotary_angles(positions, config.head_dim, theta, scaling)
     return View(mask, sin, cos)
 
-  def logits(self, hidden: Float[Array, '*n D']) -> Float[Array, '*n V']:
-    """Float32 logits of the vocabulary from final hidden states."""
+  def logits(
+    self,
+    hidden: Float[Array, '*n D'],
+    table: Float[Array, 'V D'] | None = None,
+  ) -> Float[Array, '*n V']:
+    """Float32 logits from final hidden states.
+
+    Args:
+      hidden: Final hidden states.
+      table: Rows of the embedding table; None for the whole vocabulary.
+    """
+    if table is None:
+      table = self.embedding[...]
     logits = jnp.einsum(
       '...d,vd->...v',
       hidden,
-      self.embedding[...].astype(hidden.dtype),
+      table.astype(hidden.dtype),
       preferred_element_type=jnp.float32,
     )
     return soft_cap(logits, self.config.final_softcap)

@@ -265,12 +265,17 @@ class UniFluid(nnx.Module):
 
   # Targets -------------------------------------------------------------------
 
+  def text_hidden(
+    self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
+  ) -> Float[Array, 'B T D']:
+    """Hidden states at the text targets; a vocabulary is too wide for more."""
+    return constrain(_take(hidden, slots), ('rows', None, None))
+
   def text_logits(
     self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
   ) -> Float[Array, 'B T V']:
-    """Logits at the text targets only; a vocabulary is too wide for more."""
-    logits = self.gemma.logits(_take(hidden, slots))
-    return constrain(logits, ('rows', None, 'vocab'))
+    """Logits at the text targets only."""
+    return self.gemma.logits(self.text_hidden(hidden, slots))
 
   def image_targets(
     self,
