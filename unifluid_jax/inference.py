@@ -224,7 +224,7 @@ class Model:
         chosen += [Example((), '')] * len(part)
       keys = sample_keys(seed, *zip(*part, strict=True))
       prefix = self._prefix(chosen, length, writes_image=True)
-      written = self._write_images(sampling, self._weights, prefix, keys)
+      written = self.draw_images(sampling, self._weights, prefix, keys)
       parts.append(jax.device_get(written))
     images, tokens, positions = map(np.concatenate, zip(*parts, strict=True))
     count = len(rows)
@@ -319,13 +319,24 @@ class Model:
     )
 
   @functools.partial(jax.jit, static_argnums=(0, 1))
-  def _write_images(
+  def draw_images(
     self,
     sampling: ImageSamplingConfig,
     weights: tuple[Parameters, Parameters],
     prefix: Batch,
     keys: Array,
   ) -> tuple[Array, Array, Array]:
+    """The program behind `write_images`.
+
+    Args:
+      sampling: How images are written.
+      weights: Parameters of the model and of the VAE, by name.
+      prefix: Prefixes; with guidance, as many unconditional ones behind them.
+      keys: One key an image.
+
+    Returns:
+      What `Pictures` holds.
+    """
     params, vae = weights
     model = parameters.unflatten(self._graphdef, params)
     objective = make_objective(self.experiment.model.objective)

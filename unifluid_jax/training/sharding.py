@@ -7,10 +7,11 @@ these to the mesh axes. Rows of a batch are split over 'data' and 'fsdp'.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unifluid_jax.errors import UserError
@@ -31,24 +32,44 @@ class MeshConfig:
   tensor: int = 1
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-  """Lays all devices out as the config says.
+def make_mesh(
+  config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Lays devices out as the config says; 'data' goes across slices.
+
+  Args:
+    config: Devices along each axis, over all slices.
+    devices: The devices; None for all there are.
 
   Raises:
-    UserError: The axes' product is not the number of devices.
+    UserError: The axes' product is not the number of devices, or slices cannot
+      share the axis 'data'.
   """
+  devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.tensor]
-  devices = jax.device_count()
   known = math.prod(size for size in sizes if size != -1)
-  if sizes.count(-1) == 1 and devices % known == 0:
-    sizes[sizes.index(-1)] = devices // known
-  if math.prod(sizes) != devices:
+  if sizes.count(-1) == 1 and len(devices) % known == 0:
+    sizes[sizes.index(-1)] = len(devices) // known
+  if math.prod(sizes) != len(devices):
     raise UserError(
       f'mesh is {dict(zip(MESH_AXES, sizes, strict=True))}, which does not '
-      f'make up the {devices} devices; set one axis to -1 for the rest'
+      f'make up the {len(devices)} devices; set one axis to -1 for the rest'
     )
-  auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
-  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto)
+  slices = len({getattr(d, 'slice_index', None) for d in devices})
+  if sizes[0] % slices:
+    raise UserError(
+      f'mesh.data is {sizes[0]}, which {slices} slices cannot share evenly; '
+      f'set it to {-(-sizes[0] // slices) * slices}'
+    )
+  axis_types = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+  if slices == 1:
+    return jax.make_mesh(
+      tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices
+    )
+  grid = mesh_utils.create_hybrid_device_mesh(
+    (sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices
+  )
+  return Mesh(grid, MESH_AXES, axis_types=axis_types)
 
 
 def parameter_sharding(
