@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowConfig
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
@@ -82,8 +82,7 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
   params = {**state.ema, **state.frozen}
   model = Model(experiment, tokenizer, context.graphdef, params, state.vae)
   sampling = experiment.sampling
-  # A prompt of max_text tokens with its BOS, separator and BOI.
-  row = RowConfig(experiment.data.max_text + 4, 0, 0, 0, 0)
+  row = RowConfig(prefix_slots(experiment), 0, 0, 0)
   branches = 1 if sampling.guidance.scale == 1 else 2
   prefix = abstract_batch(experiment, branches * images, row, mesh)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), images))
@@ -96,6 +95,12 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
   )
   arguments = {'parameters': params, 'vae': state.vae, 'batch': prefix}
   return _compile(lambda: draw.lower(weights, prefix, keys), arguments)
+
+
+def prefix_slots(experiment: Experiment) -> int:
+  """Slots of the longest prompt, with its BOS and separator."""
+  slots = experiment.data.max_text + 2
+  return -(-slots // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
 
 
 def any_tokenizer() -> Tokenizer:

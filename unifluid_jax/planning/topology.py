@@ -17,19 +17,26 @@ from jax.experimental import topologies
 from unifluid_jax.chips import CHIPS, Chip, count_chips
 from unifluid_jax.errors import UserError
 
-# Libtpu asks no metadata server, and lets other processes plan as well.
+# Libtpu asks no metadata server, lets other processes plan as well, and does
+# not warn that it finds no TPU.
 _ENVIRONMENT = {
-  'JAX_PLATFORMS': 'cpu',
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_MIN_LOG_LEVEL': '3',
+  'TPU_STDERR_LOG_LEVEL': '3',
 }
 _SIDES = (1, 2, 4, 8, 16)
 
 
 def prepare() -> None:
-  """Sets what libtpu and JAX read when they start; to be called before."""
+  """Sets what libtpu and JAX's backends read when they start.
+
+  Compiled programs are looked at and not run, so no cache keeps them.
+  """
   os.environ.update(_ENVIRONMENT)
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_enable_compilation_cache', False)
 
 
 class Slices(NamedTuple):

@@ -137,6 +137,7 @@ def image_loss_sum(
   hidden = targets.hidden.astype(jnp.float32)
   hidden = hidden.reshape(-1, hidden.shape[-1])
   tokens = targets.tokens.reshape(-1, targets.tokens.shape[-1])
+  hidden = constrain(hidden, ('rows', None))
   condition = jnp.repeat(model.head.embed_condition(hidden), repeats, axis=0)
 
   def predict(x_t, time):
