@@ -217,13 +217,19 @@ def _read(
   read = 0
   while names:
     users = [i for i in inner if names & {*i.operands}]
-    names = {i.name for i in users if i.opcode == 'bitcast'}
+    source, names = names, {i.name for i in users if i.opcode == 'bitcast'}
     for user in users:
       if user.opcode in _READS_A_PART:
         read += sum(size for size, _ in _sizes(user.result))
-      elif user.opcode not in ('bitcast', 'dynamic-update-slice'):
+      elif user.opcode != 'bitcast' and not _updates(user, source):
         return whole
   return read if inner else whole
+
+
+def _updates(instruction: _Instruction, names: set[str]) -> bool:
+  """Whether it overwrites a part of an array of such a name."""
+  is_update = instruction.opcode == 'dynamic-update-slice'
+  return is_update and instruction.operands[0] in names
 
 
 def _collectives(
