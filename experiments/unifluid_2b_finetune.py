@@ -26,7 +26,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     task: folder | {'task': task, 'weight': 0.5}
     for task in ('text_to_image', 'captioning')
   }
-  config.model.head.remat = 'full'
   config.training.update(steps=20_000, log_every=50)
   config.training.checkpoint.every = 1000
   config.optimizer.update(learning_rate=1e-5, warmup=500)

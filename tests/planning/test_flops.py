@@ -48,8 +48,8 @@ def counted(experiment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('remat', ['none', 'full', 'dots'])
-@pytest.mark.parametrize('frozen', [(), ('^encoder/',)])
+@pytest.mark.parametrize('remat', ['none', 'dots', 'sublayers', 'full'])
+@pytest.mark.parametrize('frozen', [(), ('^encoder/',)], ids=['', 'frozen'])
 def test_hardware_flops_are_those_of_the_step(remat, frozen):
   small = experiment(remat, frozen)
   expected = counted(small)

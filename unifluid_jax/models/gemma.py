@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from unifluid_jax.errors import UserError
@@ -27,7 +28,7 @@ from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
 from unifluid_jax.models.partition import constrain
-from unifluid_jax.models.stack import Stack
+from unifluid_jax.models.stack import SUBLAYER, Stack
 
 _ACTIVATION = ('rows', None, None)
 
@@ -214,10 +215,12 @@ class Block(nnx.Module):
     attended, cache = self.attention(
       self.pre_attention_norm(x), view, cache, layer, index
     )
+    attended = checkpoint_name(attended, SUBLAYER)
     if self.post_norms:
       attended = self.post_attention_norm(attended)
     x = x + attended
     transformed = self.mlp(self.pre_mlp_norm(x))
+    transformed = checkpoint_name(transformed, SUBLAYER)
     if self.post_norms:
       transformed = self.post_mlp_norm(transformed)
     return x + transformed, cache

@@ -40,6 +40,10 @@ _RECEIVED = {
   'reduce-scatter': lambda size, n: size * (n - 1),
 }
 
+# Inside of a fusion these neither write a result nor read an operand.
+_GOES_THROUGH = ('parameter', *_RECEIVED)
+_PASSES_ON = ('bitcast', 'tuple', *_RECEIVED)
+
 
 class Traffic(NamedTuple):
   """Bytes of one run of a program, on one device.
@@ -189,6 +193,10 @@ def _written(
   if instruction.opcode == 'dynamic-update-slice':
     return min(whole, _in_hbm(results.get(instruction.operands[1], '')))
   types = {i.name: i.result for i in inner}
+  for root in (i for i in inner if i.is_root and i.opcode == 'tuple'):
+    # What goes through as it came, e.g. beside a collective under way.
+    through = {i.name for i in inner if i.opcode in _GOES_THROUGH}
+    whole -= sum(_in_hbm(types[o]) for o in root.operands if o in through)
   updates = [i for i in inner if i.opcode == 'dynamic-update-slice']
   for update in updates:
     size = sum(s for s, _ in _sizes(update.result))
@@ -221,7 +229,7 @@ def _read(
     for user in users:
       if user.opcode in _READS_A_PART:
         read += sum(size for size, _ in _sizes(user.result))
-      elif user.opcode != 'bitcast' and not _updates(user, source):
+      elif user.opcode not in _PASSES_ON and not _updates(user, source):
         return whole
   return read if inner else whole
 

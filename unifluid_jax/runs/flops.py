@@ -71,14 +71,20 @@ def step_flops(experiment: Experiment) -> float:
 def hardware_flops(experiment: Experiment) -> float:
   """FLOPs that a step really computes."""
   forward, model = forward_flops(experiment), experiment.model
-  again = {'none': 0.0, 'dots': 0.0, 'full': 1.0}[model.remat]
+  again = {'none': 0.0, 'dots': 0.0, 'sublayers': 1.0, 'full': 1.0}[model.remat]
   computed_again = again * forward.decoder
+  if model.remat == 'sublayers':
+    # The last product of attention and of the MLP is kept.
+    gemma = model.gemma
+    last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
+    slots = experiment.data.rows * experiment.data.row.length
+    computed_again -= 2 * slots * gemma.layers * last
   if model.remat != 'none':
     # No policy keeps attention, whose products have batch axes.
     computed_again += forward.attention
   if not _encoder_is_frozen(experiment):
     computed_again += again * forward.encoder
-  if model.head.remat == 'full':
+  if model.head.remat in ('sublayers', 'full'):
     computed_again += forward.head
   if model.gemma.vocab_size > CHUNK:
     computed_again += forward.logits
