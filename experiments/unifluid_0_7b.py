@@ -16,6 +16,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   _, is_tiny = arguments.parse(arg)
   config = unifluid_2b.get_config()
   config.model.gemma = config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_0.7b'])
-  config.model.head = {'width': 1024, 'depth': 6}
+  config.model.head.update(width=1024)
   config.init.update(backbone='', new=('^gemma/', *unifluid_2b.NEW))
   return arguments.finish(config, is_tiny)

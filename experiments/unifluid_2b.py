@@ -82,12 +82,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model = {
     'gemma': config_lib.to_dict(gemma),
     'encoder': config_lib.to_dict(encoder),
-    'head': {'width': 1536, 'depth': 6},
+    'head': {'width': 1536, 'depth': 6, 'remat': 'full'},
     'objective': 'ddpm',
     # A token is 16 x 16 pixels.
     'patch': 16 // vae.stride,
     'dtype': 'bfloat16',
-    'remat': 'full',
+    'remat': 'sublayers',
   }
   config.training = {
     'steps': 1_000_000,

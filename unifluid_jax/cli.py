@@ -30,17 +30,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a full disk, a used up quota and a limit of file sizes raise."""
 
 
-def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
-  """Defines --config and --workdir."""
-  config = config_flags.DEFINE_config_file(
+def define_config_flag() -> flags.FlagHolder:
+  """Defines --config."""
+  return config_flags.DEFINE_config_file(
     'config',
     None,
     'Experiment, e.g. experiments/quickstart.py; keys can be set by '
     '--config.training.steps=100.',
     lock_config=True,
   )
+
+
+def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
+  """Defines --config and --workdir."""
   workdir = flags.DEFINE_string('workdir', None, 'Folder of the run.')
-  return config, workdir
+  return define_config_flag(), workdir
 
 
 def define_process_flags() -> Callable[[], None]:

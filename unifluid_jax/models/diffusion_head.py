@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from unifluid_jax.models import parameters
 from unifluid_jax.models.norms import LayerNorm
+from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.stack import Stack
 
 _TIME_CHANNELS = 256
@@ -189,8 +190,10 @@ class DiffusionHead(nnx.Module):
       condition: What `embed_condition` gave.
     """
     embedding = self.time_out(jax.nn.silu(self.time_in(embed_time(time))))
-    embedding = jax.nn.silu(embedding + condition)
+    axes = ('rows', None)
+    embedding = constrain(jax.nn.silu(embedding + condition), axes)
     x, _ = self.blocks(
-      self.input(x_t), lambda block, x, _: (block(x, embedding), None)
+      constrain(self.input(x_t), axes),
+      lambda block, x, _: (constrain(block(x, embedding), axes), None),
     )
     return self.final(x, embedding)

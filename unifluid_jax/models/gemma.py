@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from unifluid_jax.errors import UserError
@@ -26,7 +27,10 @@ from unifluid_jax.models.attention import (
 from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
-from unifluid_jax.models.stack import Stack
+from unifluid_jax.models.partition import constrain
+from unifluid_jax.models.stack import SUBLAYER, Stack
+
+_ACTIVATION = ('rows', None, None)
 
 GLOBAL = 'global'
 LOCAL = 'local'
@@ -211,10 +215,12 @@ class Block(nnx.Module):
     attended, cache = self.attention(
       self.pre_attention_norm(x), view, cache, layer, index
     )
+    attended = checkpoint_name(attended, SUBLAYER)
     if self.post_norms:
       attended = self.post_attention_norm(attended)
     x = x + attended
     transformed = self.mlp(self.pre_mlp_norm(x))
+    transformed = checkpoint_name(transformed, SUBLAYER)
     if self.post_norms:
       transformed = self.post_mlp_norm(transformed)
     return x + transformed, cache
@@ -305,13 +311,13 @@ class Gemma(nnx.Module):
         lambda *leaves: jax.lax.select_n(kind, *leaves), *views
       )
       x, cache = carry
-      return block(x, view, cache, number, index), None
+      x, cache = block(x, view, cache, number, index)
+      return (constrain(x, _ACTIVATION), cache), None
 
     numbers = jnp.arange(self.config.layers)
     kind_of = jnp.array([kinds.index(k) for k in self.config.layer_kinds])
-    (x, cache), _ = self.stack(
-      (x.astype(self.dtype), cache), call, (numbers, kind_of)
-    )
+    x = constrain(x.astype(self.dtype), _ACTIVATION)
+    (x, cache), _ = self.stack((x, cache), call, (numbers, kind_of))
     return self.final_norm(x), cache
 
   def _view(
@@ -331,12 +337,23 @@ class Gemma(nnx.Module):
     sin, cos = rotary_angles(positions, config.head_dim, theta, scaling)
     return View(mask, sin, cos)
 
-  def logits(self, hidden: Float[Array, '*n D']) -> Float[Array, '*n V']:
-    """Float32 logits of the vocabulary from final hidden states."""
+  def logits(
+    self,
+    hidden: Float[Array, '*n D'],
+    table: Float[Array, 'V D'] | None = None,
+  ) -> Float[Array, '*n V']:
+    """Float32 logits from final hidden states.
+
+    Args:
+      hidden: Final hidden states.
+      table: Rows of the embedding table; None for the whole vocabulary.
+    """
+    if table is None:
+      table = self.embedding[...]
     logits = jnp.einsum(
       '...d,vd->...v',
       hidden,
-      self.embedding[...].astype(hidden.dtype),
+      table.astype(hidden.dtype),
       preferred_element_type=jnp.float32,
     )
     return soft_cap(logits, self.config.final_softcap)

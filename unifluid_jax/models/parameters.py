@@ -1,7 +1,7 @@
 """How a module declares a parameter: an initialiser, a shape, logical axes.
 
-The logical axes are names such as 'embed' or 'heads'; one table in
-`training/sharding.py` maps them to mesh axes. Parameters are float32; a
+The logical axes are names such as 'embed' or 'heads'; the table in
+`partition.py` maps them to mesh axes. Parameters are float32; a
 module casts them to its compute dtype where it uses them.
 """
 

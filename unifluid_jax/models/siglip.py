@@ -17,6 +17,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.models.attention import attend
 from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.parameters import constant, fan_in, normal
+from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.stack import Stack
 
 # Patches enter with an RMS of about 1; weaker positions take long to be heard
@@ -206,5 +207,9 @@ class Siglip(nnx.Module):
     weight = self.patch_embedding[...].reshape(-1, self.config.width)
     offset = self.patch_bias[...] + self.position_embedding[...]
     x = _affine('nmp,pd->nmd', patches, weight, offset).astype(self.dtype)
-    x, _ = self.stack(x, lambda block, x, _: (block(x), None))
+    axes = ('rows', None, None)
+    x, _ = self.stack(
+      constrain(x, axes),
+      lambda block, x, _: (constrain(block(x), axes), None),
+    )
     return self.final_norm(x)

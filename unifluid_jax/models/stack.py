@@ -10,10 +10,14 @@ from typing import Any
 import jax
 from flax import nnx
 
+# What the backward pass keeps of a block: everything; products with weights;
+# what sublayers give, which they name `SUBLAYER`; nothing but its input.
+SUBLAYER = 'sublayer'
 REMAT_POLICIES = {
   'none': None,
-  'full': jax.checkpoint_policies.nothing_saveable,
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'sublayers': jax.checkpoint_policies.save_only_these_names(SUBLAYER),
+  'full': jax.checkpoint_policies.nothing_saveable,
 }
 
 

@@ -27,6 +27,7 @@ from unifluid_jax.models.diffusion_head import (
 from unifluid_jax.models.gemma import Gemma, GemmaConfig, KVCache
 from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.norms import RMSNorm
+from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
 
 # Image inputs and texts share Gemma's residual stream, whose text embeddings
@@ -264,11 +265,17 @@ class UniFluid(nnx.Module):
 
   # Targets -------------------------------------------------------------------
 
+  def text_hidden(
+    self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
+  ) -> Float[Array, 'B T D']:
+    """Hidden states at the text targets; a vocabulary is too wide for more."""
+    return constrain(_take(hidden, slots), ('rows', None, None))
+
   def text_logits(
     self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
   ) -> Float[Array, 'B T V']:
-    """Logits at the text targets only; a vocabulary is too wide for more."""
-    return self.gemma.logits(_take(hidden, slots))
+    """Logits at the text targets only."""
+    return self.gemma.logits(self.text_hidden(hidden, slots))
 
   def image_targets(
     self,
@@ -291,7 +298,7 @@ class UniFluid(nnx.Module):
       written = _take(tokens, order.positions)
     flat = (rows, images * count)
     return ImageTargets(
-      _take(hidden, slots.reshape(flat)),
+      constrain(_take(hidden, slots.reshape(flat)), ('rows', None, None)),
       written.reshape(*flat, -1),
       present.reshape(flat).astype(jnp.float32),
     )

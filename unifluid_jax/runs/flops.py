@@ -1,61 +1,180 @@
-"""Model FLOPs of a training step, by formula.
+"""FLOPs of a training step, by formula.
 
-A multiply-add is 2 FLOPs; the backward pass costs twice the forward pass, so a
-trained parameter costs 6 per slot that it is applied to (Kaplan et al., arXiv
-2001.08361). Attention scores and their products cost 12 L S H h per layer and
-row of L slots; masked parts are counted, since dense attention computes them.
-The embedding look-up costs nothing, the text head counts at text targets only,
-the diffusion head at every noise level of a token. Rematerialisation is not
-model work, nor is the frozen VAE, whose encoder is small beside the rest.
+A multiply-add is 2 FLOPs. A parameter that a slot goes through costs 2 FLOPs
+forward and 4 backward (Kaplan et al., arXiv 2001.08361), attention 4 S H h per
+slot and layer forward for a row of S slots; masked parts are counted, since
+dense attention computes them. The embedding look-up costs nothing, the text
+head counts at text targets only, the diffusion head at every noise level of a
+token.
+
+Model FLOPs are those of the task, the measure behind MFU: what is trained
+forward and backward, a frozen encoder forward. Hardware FLOPs are all that is
+computed: the frozen VAE, and what the backward pass computes again.
 """
 
+from typing import NamedTuple
+
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.models.vae import VAEConfig
+from unifluid_jax.training.losses import CHUNK
+
+
+class Forward(NamedTuple):
+  """FLOPs of one forward pass over the batch of a step.
+
+  Attributes:
+    decoder: Products with the weights of the decoder's layers.
+    attention: Attention scores and sums of the decoder.
+    logits: The text head.
+    encoder: The image encoder and the connector.
+    head: The diffusion head.
+    vae: The VAE's encoder.
+  """
+
+  decoder: float
+  attention: float
+  logits: float
+  encoder: float
+  head: float
+  vae: float
+
+
+def forward_flops(experiment: Experiment) -> Forward:
+  """FLOPs of the parts of a step, one forward pass over the full batch."""
+  data, gemma = experiment.data, experiment.model.gemma
+  slots = data.rows * data.row.length
+  written = data.rows * data.row.generated_images
+  tokens = written * experiment.grid**2
+  targets = data.rows * data.row.text_targets
+  coded = written + data.rows * data.row.source_images
+  head = head_parameters(experiment) * experiment.training.repeats
+  inputs = experiment.token_dim * gemma.width
+  condition = experiment.model.head.width * gemma.width
+  return Forward(
+    decoder=2 * slots * decoder_parameters(experiment) + 2 * tokens * inputs,
+    attention=slots * attention_flops(experiment, data.row.length),
+    logits=2 * targets * gemma.vocab_size * gemma.width,
+    encoder=data.rows * data.row.understanding_images * _encoder(experiment),
+    head=2 * tokens * (head + condition),
+    vae=coded * vae_encoder_flops(experiment.vae, experiment.data.image_size),
+  )
 
 
 def step_flops(experiment: Experiment) -> float:
-  """Model FLOPs of one step of the full batch, forward and backward."""
-  data, model = experiment.data, experiment.model
-  images_written = data.rows * data.row.generated_images
-  images_read = data.rows * data.row.understanding_images
-  tokens_written = images_written * experiment.grid**2
-  return (
-    _decoder(experiment)
-    + images_read * _encoder(experiment)
-    + 6 * tokens_written * experiment.training.repeats * _head(experiment)
-    + 6 * tokens_written * model.head.width * model.gemma.width
-  )
+  """Model FLOPs of one step of the full batch."""
+  forward = forward_flops(experiment)
+  encoder = (1 if _encoder_is_frozen(experiment) else 3) * forward.encoder
+  trained = forward.decoder + forward.attention + forward.logits + forward.head
+  return 3 * trained + encoder
 
 
-def _decoder(experiment: Experiment) -> float:
-  gemma, data = experiment.model.gemma, experiment.data
+def hardware_flops(experiment: Experiment) -> float:
+  """FLOPs that a step really computes."""
+  forward, model = forward_flops(experiment), experiment.model
+  again = {'none': 0.0, 'dots': 0.0, 'sublayers': 1.0, 'full': 1.0}[model.remat]
+  computed_again = again * forward.decoder
+  if model.remat == 'sublayers':
+    # The last product of attention and of the MLP is kept.
+    gemma = model.gemma
+    last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
+    slots = experiment.data.rows * experiment.data.row.length
+    computed_again -= 2 * slots * gemma.layers * last
+  if model.remat != 'none':
+    # No policy keeps attention, whose products have batch axes.
+    computed_again += forward.attention
+  if not _encoder_is_frozen(experiment):
+    computed_again += again * forward.encoder
+  if model.head.remat in ('sublayers', 'full'):
+    computed_again += forward.head
+  if model.gemma.vocab_size > CHUNK:
+    computed_again += forward.logits
+  return step_flops(experiment) + computed_again + forward.vae
+
+
+def _encoder_is_frozen(experiment: Experiment) -> bool:
+  return experiment.init.is_frozen('encoder/stack/blocks/mlp/up')
+
+
+def decoder_parameters(experiment: Experiment) -> float:
+  """Weights of the decoder's layers that a slot goes through."""
+  gemma = experiment.model.gemma
   attention = (
     gemma.width * gemma.head_dim * (2 * gemma.heads + 2 * gemma.kv_heads)
   )
-  layer = attention + 3 * gemma.width * gemma.mlp_dim
-  slots = data.rows * data.row.length
-  scores = 12 * data.row.length * gemma.heads * gemma.head_dim
-  targets = data.rows * data.row.text_targets
-  return (
-    slots * gemma.layers * (6 * layer + scores)
-    + 6 * targets * gemma.vocab_size * gemma.width
-  )
+  return gemma.layers * (attention + 3 * gemma.width * gemma.mlp_dim)
+
+
+def attention_flops(experiment: Experiment, slots: int) -> float:
+  """FLOPs of one slot that attends to `slots`, in all layers."""
+  gemma = experiment.model.gemma
+  return 4 * gemma.layers * slots * gemma.heads * gemma.head_dim
 
 
 def _encoder(experiment: Experiment) -> float:
   """One image through the encoder and the connector."""
   encoder, width = experiment.model.encoder, experiment.model.gemma.width
   layer = 4 * encoder.width**2 + 2 * encoder.width * encoder.mlp_dim
-  scores = 12 * encoder.tokens * encoder.width
+  scores = 4 * encoder.tokens * encoder.width
   patches = 3 * encoder.patch_size**2 * encoder.width
   return encoder.tokens * (
-    encoder.layers * (6 * layer + scores)
-    + 6 * (patches + encoder.width * width)
+    encoder.layers * (2 * layer + scores)
+    + 2 * (patches + encoder.width * width)
   )
 
 
-def _head(experiment: Experiment) -> float:
-  """Parameters that one noise level of one token goes through."""
+def head_parameters(experiment: Experiment) -> float:
+  """Weights that one noise level of one token goes through."""
   head, z = experiment.model.head, experiment.token_dim
   time = (256 + head.width) * head.width
   blocks = head.depth * 5 * head.width**2
   return time + blocks + 2 * head.width**2 + 2 * z * head.width
+
+
+def vae_encoder_flops(config: VAEConfig, side: int) -> float:
+  """One image of `side` x `side` pixels through the VAE's encoder."""
+  grid = side // config.patch_size
+  width = config.widths[0]
+  total = _conv(grid, 3 * config.patch_size**2, width)
+  for level, wider in enumerate(config.widths):
+    attends = level in config.attention_levels
+    for _ in range(config.encoder_blocks):
+      total += _residual(grid, width, wider) + attends * _attend(grid, wider)
+      width = wider
+    if level < len(config.widths) - 1:
+      grid //= 2
+      total += _conv(grid, width, width)
+  total += _middle(config, grid, width)
+  return total + _conv(grid, width, 2 * config.latent_channels)
+
+
+def vae_decoder_flops(config: VAEConfig, side: int) -> float:
+  """One image of `side` x `side` pixels out of the VAE's decoder."""
+  grid, width = side // config.stride, config.widths[-1]
+  total = _conv(grid, config.latent_channels, width)
+  total += _middle(config, grid, width)
+  for level, narrower in enumerate(config.widths[::-1]):
+    for _ in range(config.decoder_blocks):
+      total += _residual(grid, width, narrower)
+      width = narrower
+    if level < len(config.widths) - 1:
+      grid *= 2
+      total += _conv(grid, width, width)
+  return total + _conv(grid, width, 3 * config.patch_size**2)
+
+
+def _conv(grid: int, inputs: int, outputs: int, size: int = 3) -> float:
+  return 2.0 * grid**2 * size**2 * inputs * outputs
+
+
+def _residual(grid: int, inputs: int, outputs: int) -> float:
+  shortcut = _conv(grid, inputs, outputs, 1) if inputs != outputs else 0
+  return _conv(grid, inputs, outputs) + _conv(grid, outputs, outputs) + shortcut
+
+
+def _attend(grid: int, width: int) -> float:
+  return 4 * _conv(grid, width, width, 1) + 4.0 * grid**4 * width
+
+
+def _middle(config: VAEConfig, grid: int, width: int) -> float:
+  attention = _attend(grid, width) if config.mid_attention else 0
+  return 2 * _residual(grid, width, width) + attention

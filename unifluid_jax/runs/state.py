@@ -1,9 +1,13 @@
 """The training state of UniFluid at step 0, and what the step needs besides."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
+from unifluid_jax.batch import Batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.experiment import Experiment
@@ -13,8 +17,17 @@ from unifluid_jax.runs.vae_state import make_vae, vae_axes, vae_shapes
 from unifluid_jax.sections import storage_dtype
 from unifluid_jax.training.balance import initial_state, make_balance
 from unifluid_jax.training.optimizer import is_matrix, make_optimizer
-from unifluid_jax.training.sharding import state_targets
-from unifluid_jax.training.step import Parameters, StepContext, TrainState
+from unifluid_jax.training.sharding import (
+  on_mesh,
+  shardings_of,
+  state_targets,
+)
+from unifluid_jax.training.step import (
+  Parameters,
+  StepContext,
+  TrainState,
+  make_train_step,
+)
 
 
 def make_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
@@ -106,6 +119,17 @@ def train_state_targets(
   model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
   target = state_targets(mesh, shapes, parameters.logical_axes(model))
   return target._replace(vae=state_targets(mesh, vae, vae_axes(experiment)))
+
+
+def jit_train_step(
+  context: StepContext, mesh: jax.sharding.Mesh, target: TrainState
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  """The training step on a mesh; it leaves the state as `target` has it."""
+  return jax.jit(
+    on_mesh(mesh, make_train_step(context)),
+    out_shardings=(shardings_of(target), None),
+    donate_argnums=0,
+  )
 
 
 def frozen_dtypes(experiment: Experiment, model: UniFluid) -> dict[str, str]:

@@ -15,6 +15,7 @@ from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
   initial_train_state,
+  jit_train_step,
   make_context,
   train_state_targets,
 )
@@ -28,7 +29,6 @@ from unifluid_jax.training.step import (
   StepContext,
   TrainState,
   make_balance_step,
-  make_train_step,
 )
 
 
@@ -80,9 +80,9 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
         load_vae(experiment, workdir / 'vae'), load_start(experiment, tokenizer)
       ),
       abstract_state=target,
-      step=jax.jit(make_train_step(context), donate_argnums=0),
+      step=jit_train_step(context, mesh, target),
       batches=batches,
-      extra=_balance_step(context, config.balance_every),
+      extra=_balance_step(context, mesh, config.balance_every),
     ),
   )
 
@@ -109,8 +109,9 @@ def _batches(
   return batches
 
 
-def _balance_step(context: StepContext, every: int):
+def _balance_step(context: StepContext, mesh: jax.sharding.Mesh, every: int):
   """The measurement of the loss balance, and its interval; None for none."""
   if not every:
     return None
-  return every, jax.jit(make_balance_step(context), donate_argnums=0)
+  step = sharding_lib.on_mesh(mesh, make_balance_step(context))
+  return every, jax.jit(step, donate_argnums=0)

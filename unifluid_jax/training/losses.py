@@ -13,7 +13,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Objective
+from unifluid_jax.models.gemma import Gemma
+from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.unifluid import ImageTargets, UniFluid
+
+CHUNK = 32_768
+"""Most logits of a text target that are held at once."""
 
 
 class Counts(NamedTuple):
@@ -37,14 +42,78 @@ def count_targets(
 
 
 def text_loss_sum(
-  logits: Float[Array, 'B T V'],
+  gemma: Gemma,
+  hidden: Float[Array, 'B T D'],
   targets: Int[Array, 'B T'],
   weights: Float[Array, 'B T'],
 ) -> Float[Array, '']:
-  """Sum of the cross-entropies of the text targets, in nats."""
-  log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-  picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)
-  return -(picked[..., 0] * weights).sum()
+  """Sum of the cross-entropies of the text targets, in nats.
+
+  Args:
+    gemma: Holder of the text head. Of a vocabulary above CHUNK, no more than
+      that is looked at in one go, and again in the backward pass.
+    hidden: Hidden states at the text targets.
+    targets: The tokens that they predict.
+    weights: 1 for a target, 0 where unused.
+  """
+  chunks = -(-gemma.config.vocab_size // CHUNK)
+  if chunks == 1:
+    logits = constrain(gemma.logits(hidden), ('rows', None, 'vocab'))
+    every = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_probabilities = jnp.take_along_axis(every, targets[..., None], axis=-1)
+    log_probabilities = log_probabilities[..., 0]
+  else:
+    log_probabilities = _chunked(gemma, hidden, targets, chunks)
+  return -(log_probabilities * weights).sum()
+
+
+class _Seen(NamedTuple):
+  """What is known of a softmax after a part of the vocabulary.
+
+  Attributes:
+    top: Largest logit.
+    total: Sum of exp(logit - top).
+    picked: The target's logit, 0 if it has not been seen.
+  """
+
+  top: Float[Array, 'B T']
+  total: Float[Array, 'B T']
+  picked: Float[Array, 'B T']
+
+
+def _chunked(
+  gemma: Gemma,
+  hidden: Float[Array, 'B T D'],
+  targets: Int[Array, 'B T'],
+  chunks: int,
+) -> Float[Array, 'B T']:
+  """Log-probabilities of the targets, by a running log-sum-exp."""
+  vocabulary, width = gemma.embedding.shape
+  size = -(-vocabulary // chunks)
+  table = gemma.embedding[...].astype(hidden.dtype)
+  table = jnp.pad(table, ((0, size * chunks - vocabulary), (0, 0)))
+  # Chunk c holds ids c, c + chunks, ...: a share of what each device has.
+  parts = table.reshape(size, chunks, width).swapaxes(0, 1)
+  parts = constrain(parts, (None, 'vocab', 'embed'))
+
+  @jax.checkpoint
+  def look(seen, part):
+    chunk, rows = part
+    ids = chunk + chunks * jnp.arange(size)
+    logits = gemma.logits(hidden, constrain(rows, ('vocab', None)))
+    logits = constrain(logits, ('rows', None, 'vocab'))
+    logits = jnp.where(ids < vocabulary, logits, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.maximum(seen.top, logits.max(-1)))
+    total = seen.total * jnp.exp(seen.top - top)
+    total += jnp.exp(logits - top[..., None]).sum(-1)
+    own = ids == targets[..., None]
+    picked = seen.picked + jnp.where(own, logits, 0).sum(-1)
+    return _Seen(top, total, picked), None
+
+  zeros = jnp.zeros(targets.shape)
+  start = _Seen(jnp.full(targets.shape, -jnp.inf), zeros, zeros)
+  seen, _ = jax.lax.scan(look, start, (jnp.arange(chunks), parts))
+  return seen.picked - seen.top - jnp.log(seen.total)
 
 
 def image_loss_sum(
@@ -68,6 +137,7 @@ def image_loss_sum(
   hidden = targets.hidden.astype(jnp.float32)
   hidden = hidden.reshape(-1, hidden.shape[-1])
   tokens = targets.tokens.reshape(-1, targets.tokens.shape[-1])
+  hidden = constrain(hidden, ('rows', None))
   condition = jnp.repeat(model.head.embed_condition(hidden), repeats, axis=0)
 
   def predict(x_t, time):
@@ -110,8 +180,12 @@ def losses(
     key: Random key.
   """
   hidden = model.hidden_of_rows(batch, tokens, order, sources)
-  logits = model.text_logits(hidden, batch.text_slots)
-  text = text_loss_sum(logits, batch.text_targets, batch.text_weights)
+  text = text_loss_sum(
+    model.gemma,
+    model.text_hidden(hidden, batch.text_slots),
+    batch.text_targets,
+    batch.text_weights,
+  )
   image = jnp.float32(0)
   if batch.generated_slots.shape[1]:
     targets = model.image_targets(hidden, batch, tokens, order)

@@ -19,21 +19,11 @@ import jax.numpy as jnp
 from absl import logging
 from clu import metrics as clu_metrics
 
+from unifluid_jax.chips import chip_of, count_chips
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, append_text, write_whole
 from unifluid_jax.progress import clock
 from unifluid_jax.training.goodput import Goodput
-
-# bf16 peak FLOP/s of one chip, from the vendors' data sheets.
-_PEAK_FLOPS = {
-  'TPU v4': 275e12,
-  'TPU v5 lite': 197e12,
-  'TPU v5e': 197e12,
-  'TPU v5': 459e12,
-  'TPU v5p': 459e12,
-  'TPU v6 lite': 918e12,
-  'TPU v6e': 918e12,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +42,9 @@ class Work:
 def peak_flops() -> float:
   """Peak FLOP/s of all devices; on a CPU, what a 1024^3 matmul reaches."""
   device = jax.devices()[0]
-  if device.device_kind in _PEAK_FLOPS:
-    return _PEAK_FLOPS[device.device_kind] * jax.device_count()
+  chip = chip_of(device.device_kind)
+  if chip is not None:
+    return chip.flops * count_chips(jax.devices())
   if device.platform != 'cpu':
     return math.nan
   side = 1024

@@ -1,33 +1,24 @@
 """The device mesh, and where parameters lie on it.
 
-Parameters name logical axes where they are declared; the one table below maps
+Parameters name logical axes where they are declared; `models.partition` maps
 these to the mesh axes.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.parameters import Axes
+from unifluid_jax.models.partition import partition_spec
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
-
-# Logical axis -> mesh axis; what is not listed is not split.
-RULES = {
-  'embed': 'fsdp',
-  'encoder_embed': 'fsdp',
-  'vocab': 'tensor',
-  'heads': 'tensor',
-  'kv_heads': 'tensor',
-  'mlp': 'tensor',
-  'out': 'fsdp',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +120,7 @@ def parameter_sharding(
   mesh: Mesh, axes: Axes, shape: tuple[int, ...]
 ) -> NamedSharding:
   """Where a parameter lies; an axis that does not divide is not split."""
-  spec: list[str | None] = []
-  for axis, size in zip(axes, shape, strict=True):
-    rule = RULES.get(axis) if axis else None
-    fits = rule is not None and size % mesh.shape[rule] == 0
-    spec.append(rule if fits and rule not in spec else None)
-  return NamedSharding(mesh, PartitionSpec(*spec))
+  return NamedSharding(mesh, partition_spec(mesh, axes, shape))
 
 
 def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
@@ -162,3 +148,14 @@ def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
 def shardings_of(targets: Any) -> Any:
   """The shardings alone, for `jax.jit`."""
   return jax.tree.map(lambda target: target.sharding, targets)
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function, traced with the mesh that `models.partition` looks at."""
+
+  @functools.wraps(function)
+  def traced(*args):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args)
+
+  return traced

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Plans the recipes on TPUs and writes experiments/plans/*.json and the table
+# experiments/plans/README.md. A plan that is there is not made again; remove
+# its file to have it so. Each takes some minutes on two cores.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=experiments/plans
+mkdir -p "$out"
+
+# plan NAME CONFIG TOPOLOGY FLAG...
+plan() {
+  local name="$1" config="$2" topology="$3"
+  shift 3
+  [[ -e "$out/$name.json" ]] && return
+  echo "== $name"
+  python -m unifluid_jax.plan --config="experiments/$config.py" \
+    --topology="$topology" --json="$out/$name.json" "$@"
+}
+
+for size in 0_7b 2b 9b; do
+  plan "${size}_v5e-256" "unifluid_$size" v5e:16x16
+  plan "${size}_v5p-128" "unifluid_$size" v5p:4x4x4
+  plan "${size}_v6e-256" "unifluid_$size" v6e:16x16
+  plan "${size}_2x_v6e-256" "unifluid_$size" v6e:16x16 \
+    --num_slices=2
+done
+plan 2b_finetune_v5e-8 unifluid_2b_finetune v5e:2x4
+for chip in v5e v6e; do
+  plan "2b_sample_${chip}-8" unifluid_2b_sample "$chip:2x4" --program=sample
+done
+python -m unifluid_jax.plan --table="$out"

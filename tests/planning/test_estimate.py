@@ -1,0 +1,66 @@
+"""Rooflines, and a program that does not fit."""
+
+import pytest
+
+from unifluid_jax.chips import CHIPS
+from unifluid_jax.planning import report
+from unifluid_jax.planning.estimate import Work, estimate, roofline
+from unifluid_jax.planning.hlo import Traffic
+from unifluid_jax.planning.memory import Overflow, read_overflow
+from unifluid_jax.planning.programs import Program
+from unifluid_jax.planning.sweep import fastest
+from unifluid_jax.planning.topology import Slices
+
+# Two chips that are two devices each.
+SLICES = Slices('tpu7x:1x1x2', CHIPS['tpu7x'], 2, (None,) * 4, 1)
+
+
+def test_each_resource_takes_its_time():
+  work = Work(10, 1e15, 2307e12 * 2 * 3, 100)
+  seconds = roofline(SLICES, work, Traffic(7380e9 / 2, 600e9, 12.5e9 * 2))
+  assert seconds == pytest.approx(
+    {'arithmetic': 3, 'hbm': 1, 'ici': 2, 'dcn': 4}
+  )
+
+
+@pytest.mark.parametrize(
+  ('message', 'expected'),
+  [
+    (
+      'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
+      'for HLO temporaries (15.94G) exceeds available HBM (15.75G).',
+      Overflow(15.94, 15.75),
+    ),
+    (
+      'Ran out of memory in memory space hbm. Used 2.5T of 16128M hbm.',
+      Overflow(2560, 15.75),
+    ),
+    ('Mosaic failed to compile', None),
+  ],
+)
+def test_the_compilers_words_for_too_much(message, expected):
+  assert read_overflow(message) == expected
+
+
+def test_what_does_not_fit_is_a_result():
+  program = Program({}, Overflow(100.0, 94.75), 2.0)
+  plan = {'config': 'x', 'program': 'train', 'mesh': '1', 'remat': 'full'}
+  plan |= {'hbm_components_gib': {'parameters': 1.0}}
+  found = estimate(SLICES, program, Work(10, 1e15, 2e15, 100))
+  assert not found['fits']
+  assert found['hbm_over_gib'] == pytest.approx(10.5)  # of both devices
+  text = report.describe(found | plan)
+  assert 'does not fit: 10.50 GiB a chip over the 189.50 GiB' in text
+  assert '+10.5, does not fit' in report.table([found | plan])
+
+
+def test_the_fastest_fits():
+  plans = [
+    {'fits': False},
+    {'fits': True, 'images_per_s': 10.0, 'hbm_gib_per_chip': 4.0, 'id': 1},
+    {'fits': True, 'images_per_s': 12.1, 'hbm_gib_per_chip': 9.0, 'id': 2},
+    {'fits': True, 'images_per_s': 12.2, 'hbm_gib_per_chip': 5.0, 'id': 3},
+  ]
+  best = fastest(plans)
+  assert best is not None and best['id'] == 3
+  assert fastest(plans[:1]) is None

@@ -1,0 +1,115 @@
+"""The written formulas against what XLA counts of a small unrolled stack."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from experiments import quickstart, unifluid_2b
+from unifluid_jax.config import build
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.models.vae import VAE, VAEConfig
+from unifluid_jax.planning.programs import abstract_batch, any_tokenizer
+from unifluid_jax.runs import flops
+from unifluid_jax.runs.state import initial_train_state, make_context
+from unifluid_jax.runs.vae_state import vae_shapes
+from unifluid_jax.training.step import make_train_step
+
+# Norms, softmax, activations and the optimizer are not in the formulas.
+SMALL_CHANGE = 0.06
+
+
+def experiment(remat, frozen=()):
+  """The quickstart with matrices wide enough to be all that matters."""
+  config = quickstart.get_config('tiny')
+  config.model.gemma.update(width=256, layers=2, mlp_dim=1024, head_dim=64)
+  config.model.encoder.update(width=128, layers=2, mlp_dim=512, heads=2)
+  config.model.update(remat=remat, unroll=2, source_tokens=False)
+  config.model.head = {'width': 256, 'depth': 2, 'unroll': 2}
+  config.data.row.source_images = 0
+  config.vae = {'latent_channels': 4, 'widths': (64,), 'patch_size': 4}
+  config.init = {'frozen': frozen}
+  return build(Experiment, config)
+
+
+def counted(experiment):
+  """XLA's FLOPs of the lowered step; the optimizer's are taken off."""
+  tokenizer = any_tokenizer()
+  context = make_context(experiment, tokenizer)
+  state = jax.eval_shape(
+    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
+    vae_shapes(experiment),
+  )
+  batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
+  lowered = jax.jit(make_train_step(context)).lower(state, batch)
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  return lowered.compile().cost_analysis()['flops'] - 25 * count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('remat', ['none', 'dots', 'sublayers', 'full'])
+@pytest.mark.parametrize('frozen', [(), ('^encoder/',)], ids=['', 'frozen'])
+def test_hardware_flops_are_those_of_the_step(remat, frozen):
+  small = experiment(remat, frozen)
+  expected = counted(small)
+  found = flops.hardware_flops(small)
+  assert found == pytest.approx(expected, rel=SMALL_CHANGE)
+
+
+def test_recomputed_parts_are_no_model_flops():
+  full, none = experiment('full'), experiment('none')
+  assert flops.step_flops(full) == flops.step_flops(none)
+  forward = flops.forward_flops(full)
+  assert flops.hardware_flops(full) - flops.hardware_flops(none) == (
+    pytest.approx(forward.decoder + forward.attention + forward.encoder)
+  )
+
+
+def test_a_step_of_the_2b_recipe():
+  """6 N a slot for the decoder's 2,024.5 M weights, 2 N for the encoder."""
+  config = unifluid_2b.get_config('')
+  large = build(Experiment, config)
+  slots = 2048 * 384
+  forward = flops.forward_flops(large)
+  assert 3 * forward.decoder == pytest.approx(6 * 2024.3e6 * slots, rel=2e-3)
+  assert forward.encoder == pytest.approx(2 * 412.4e6 * 2048 * 256, rel=0.05)
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    VAEConfig(latent_channels=4, widths=(32, 64, 64), mid_attention=True),
+    VAEConfig(
+      latent_channels=8,
+      widths=(64, 64),
+      patch_size=2,
+      attention_levels=(1,),
+      quant_convs=False,
+    ),
+  ],
+)
+def test_the_vae(config):
+  side = 64
+  graphdef, flat = parameters.flatten(
+    nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+  )
+
+  def count(function, *shape):
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    lowered = jax.jit(
+      lambda flat, x: function(parameters.unflatten(graphdef, flat), x)
+    ).lower(flat, x)
+    return lowered.cost_analysis()['flops']
+
+  encoder = count(lambda vae, x: vae.encode(x), 1, side, side, 3)
+  assert flops.vae_encoder_flops(config, side) == pytest.approx(
+    encoder, rel=SMALL_CHANGE
+  )
+  grid = side // config.stride
+  decoder = count(
+    lambda vae, x: vae.decode(x), 1, grid, grid, config.latent_channels
+  )
+  assert flops.vae_decoder_flops(config, side) == pytest.approx(
+    decoder, rel=SMALL_CHANGE
+  )

@@ -1,0 +1,36 @@
+"""Bytes of a compiled module, counted by hand."""
+
+import pathlib
+
+import pytest
+
+from unifluid_jax.planning.hlo import read_traffic
+
+# A loop of five rounds that gathers a quarter of a matrix, in the background of
+# two fusions; then a reduce-scatter, an all-reduce across slices, a copy to a
+# chip's inner memory and the update of one row of ten.
+MODULE = (pathlib.Path(__file__).parent / 'step.hlo').read_text()
+
+
+def test_interconnect():
+  """A channel counts once a round, a scatter half of an all-reduce."""
+  traffic = read_traffic(MODULE, devices_per_slice=4)
+  gather, scatter = 5 * 8 * 4 * 4 * 3 / 4, 16 * 4 * 3 / 4
+  assert traffic.ici == pytest.approx(gather + scatter)
+  assert traffic.dcn == pytest.approx(2 * 4 * 4 / 2)
+
+
+def test_one_slice_has_no_network():
+  one, two = (read_traffic(MODULE, devices) for devices in (8, 4))
+  assert one.dcn == 0
+  assert one.ici == two.ici + two.dcn
+
+
+def test_hbm():
+  loop = 5 * 2 * (2 * 4 * 4)  # both fusions read the quarter
+  scatter = 16 * 4 + 4 * 4
+  reduced = 4 * 4  # the result is in another memory
+  copied = 16 * 4
+  update = 2 * 32 * 4  # one row in, one row out
+  traffic = read_traffic(MODULE, devices_per_slice=8)
+  assert traffic.hbm == loop + scatter + reduced + copied + update

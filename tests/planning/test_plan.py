@@ -1,0 +1,86 @@
+"""Plans from the command line, compiled for a TPU that is not there."""
+
+import json
+
+import pytest
+
+from tests import process
+
+CONFIG = '--config=experiments/unifluid_2b.py:tiny'
+ROWS = ('--config.data.rows=4', '--config.data.examples=4')
+KEYS = (
+  'topology',
+  'chips',
+  'hbm_gib_per_chip',
+  'hbm_limit_gib',
+  'model_flops_per_step',
+  'hardware_flops_per_step',
+  'remat_factor',
+  'mfu_bound',
+  'bound_by',
+  'images_per_s',
+  'chip_hours',
+  'compile_s',
+)
+
+
+@pytest.mark.slow
+def test_the_training_step_compiles_for_a_tpu(tmp_path):
+  file = tmp_path / 'plan.json'
+  output = process.succeed(
+    'plan', CONFIG, *ROWS, '--topology=v5e:2x2', f'--json={file}'
+  )
+  plan = json.loads(file.read_text())
+  assert {*KEYS} <= {*plan}
+  assert (plan['topology'], plan['chips']) == ('v5e:2x2', 4)
+  assert plan['hbm_limit_gib'] == 15.75
+  parts = plan['hbm_components_gib']
+  # Adam's two moments, and the average, are as large as the parameters.
+  assert parts['optimizer'] == pytest.approx(2 * parts['parameters'], rel=0.01)
+  assert parts['ema'] == parts['parameters']
+  assert sum(parts.values()) == pytest.approx(plan['hbm_gib_per_chip'])
+  assert plan['ici_bytes_per_chip'] > 0 == plan['dcn_bytes_per_chip']
+  seconds = plan['roofline_s']
+  assert seconds[plan['bound_by']] == max(seconds.values())
+  assert plan['images_per_s'] == pytest.approx(4 / max(seconds.values()))
+  assert 'bound by' in output
+
+  process.succeed('plan', f'--table={tmp_path}')
+  assert '| v5e:2x2 | 4 | 1x4x1 |' in (tmp_path / 'README.md').read_text()
+
+
+@pytest.mark.slow
+def test_the_sampler_compiles_for_two_slices(tmp_path):
+  file = tmp_path / 'plan.json'
+  process.succeed(
+    'plan',
+    CONFIG,
+    '--topology=v6e:2x2',
+    '--num_slices=2',
+    '--config.sampling.head_steps=2',
+    '--config.sampling.steps=4',
+    '--program=sample',
+    '--images=8',
+    f'--json={file}',
+  )
+  plan = json.loads(file.read_text())
+  assert (plan['chips'], plan['mesh'], plan['fits']) == (8, '2x4x1', True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--topology=v5e:3x5'], 'libtpu knows no topology v5e:3x5; near it: '),
+    (['--topology=v5:4x4'], 'did you mean v5'),
+    (['--topology=v5p:4x4'], 'a slice of v5p has 3 dimensions'),
+    (['--topology=v5e:2x2', '--config.data.rows=6'], 'use 4 or 8'),
+    (
+      ['--topology=v5e:2x2', '--config.mesh.tensor=3'],
+      'the product of the others may be 2 or 4, and not 3',
+    ),
+    ([], '--topology must be given'),
+  ],
+)
+def test_a_mistake_gives_one_message(flags, message):
+  assert message in process.fail('plan', CONFIG, *flags)

@@ -1,0 +1,67 @@
+"""Which mesh axes a logical axis is split over: one table for all arrays.
+
+Parameters name their logical axes where they are declared, activations where
+`constrain` is called. Without the latter XLA may choose to gather a whole batch
+on every device instead of a layer's weights.
+"""
+
+import math
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from unifluid_jax.models.parameters import Axes
+
+# Logical axis -> mesh axes; what is not listed is not split.
+RULES: dict[str, tuple[str, ...]] = {
+  'rows': ('data', 'fsdp'),
+  'embed': ('fsdp',),
+  'encoder_embed': ('fsdp',),
+  'vocab': ('tensor',),
+  'heads': ('tensor',),
+  'kv_heads': ('tensor',),
+  'mlp': ('tensor',),
+  'out': ('fsdp',),
+}
+
+
+def partition_spec(
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+  axes: Axes,
+  shape: tuple[int, ...],
+) -> PartitionSpec:
+  """How an array is split; an axis that does not divide is not.
+
+  Args:
+    mesh: The mesh.
+    axes: Logical name of each axis; a mesh axis goes to the first that asks.
+    shape: Shape of the array.
+  """
+  spec: list[str | tuple[str, ...] | None] = []
+  taken: set[str] = set()
+  for axis, size in zip(axes, shape, strict=True):
+    rule = RULES.get(axis, ()) if axis else ()
+    parts = math.prod(mesh.shape[name] for name in rule)
+    if rule and size % parts == 0 and taken.isdisjoint(rule):
+      taken.update(rule)
+      spec.append(rule if len(rule) > 1 else rule[0])
+    else:
+      spec.append(None)
+  return PartitionSpec(*spec)
+
+
+def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
+  """Fixes where an activation lies on the mesh that the code is traced for.
+
+  Outside of a mesh, and on a mesh of one device, this is x itself.
+
+  Args:
+    x: The activation.
+    axes: Logical name of each of its axes, None for one that is whole.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  spec = partition_spec(mesh, axes, x.shape)
+  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))

@@ -1,0 +1,113 @@
+"""Plans a run on TPUs without having any: does it fit, how fast can it be?
+
+  python -m unifluid_jax.plan --config=experiments/unifluid_2b.py \
+      --topology=v5e:16x16 --json=plan.json
+  python -m unifluid_jax.plan --config=experiments/unifluid_2b.py \
+      --topology=v6e:16x16 --num_slices=2
+  python -m unifluid_jax.plan --config=experiments/unifluid_2b_v5e8_sample.py \
+      --topology=v5e:2x4 --program=sample --images=32
+  python -m unifluid_jax.plan --table=experiments/plans
+
+The training step of the config, or its image sampler, is compiled by libtpu
+(`pip install 'unifluid_jax[plan]'`) for the slice that --topology names: v4,
+v5e, v5p, v6e or tpu7x, with the chips along each dimension. HBM is what the
+compiler assigns; FLOPs come from formulas, bytes from the compiled program;
+time is a roofline, so speeds are upper bounds. A program that does not fit is
+reported as such. --sweep tries other batches, splits of the mesh and remat
+policies, up to 36 compilations, and tells the fastest that fits. --table makes
+a table of the plans in a folder, and compiles nothing.
+"""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+
+from unifluid_jax import cli
+from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.planning import report
+from unifluid_jax.planning.plan import PROGRAMS, plan
+from unifluid_jax.planning.sweep import fastest, variants
+from unifluid_jax.planning.topology import describe, prepare
+from unifluid_jax.progress import track
+
+_CONFIG = cli.define_config_flag()
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'Slice: family and chips along each side, e.g. v5e:16x16.'
+)
+_SLICES = flags.DEFINE_integer(
+  'num_slices', 1, 'Slices, each of that topology.', lower_bound=1
+)
+_PROGRAM = flags.DEFINE_enum(
+  'program', 'train', PROGRAMS, 'The training step, or the image sampler.'
+)
+_IMAGES = flags.DEFINE_integer(
+  'images', 32, 'Images of a batch of the sampler.', lower_bound=1
+)
+_JSON = flags.DEFINE_string('json', None, 'Where to write the plan as JSON.')
+_SWEEP = flags.DEFINE_bool('sweep', False, 'Find the fastest that fits.')
+_TABLE = flags.DEFINE_string(
+  'table', None, 'Folder of plans; its README.md is written.'
+)
+
+
+def main() -> None:
+  """Plans what the flags ask for."""
+  if _TABLE.value is not None:
+    _write_table(pathlib.Path(_TABLE.value))
+    return
+  name = pathlib.Path(flags.FLAGS['config'].config_filename or '').stem
+  experiment = build(Experiment, cli.require(_CONFIG))
+  prepare()
+  slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
+  ways = [experiment]
+  if _SWEEP.value:
+    ways = list(
+      variants(experiment, len(slices.devices) // _SLICES.value, _SLICES.value)
+    )
+  plans = [
+    plan(name, way, slices, _PROGRAM.value, _IMAGES.value)
+    for way in (
+      track(ways, f'{len(ways)} settings, number') if ways[1:] else ways
+    )
+  ]
+  if not _SWEEP.value:
+    (result,) = plans
+    sys.stdout.write(f'{report.describe(result)}\n')
+    _write_json(result)
+    return
+  best = fastest(plans)
+  sys.stdout.write(report.table(plans))
+  if best is not None:
+    sys.stdout.write(f'\nThe fastest that fits:\n{report.describe(best)}\n')
+  _write_json({'fastest': best, 'plans': plans})
+
+
+def _write_json(result: Any) -> None:
+  if _JSON.value is None:
+    return
+  text = json.dumps(result, indent=2)
+  try:
+    pathlib.Path(_JSON.value).write_text(f'{text}\n', encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'--json={_JSON.value}: {error.strerror}') from error
+
+
+def _write_table(folder: pathlib.Path) -> None:
+  files = sorted(folder.glob('*.json'))
+  if not files:
+    raise UserError(f'--table={folder} has no plans; write some with --json')
+  plans = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+  text = (
+    '# Plans\n\nWritten by `bash launch/plans.sh`; speeds are upper bounds, '
+    'see `python -m unifluid_jax.plan --help`.\n\n'
+  )
+  (folder / 'README.md').write_text(text + report.table(plans))
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,1 @@
+"""What a run would need on TPUs that are not there."""

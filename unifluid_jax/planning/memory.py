@@ -1,0 +1,69 @@
+"""HBM of a chip, by what it holds."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+
+GIB = 2**30
+_UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+class Overflow(NamedTuple):
+  """A program that does not fit, in GiB of a device.
+
+  Attributes:
+    needed: HBM that the compiler could not do without.
+    limit: HBM that it may use.
+  """
+
+  needed: float
+  limit: float
+
+
+def read_overflow(message: str) -> Overflow | None:
+  """What the compiler says of HBM in an error; None if that is not the error.
+
+  Known are "the total memory required for HLO temporaries (15.94G) exceeds
+  available HBM (15.75G)" and "Used 20.1G of 15.7G hbm".
+  """
+  size = r'(\d+(?:\.\d+)?)([KMGT]?)'
+  for pattern in (
+    rf'\({size}\) exceeds available HBM \({size}\)',
+    rf'Used {size} of {size} hbm',
+  ):
+    match = re.search(pattern, message)
+    if match:
+      needed, needed_unit, limit, limit_unit = match.groups()
+      return Overflow(
+        float(needed) * _UNITS[needed_unit] / GIB,
+        float(limit) * _UNITS[limit_unit] / GIB,
+      )
+  return None
+
+
+def gib_per_device(targets: Any) -> float:
+  """GiB that arrays of these shapes and shardings take on each device."""
+  leaves = jax.tree.leaves(targets)
+  return sum(_bytes(leaf) for leaf in leaves) / GIB
+
+
+def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
+  assert leaf.sharding is not None
+  shape = leaf.sharding.shard_shape(leaf.shape)
+  return math.prod(shape) * leaf.dtype.itemsize
+
+
+def total_gib(compiled: jax.stages.Compiled) -> float:
+  """The compiler's own total: what a device holds at a program's peak."""
+  stats = compiled.memory_analysis()
+  assert stats is not None
+  total = (
+    stats.argument_size_in_bytes
+    + stats.output_size_in_bytes
+    - stats.alias_size_in_bytes
+    + stats.temp_size_in_bytes
+    + stats.generated_code_size_in_bytes
+  )
+  return total / GIB
