@@ -24,6 +24,7 @@ import sys
 from typing import Any
 
 from absl import flags
+from ml_collections import config_flags
 
 from unifluid_jax import cli
 from unifluid_jax.config import build
@@ -60,8 +61,8 @@ def main() -> None:
   if _TABLE.value is not None:
     _write_table(pathlib.Path(_TABLE.value))
     return
-  name = pathlib.Path(flags.FLAGS['config'].config_filename or '').stem
   experiment = build(Experiment, cli.require(_CONFIG))
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
   prepare()
   slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
   ways = [experiment]
@@ -70,10 +71,8 @@ def main() -> None:
       variants(experiment, len(slices.devices) // _SLICES.value, _SLICES.value)
     )
   plans = [
-    plan(name, way, slices, _PROGRAM.value, _IMAGES.value)
-    for way in (
-      track(ways, f'{len(ways)} settings, number') if ways[1:] else ways
-    )
+    plan(pathlib.Path(file).stem, way, slices, _PROGRAM.value, _IMAGES.value)
+    for way in track(ways, f'{len(ways)} settings, number')
   ]
   if not _SWEEP.value:
     (result,) = plans

@@ -85,7 +85,7 @@ def estimate(slices: Slices, program: Program, work: Work) -> dict[str, Any]:
   limit = slices.chip.hbm_gib
   plan: dict[str, Any] = {
     'topology': slices.name,
-    'slices': slices.count,
+    'slices': slices.number,
     'chips': slices.chips,
     'hbm_limit_gib': limit,
     'model_flops_per_step': work.model_flops,
@@ -141,4 +141,4 @@ def roofline(slices: Slices, work: Work, traffic: Traffic) -> dict[str, float]:
 def _traffic(executable: jax.stages.Compiled, slices: Slices) -> Traffic:
   text = executable.as_text()
   assert text is not None
-  return read_traffic(text, len(slices.devices) // slices.count)
+  return read_traffic(text, len(slices.devices) // slices.number)

@@ -47,14 +47,14 @@ class Slices(NamedTuple):
     chip: The kind of their chips.
     chips: Number of chips.
     devices: Devices of JAX; a chip may be two.
-    count: Number of slices.
+    number: Number of slices.
   """
 
   name: str
   chip: Chip
   chips: int
   devices: tuple[jax.Device, ...]
-  count: int
+  number: int
 
 
 def describe(name: str, count: int = 1) -> Slices:

@@ -1,13 +1,9 @@
 """The training state of UniFluid at step 0, and what the step needs besides."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
 
-from unifluid_jax.batch import Batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.experiment import Experiment
@@ -123,8 +119,14 @@ def train_state_targets(
 
 def jit_train_step(
   context: StepContext, mesh: jax.sharding.Mesh, target: TrainState
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-  """The training step on a mesh; it leaves the state as `target` has it."""
+) -> jax.stages.Wrapped:
+  """The training step on a mesh: (state, batch) -> (state, metrics).
+
+  Args:
+    context: What the step needs besides arrays.
+    mesh: The mesh.
+    target: Where the arrays of the state lie, before and after.
+  """
   return jax.jit(
     on_mesh(mesh, make_train_step(context)),
     out_shardings=(shardings_of(target), None),
