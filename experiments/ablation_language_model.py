@@ -13,7 +13,7 @@ tasks' texts by understanding alone:
 
 import ml_collections
 
-from experiments import arguments, quickstart
+from experiments import arguments, quickstart, unifluid_2b
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -29,6 +29,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.init = {
       'workdir': values['source'],
       'parameters': ('^gemma/',),
-      'new': ('^encoder/', '^connector', '^token_', '_positions$', '^head/'),
+      'new': ('^encoder/', *unifluid_2b.NEW),
     }
   return arguments.finish(config, is_tiny)

@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     backbone=folder,
     encoder=folder,
     frozen=('^encoder/',),
-    new=('^token_', '_positions$', '^head/'),
+    new=('^(token|mask)_', '_positions$', '^head/'),
     dtype=('^encoder/=bfloat16',),
   )
   config.training.update(steps=20_000, text_weight=0.005)

@@ -95,7 +95,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'ema': 0.998,
     'no_decay': (),
     # Fresh linear maps and a small MLP learn faster than attention does.
-    'rate_factors': {'^(head|token|source|target)': 3.0},
+    'rate_factors': {'^(head|token|mask|known|target)': 3.0},
   }
   config.sampling = {
     'solver': 'euler',

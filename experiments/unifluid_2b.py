@@ -21,7 +21,7 @@ from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
 # What no checkpoint has: it starts fresh.
-NEW = ('^connector', '^token_', '_positions$', '^head/')
+NEW = ('^connector', '^(token|mask)_', '_positions$', '^head/')
 
 COCO = {
   'kind': 'tfds',

@@ -21,7 +21,7 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs import restore, start, unifluid, vae
 from unifluid_jax.sections import InitConfig
 
-NEW = ('^connector', '^token_', '_positions$', '^head/')
+NEW = ('^connector', '^(token|mask)_', '_positions$', '^head/')
 
 
 @pytest.fixture(scope='module')

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 import shutil
 
 import jax
@@ -111,6 +112,27 @@ def test_published_sizes(letters):
       if key.startswith('gemma/') and key != 'gemma/embedding'
     )
     assert abs(count - gemma) < 0.1e6
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_mask_token_is_treated_as_what_else_writes_images(name, letters):
+  config = get_config(name, 'tiny')
+  config.model.order = 'masked'
+  experiment = build(Experiment, config)
+  shapes = jax.eval_shape(
+    lambda: parameters.flatten(state.make_unifluid(experiment, letters))[1]
+  )
+  new, factors = experiment.init.new, experiment.optimizer.rate_factors
+  treated = {
+    (
+      any(re.search(pattern, name) for pattern in new),
+      next((f for p, f in factors.items() if re.search(p, name)), 1.0),
+    )
+    for name in shapes
+    if re.match('head|token|mask|.*_positions$', name)
+  }
+  assert 'mask_token' in shapes and 'known_positions' in shapes
+  assert len(treated) == 1
 
 
 @pytest.fixture(scope='module')

@@ -212,7 +212,7 @@ def test_prefix_lm_mask_equals_transformers(case):
   mask = causal(LENGTH)
   mask[0, :5, :5] = True
   mask[1, :11, :11] = True
-  distance = np.arange(LENGTH)[:, None] - np.arange(LENGTH)
+  distance = np.abs(np.arange(LENGTH)[:, None] - np.arange(LENGTH))
   window = model.config.window or LENGTH
 
   def additive(seen: np.ndarray) -> torch.Tensor:

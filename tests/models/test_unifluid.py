@@ -79,16 +79,16 @@ def test_identity_order_is_raster(letters):
   raster = masking.draw_order(jax.random.key(0), 1, 3, tiny.TOKENS, 0.0)
   x = jax.jit(unifluid.embed_row)(batch, tokens, raster)
   start = int(batch.generated_slots[0, 0])
-  source, target = (
-    np.array(unifluid.source_positions[...]),
+  known, target = (
+    np.array(unifluid.known_positions[...]),
     np.array(unifluid.target_positions[...]),
   )
   for j in range(tiny.TOKENS):
     if j == 0:
       told = unifluid.embed_boi()
     else:
-      known = tokens[0, 0, j - 1] @ unifluid.token_in[...]
-      told = unifluid.token_norm(known) + source[j - 1]
+      token = tokens[0, 0, j - 1] @ unifluid.token_in[...]
+      told = unifluid.token_norm(token) + known[j - 1]
     np.testing.assert_allclose(x[0, start + j], told + target[j], atol=1e-5)
 
 

@@ -54,7 +54,8 @@ class GemmaConfig:
     qk_norm: Whether queries and keys are normalised (Gemma 3).
     query_scale: Factor of the queries; None for head_dim^-0.5.
     pattern: GLOBAL or LOCAL for each layer, repeated over the depth.
-    window: A LOCAL layer sees keys less than this many positions back.
+    window: A LOCAL layer sees keys less than this many positions away; ahead
+      of a slot there are some only in a bidirectional prefix or image.
     rope_theta: RoPE base of GLOBAL layers.
     local_rope_theta: RoPE base of LOCAL layers.
     rope_scaling: Divides the positions in GLOBAL layers.
@@ -332,8 +333,9 @@ class Gemma(nnx.Module):
     if kind == LOCAL:
       theta, scaling = config.local_rope_theta, 1.0
       assert config.window is not None
-      back = positions[:, :, None] - key_positions[:, None, :]
-      mask = mask & (back < config.window)
+      # Both ways, as google-deepmind/gemma's _create_sliding_mask.
+      away = jnp.abs(positions[:, :, None] - key_positions[:, None, :])
+      mask = mask & (away < config.window)
     sin, cos = rotary_angles(positions, config.head_dim, theta, scaling)
     return View(mask, sin, cos)
 

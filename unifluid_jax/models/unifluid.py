@@ -111,7 +111,7 @@ class UniFluid(nnx.Module):
     )
     self.token_norm = RMSNorm(width, config.gemma.norm_eps)
     grid = (config.image_tokens, width)
-    self.source_positions = parameters.normal(
+    self.known_positions = parameters.normal(
       rngs.params(), grid, (None, 'embed'), _POSITION_STD
     )
     self.target_positions = parameters.normal(
@@ -144,11 +144,11 @@ class UniFluid(nnx.Module):
   def embed_tokens(
     self,
     tokens: Float[Array, '*n Z'],
-    source: Int[Array, '*n'],
+    positions: Int[Array, '*n'],
   ) -> Float[Array, '*n D']:
     """Known image tokens and the grid positions they come from."""
     projected = self.token_norm(tokens @ self.token_in[...])
-    return projected + self.source_positions[...][source]
+    return projected + self.known_positions[...][positions]
 
   def embed_boi(self) -> Float[Array, ' D']:
     """The slot that asks for an image's first token."""
