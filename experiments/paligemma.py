@@ -32,7 +32,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   emoji = quickstart.get_config().data.sources
   config.data.update(sources=emoji, max_text=96, num_workers=2)
   config.data.update(rows=8, examples=8, groups=2)
-  # An edit is the longest: 256 soft tokens, 96 of text, 196 of the result.
+  # An edit is the longest: 256 soft tokens, 96 of text, 196 of the result; the
+  # rest of the row is for a short example beside it.
   config.data.row.update(length=640, understanding_images=2, generated_images=2)
   config.init.update(
     backbone=folder,

@@ -1,7 +1,7 @@
 """How the image loss and the text loss are weighted against each other.
 
-A policy is a pair of functions over a small state: weights(state), used in
-every step, and update(state, losses, gradient norms), run at an interval.
+A policy updates the weights of the two losses from measurements at an interval;
+every step uses the weights.
 UniFluid's own rule is a fixed weight lambda on the text loss; every policy
 multiplies its text weight by lambda, so lambda is one key everywhere.
 """

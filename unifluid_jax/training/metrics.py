@@ -10,7 +10,6 @@ account so far, see `training.goodput`.
 import dataclasses
 import functools
 import json
-import math
 import time
 from typing import Any
 
@@ -39,14 +38,17 @@ class Work:
   flops: float
 
 
-def peak_flops() -> float:
-  """Peak FLOP/s of all devices; on a CPU, what a 1024^3 matmul reaches."""
+def peak_flops() -> float | None:
+  """Peak FLOP/s of all devices; on a CPU, what a 1024^3 matmul reaches.
+
+  None for a device that `chips` does not know.
+  """
   device = jax.devices()[0]
   chip = chip_of(device.device_kind)
   if chip is not None:
     return chip.flops * count_chips(jax.devices())
   if device.platform != 'cpu':
-    return math.nan
+    return None
   side = 1024
   matmul = jax.jit(lambda x: x @ x)
   x = jnp.ones((side, side), jnp.float32)
@@ -143,11 +145,12 @@ class Meter:
       'seconds_per_step': per_step,
       'images_per_second': values['images'] / per_step,
       'tokens_per_second': self._work.tokens / per_step,
-      'mfu': self._work.flops / per_step / self._peak,
       'data_wait_ms': 1e3 * passed['data_wait'] / steps,
       'goodput': self._account.share,
       **{f'seconds_{part}': spent for part, spent in seconds.items()},
     }
+    if self._peak is not None:
+      values['mfu'] = self._work.flops / per_step / self._peak
     self._total = None
     self._last_step, self._last_seconds = step, seconds
     if self._is_main:
@@ -164,15 +167,16 @@ class Meter:
       for key, value in values.items()
       if key.startswith(('loss', 'psnr'))
     )
+    mfu = f'  MFU {values["mfu"]:.0%}' if 'mfu' in values else ''
     logging.info(
-      '%s %d/%d  %s  %.0f images/s  %.0f tokens/s  MFU %.0f %%  ETA %s',
+      '%s %d/%d  %s  %.0f images/s  %.0f tokens/s%s  ETA %s',
       self._name,
       step,
       self._steps,
       losses,
       values['images_per_second'],
       values['tokens_per_second'],
-      100 * values['mfu'],
+      mfu,
       clock(left),
     )
 

@@ -196,8 +196,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
   """The step: (state, batch) -> (state, metrics), to be jitted.
 
-  A step with a loss or gradient that is not finite changes nothing but
-  `bad_step`.
+  A step with a loss or gradient that is not finite changes nothing but the
+  count of steps and `bad_step`.
   """
 
   def train_step(state, batch):
