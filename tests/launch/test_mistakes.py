@@ -115,10 +115,10 @@ def test_a_checkpoint_of_another_config(finished):
 
 
 def _damage(checkpoint: pathlib.Path) -> None:
-  """Cuts the largest file in two."""
+  """Leaves the first bytes of the largest file."""
   files = [path for path in checkpoint.rglob('*') if path.is_file()]
   largest = max(files, key=lambda path: path.stat().st_size)
-  largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+  largest.write_bytes(largest.read_bytes()[:100])
 
 
 def test_a_damaged_checkpoint(finished, tmp_path):
