@@ -48,8 +48,8 @@ def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
 def flatten(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Any]]:
   """Splits a model into its structure and its values by name.
 
-  Names are paths such as 'gemma/stack/blocks/mlp/up'. This flat dictionary is the
-  one layout that the optimizer, checkpoints and converters know. Values are
+  Names are paths such as 'gemma/stack/blocks/mlp/up'. This flat dictionary is
+  the one layout that the optimizer, checkpoints and converters know. Values are
   arrays, or their shapes where the model is abstract.
   """
   graphdef, state = nnx.split(model)
