@@ -7,7 +7,7 @@ Made for plans: `python -m unifluid_jax.plan --program=sample`.
 
 import ml_collections
 
-from experiments import arguments, tiny, unifluid_2b
+from experiments import arguments, unifluid_2b
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -16,4 +16,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = unifluid_2b.get_config()
   config.sampling.update(steps=64, solver='dpm_solver', head_steps=10)
   config.mesh = {'data': 2, 'fsdp': 1, 'tensor': 4}
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

@@ -7,7 +7,7 @@ needs.
 
 import ml_collections
 
-from experiments import arguments, tiny, unifluid_2b
+from experiments import arguments, unifluid_2b
 from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
@@ -19,4 +19,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model.gemma = config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_9b'])
   config.model.head.update(width=2048)
   config.init.backbone = 'weights/gemma-2-9b'
-  return tiny.shrink(config) if is_tiny else config
+  return arguments.finish(config, is_tiny)

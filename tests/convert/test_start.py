@@ -97,7 +97,7 @@ def test_a_run_from_files(files, tmp_path):
   fresh = {*state.params} - {*gemma}
   assert 'connector' in fresh and 'token_in' in fresh
   assert all(
-    name.startswith(('connector', 'token_', 'source_', 'target_', 'head/'))
+    name.startswith(('connector', 'token_', 'known_', 'target_', 'head/'))
     for name in fresh
   )
   # It goes on, and is used, without the files.
