@@ -21,8 +21,7 @@ for size in 0_7b 2b 9b; do
   plan "${size}_v5e-256" "unifluid_$size" v5e:16x16
   plan "${size}_v5p-128" "unifluid_$size" v5p:4x4x4
   plan "${size}_v6e-256" "unifluid_$size" v6e:16x16
-  plan "${size}_2x_v6e-256" "unifluid_$size" v6e:16x16 \
-    --num_slices=2
+  plan "${size}_2x_v6e-256" "unifluid_$size" v6e:16x16 --num_slices=2
 done
 plan 2b_finetune_v5e-8 unifluid_2b_finetune v5e:2x4
 for chip in v5e v6e; do

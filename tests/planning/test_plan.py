@@ -54,11 +54,9 @@ def test_the_sampler_compiles_for_two_slices(tmp_path):
   file = tmp_path / 'plan.json'
   process.succeed(
     'plan',
-    CONFIG,
+    '--config=experiments/unifluid_2b_sample.py:tiny',
     '--topology=v6e:2x2',
     '--num_slices=2',
-    '--config.sampling.head_steps=2',
-    '--config.sampling.steps=4',
     '--program=sample',
     '--images=8',
     f'--json={file}',
