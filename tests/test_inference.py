@@ -38,9 +38,10 @@ def test_progress_of_a_long_list_is_told(model, monkeypatch):
     progress.logging, 'info', lambda text, *values: told.append(text % values)
   )
   assert model.caption(images(7)) == ['a'] * 7
-  assert told == [
-    '7 texts, part 1/3  ETA 0:00',
-    '7 texts, part 2/3  ETA 0:00',
+  # How long the rest takes is the machine's affair.
+  assert [text.rpartition('  ETA ')[0] for text in told] == [
+    '7 texts, part 1/3',
+    '7 texts, part 2/3',
   ]
 
 
