@@ -83,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 2800,
+    'steps': 3300,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
@@ -104,7 +104,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'temperature': 0.8,
   }
   config.evaluation = {
-    'samples': 48,
     'targets': {
       'vae_psnr_heldout_db': 27.0,
       't2i_train_nn_concept': 0.9,
