@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.convert import hub
+from unifluid_jax.convert.assembly import Constant
 from unifluid_jax.convert.export import Weights, export, export_own
 from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.pretrained import open_pretrained
@@ -222,6 +223,18 @@ def test_a_damaged_tensor_of_ours(folder, tmp_path):
   source = open_pretrained(str(out))
   with pytest.raises(UserError, match=f'in {file} does not have its checksum'):
     verify(source)
+
+
+def test_a_tensor_of_ours_that_is_gone(folder, tmp_path):
+  """Also of what has no config of its own, such as the connector."""
+  good = weights(folder)
+  more = {'head/x': Constant(np.ones(3, np.float32))}
+  out = tmp_path / 'out'
+  export_own(Weights({**good.arrays, **more}, good.configs), out, keep)
+  for name in ('head/x', 'gemma/final_norm/scale'):
+    change(out, **{name: None})
+    assert f'{out} does not fit: {name} is missing' in message(out)
+  assert 'gemma/final_norm/scale is missing' in message(out, ('gemma',))
 
 
 def test_a_connector_without_its_bias(tmp_path):
