@@ -103,7 +103,6 @@ PUBLISHED = {
     'sliding_window_pattern': 6,
     'vocab_size': 262_144,
   },
-  # From 4B on, positions of the global layers are divided by 8.
   'gemma3_4b': {
     'model_type': 'gemma3',
     'text_config': {
@@ -122,6 +121,21 @@ PUBLISHED = {
       'num_attention_heads': 16,
       'num_hidden_layers': 27,
       'patch_size': 14,
+    },
+  },
+  'gemma3_27b': {
+    'model_type': 'gemma3',
+    'text_config': {
+      'head_dim': 128,
+      'hidden_size': 5376,
+      'intermediate_size': 21_504,
+      'model_type': 'gemma3_text',
+      'num_attention_heads': 32,
+      'num_hidden_layers': 62,
+      'num_key_value_heads': 16,
+      'query_pre_attn_scalar': 168,
+      'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'},
+      'sliding_window': 1024,
     },
   },
 }
