@@ -310,6 +310,16 @@ def test_the_table_needs_no_values(tmp_path, monkeypatch):
   assert 'connector [24, 20] float32 1.92 kB <- ' in text
 
 
+def test_the_table_of_a_run():
+  arrays = {'b/x': Constant(np.ones((2, 3), np.float32))}
+  arrays |= {'a': Constant(np.ones(5, 'bfloat16'))}
+  assert list(table.lines_of_ours(arrays)) == [
+    '  a [5] bfloat16 10 B',
+    '  b/x [2, 3] float32 24 B',
+    '2 parameters, 34 B',
+  ]
+
+
 def test_reading_a_part_of_an_array(tmp_path):
   source = open_pretrained(str(hub.save(hub.gemma('gemma 3 GQA'), tmp_path)))
   rng = np.random.default_rng(0)

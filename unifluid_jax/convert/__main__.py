@@ -120,13 +120,21 @@ def _is_run(folder: pathlib.Path) -> bool:
 
 def _from_run(workdir: pathlib.Path) -> Weights:
   """The averaged parameters of a training run, and its VAE."""
+  for flag in (_MODEL, _VOCAB_SIZE, _NEW_ROWS, _IMAGE_SIZE):
+    if flag.value:
+      raise UserError(
+        f'--{flag.name} is of files, and {workdir} is a run, which is written '
+        'as it is; leave it out'
+      )
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
   _, params, vae = restore_averaged(experiment, tokenizer, workdir)
   params |= {f'{VAE}/{name}': value for name, value in vae.items()}
+  arrays = {name: Held(value) for name, value in params.items()}
+  sys.stdout.write('\n'.join(table.lines_of_ours(arrays)) + '\n')
   model = experiment.model
   return Weights(
-    arrays={name: Held(value) for name, value in params.items()},
+    arrays=arrays,
     configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
     experiment=to_dict(experiment),
     tokenizer=(workdir / TOKENIZER_FILE).read_bytes(),
