@@ -1,6 +1,7 @@
 """The command line, as a user runs it."""
 
 import json
+import resource
 import zipfile
 
 import numpy as np
@@ -85,6 +86,42 @@ def test_mistakes(gemma, tmp_path, flags, message):
   assert not list(tmp_path.iterdir())
   if flags == ['--dtype=int8']:
     assert '--out must be given' in process.fail('convert', f'--source={gemma}')
+
+
+@pytest.mark.parametrize('name', ['tokenizer.model', 'folder/own'])
+def test_a_full_disk_leaves_nothing(gemma, tmp_path, name):
+  source = gemma
+  if name.endswith('.model'):
+    source = tmp_path / 'tokenizer.json'
+    source.write_text(json.dumps(byte_vocabulary()))
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+
+  out = tmp_path / name
+  told = process.fail(
+    'convert', f'--source={source}', f'--out={out}', before=limit
+  )
+  assert f'{out} cannot be written: File too large' in told
+  files = [file for file in tmp_path.rglob('*') if file.is_file()]
+  assert files == [source] * (source != gemma)
+
+
+def byte_vocabulary():
+  """The smallest tokenizer.json of Gemma's kind."""
+  pieces = ['<pad>', '<eos>', '<bos>', '<unk>', '\n', '<start_of_image>']
+  words = [*pieces, *(f'<0x{i:02X}>' for i in range(256))]
+  replace = {'type': 'Replace', 'pattern': {'String': ' '}, 'content': '\u2581'}
+  return {
+    'normalizer': replace,
+    'added_tokens': [{'id': i, 'content': p} for i, p in enumerate(pieces)],
+    'model': {
+      'type': 'BPE',
+      'byte_fallback': True,
+      'vocab': {word: i for i, word in enumerate(words)},
+      'merges': [],
+    },
+  }
 
 
 def test_damaged_values_leave_nothing(tmp_path):
