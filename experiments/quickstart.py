@@ -31,14 +31,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
     'max_text': 40,
     'examples': 40,
-    'rows': 6,
+    'rows': 8,
     'groups': 1,
     'row': {
-      'length': 224,
-      'text_targets': 32,
-      'understanding_images': 6,
-      'generated_images': 4,
-      'source_images': 3,
+      'length': 160,
+      'text_targets': 24,
+      'understanding_images': 4,
+      'generated_images': 3,
+      'source_images': 1,
     },
   }
   config.vae = {
@@ -83,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3300,
+    'steps': 3000,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
