@@ -52,7 +52,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'shortcuts': True,
   }
   config.vae_training = {
-    'steps': 800,
+    'steps': 300,
     'batch': 32,
     'sources': {
       'picture': {
@@ -71,7 +71,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'ema': 0.998,
     },
     'loss': {'kl_weight': 1e-3},
-    'checkpoint': {'every': 400},
+    'checkpoint': {'every': 100},
   }
   config.model = {
     'gemma': config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])

@@ -1,19 +1,22 @@
-"""The best linear autoencoder, in closed form: where shortcuts start from.
+"""A linear autoencoder in closed form: where a VAE's shortcuts start from.
 
-For a VAE whose encoder and decoder are linear, the optimum is probabilistic
-PCA (Lucas et al., 2019, arXiv 1911.02469): channel k of the latents follows
-the k-th principal component of the patches. With patches of P values, Z
-channels, the variance l_k of component k and the weight w of the KL
-divergence, the loss of `training.vae_losses` is, per position,
+Latents are the principal components of the patches, turned and scaled as one:
 
-    1/P sum_k [l_k (1 - a_k b_k)^2 + b_k^2 s_k^2] + const
-    + w/Z sum_k 1/2 [a_k^2 l_k + s_k^2 - 1 - log s_k^2]
+    z = R U^T (x - m) / s + noise,    x' = m + s U R^T z
 
-for an encoder gain a_k, a posterior variance s_k^2 and a decoder gain b_k. It
-is least where
+with the mean m of the patches, their Z leading components U, an orthogonal R
+that gives all channels about the same variance, and the s that makes it 1. No
+linear map of Z channels loses less (principal component analysis), and latents
+lie as far from each other as patches do: an error of the diffusion head costs
+what it costs in pixels. A whitened latent (the optimum of the KL divergence
+too, Lucas et al., 2019, arXiv 1911.02469) would count what hardly shows as much
+as what does.
 
-    s_k^2 = min(1, w P / (2 Z l_k)),   b_k = sqrt(l_k (1 - s_k^2)),
-    a_k = b_k / l_k.
+The noise is where its part in the loss of `training.vae_losses`, which is
+s^2 sigma^2 Z / P + w/2 (sigma^2 - log sigma^2) for patches of P values and the
+weight w of the KL divergence, is least:
+
+    sigma^2 = w / (w + 2 s^2 Z / P)
 """
 
 from collections.abc import Iterable
@@ -59,33 +62,24 @@ def linear_start(
   )
   mean = means.mean(0)
   variances, components = np.linalg.eigh(outers.mean(0) - np.outer(mean, mean))
-  size = mean.size
-  # In falling order; components that the patches do not have carry nothing.
-  used = min(channels, size)
-  variance = np.zeros(channels)
-  variance[:used] = np.maximum(variances[::-1][:used], 0)
-  directions = np.zeros((size, channels))
-  directions[:, :used] = components[:, ::-1][:, :used]
-  # An eigenvector's sign is arbitrary; a run repeats on any machine's library.
-  largest = np.abs(directions).argmax(0)
-  signs = np.sign(directions[largest, np.arange(channels)])
-  directions *= np.where(signs == 0, 1, signs)
-
-  least = np.finfo(np.float64).tiny
-  noise = kl_weight * size / (2 * channels * np.maximum(variance, least))
-  noise = np.minimum(noise, 1)
-  decoder = np.sqrt(variance * (1 - noise))
-  encoder = np.divide(
-    decoder, variance, out=np.zeros(channels), where=variance > 0
-  )
-  log_noise = np.log(np.maximum(noise, np.exp(LOG_VARIANCE_RANGE[0])))
-  to_mean = directions * encoder
+  leading = components[:, ::-1][:, :channels]
+  # A component's sign is arbitrary: what is largest of it is positive.
+  largest = leading[np.abs(leading).argmax(0), range(leading.shape[1])]
+  scale = np.sqrt(np.maximum(variances, 0)[-channels:].sum() / channels)
+  rng = np.random.default_rng(0)
+  rotation, _ = np.linalg.qr(rng.standard_normal((channels, channels)))
+  into = leading * np.sign(largest) @ rotation[: leading.shape[1]]
+  tiny = np.finfo(np.float32).tiny
+  cost = 2 * scale**2 * channels / mean.size
+  noise = kl_weight / max(kl_weight + cost, tiny)
+  log_noise = np.log(max(noise, np.exp(LOG_VARIANCE_RANGE[0])))
+  encoder = into / max(scale, tiny)
   start: dict[str, np.ndarray] = {
-    'encoder/shortcut/kernel': np.concatenate(
-      [to_mean, np.zeros_like(to_mean)], axis=1
-    )[None, None],
-    'encoder/shortcut/bias': np.concatenate([-mean @ to_mean, log_noise]),
-    'decoder/shortcut/kernel': (directions * decoder).T[None, None],
+    'encoder/shortcut/kernel': np.hstack([encoder, 0 * into])[None, None],
+    'encoder/shortcut/bias': np.concatenate(
+      [-mean @ encoder, np.full(channels, log_noise)]
+    ),
+    'decoder/shortcut/kernel': scale * into.T[None, None],
     'decoder/shortcut/bias': mean,
   }
   return {k: np.asarray(value, np.float32) for k, value in start.items()}
