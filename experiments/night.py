@@ -2,7 +2,7 @@
 
 The quickstart's recipe on the 1,262 concepts that have no skin tone and are no
 flag or keycap, with a wider encoder and a larger vocabulary. The length given
-here is what the README's figures are of; a whole night has room for four times
+here is what the README's figures are of; a whole night has room for five times
 as many steps (`--config.training.steps=40000`). It goes on where it was stopped,
 in as many sittings as it takes.
 
@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.vae_training.steps = 1000
   config.model.gemma.vocab_size = 2048
   config.model.encoder.update(width=192, mlp_dim=768)
-  config.training.update(steps=10_000, log_every=100)
+  config.training.update(steps=8000, log_every=100)
   config.training.checkpoint.every = 1000
   config.optimizer.ema = 0.999
   # There are hundreds of held-out prompts.
