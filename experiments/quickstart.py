@@ -22,15 +22,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.3),
-      'captioning': emoji('captioning', 0.24),
-      'vqa': emoji('vqa', 0.05),
+      'text_to_image': emoji('text_to_image', 0.25),
+      'captioning': emoji('captioning', 0.22),
+      'vqa': emoji('vqa', 0.03),
       'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.04),
-      'editing_exact': emoji('editing', 0.15, 'tone', 'background', 'flip'),
+      'editing_exact': emoji('editing', 0.24, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
-    'examples': 40,
+    'examples': 36,
     'rows': 8,
     'groups': 1,
     'row': {
@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'text_targets': 24,
       'understanding_images': 4,
       'generated_images': 3,
-      'source_images': 1,
+      'source_images': 2,
     },
   }
   config.vae = {
@@ -83,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3000,
+    'steps': 3300,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
@@ -100,7 +100,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.sampling = {
     'solver': 'euler',
     'head_steps': 20,
-    'guidance': {'scale': 3.0},
+    'guidance': {'scale': 2.0},
     'temperature': 0.8,
   }
   config.evaluation = {
