@@ -14,7 +14,7 @@ from absl import logging
 
 from unifluid_jax.data.emoji.pictures import Picture, pictures_of
 from unifluid_jax.data.emoji.scenes import Scene
-from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.emoji.splits import Cell, EmojiConfig
 from unifluid_jax.data.emoji.tasks.vqa import (
   WORDINGS,
   VisualQuestionAnswering,
@@ -36,12 +36,14 @@ class Asked:
 
   Attributes:
     kind: Type of the question, a key of WORDINGS.
+    cell: What it is about.
     view: What is seen.
     question: The question.
     answer: The right answer.
   """
 
   kind: str
+  cell: Cell
   view: Picture | Scene
   question: str
   answer: str
@@ -107,7 +109,7 @@ def _questions(
       for emoji in candidates(question):
         view, words, answer = task.ask(question, emoji, rng, vary=False)
         text = wording.format(**words)
-        yield Asked(kind, view, text, answer)
+        yield Asked(kind, question.cell, view, text, answer)
 
 
 def _by_kind(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
@@ -136,10 +138,18 @@ def _answer(
 def _measures(
   heldout: Sequence[Answered], training: Mapping[str, Sequence[Asked]]
 ) -> Measures:
-  """Accuracy by type, beside that of training's most frequent answer."""
-  seen = {
-    kind: collections.Counter(asked.answer for asked in group)
+  """Accuracy by type, beside that of training's most frequent answer.
+
+  A cell gives each of its answers one vote: its skin tones, which are but
+  drawings of one concept, would make the few concepts that have them win.
+  """
+  votes = {
+    kind: dict.fromkeys((asked.cell, asked.answer) for asked in group)
     for kind, group in training.items()
+  }
+  seen = {
+    kind: collections.Counter(answer for _, answer in pairs)
+    for kind, pairs in votes.items()
   }
   chances = {kind: 1 / len(answers) for kind, answers in seen.items()}
   majority = {
