@@ -109,6 +109,7 @@ class Programs:
       sampling,
       prefix,
       keys,
+      self._tokenizer.vocab_size,
       self._tokenizer.pad_id,
       self._tokenizer.eos_id,
     )
