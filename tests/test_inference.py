@@ -17,7 +17,9 @@ def model(letters, monkeypatch):
   """A model of 16 x 16 pixels whose captions are 'a', and three rows a part."""
   experiment = build(Experiment, tiny.get_config())
   unifluid = nnx.eval_shape(lambda: make_unifluid(experiment, letters))
-  model = inference.Model(experiment, letters, nnx.graphdef(unifluid), {}, {})
+  model = inference.Model(
+    experiment, letters, nnx.graphdef(unifluid), {}, {}, 6
+  )
 
   def write(sampling, params, prefix, keys):
     return np.full((len(prefix.kind), 1), letters.encode('a')[0])

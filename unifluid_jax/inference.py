@@ -26,6 +26,7 @@ from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.masking import writes_raster
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
@@ -78,9 +79,12 @@ def load(workdir: str | AnyPath) -> 'Model':
   if exported:
     graphdef = make_context(experiment, tokenizer).graphdef
     params, vae = load_exported(str(workdir))
+    step = experiment.training.steps  # Of exports, this is taken for granted.
   else:
-    graphdef, params, vae = restore_averaged(experiment, tokenizer, workdir)
-  return Model(experiment, tokenizer, graphdef, params, vae)
+    graphdef, params, vae, step = restore_averaged(
+      experiment, tokenizer, workdir
+    )
+  return Model(experiment, tokenizer, graphdef, params, vae, step)
 
 
 class Model:
@@ -88,6 +92,11 @@ class Model:
 
   Images to read are uint8 arrays of the model's own size S, RGB in 0..255;
   `data.images` reads files and makes any image so.
+
+  Attributes:
+    experiment: The config that it was trained with.
+    tokenizer: The vocabulary.
+    raster: Whether images are written in raster order, else in random order.
   """
 
   def __init__(
@@ -97,6 +106,7 @@ class Model:
     graphdef: nnx.GraphDef,
     params: Parameters,
     vae: Parameters,
+    step: int,
   ):
     """Holds the parameters; samplers are compiled when first used.
 
@@ -106,10 +116,12 @@ class Model:
       graphdef: Structure of UniFluid.
       params: Its parameters, by name.
       vae: The VAE's parameters, by name.
+      step: Steps that UniFluid was trained for.
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
-    self._programs = Programs(experiment, tokenizer, graphdef)
+    self.raster = writes_raster(step, experiment.training.anneal)
+    self._programs = Programs(experiment, tokenizer, graphdef, self.raster)
     self._params = params
     self._vae = vae
     self._layout = experiment.layout()

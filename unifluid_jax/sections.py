@@ -172,7 +172,8 @@ class TrainingConfig:
     repeats: Noise levels drawn per image token.
     anneal: First step of the fade from random to raster order, and the step
       by which it is over; (0, 0) is raster order throughout, None random order
-      throughout.
+      throughout. Images are sampled in raster order if the fade is over, else
+      in random order.
     balance: Policy of the loss balance, see `training.balance`.
     balance_every: Steps between two measurements of the tasks' gradients,
       and updates of the balance; 0 for none.
