@@ -144,8 +144,9 @@ class Model:
       sampling: How images are written; None for the config's own way.
 
     Raises:
-      UserError: If a prompt is too long.
+      UserError: If a prompt is too long, or is not in a list.
     """
+    _check_list(texts)
     examples = [Example((text,), '') for text in texts]
     return self.write_images(examples, seed, samples, sampling)
 
@@ -216,6 +217,8 @@ class Model:
     """Writes images after the prefixes of examples; targets are ignored."""
     sampling = sampling or self.experiment.sampling
     rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
+    if not rows:
+      return self._no_pictures()
     parts = []
     length = self._prefix_length(examples, writes_image=True)
     for part in track(_parts(rows), f'{len(rows)} images, part'):
@@ -241,6 +244,8 @@ class Model:
     """Writes texts after the prefixes of examples; targets are ignored."""
     sampling = sampling or self.experiment.text_sampling
     rows = [(i, 0) for i in range(len(examples))]
+    if not rows:
+      return []
     texts: list[str] = []
     length = self._prefix_length(examples, writes_image=False)
     for part in track(_parts(rows), f'{len(rows)} texts, part'):
@@ -255,6 +260,8 @@ class Model:
     self, tokens: Float[np.ndarray, 'n N Z']
   ) -> UInt8[np.ndarray, 'n S S 3']:
     """The pixels of image tokens in raster order."""
+    if not len(tokens):
+      return self._no_pictures().images
     parts = [
       np.asarray(self._programs.decode(self._vae, tokens[list(part)]))
       for part in _parts(range(len(tokens)))
@@ -265,11 +272,21 @@ class Model:
     self, images: UInt8[np.ndarray, 'n S S 3']
   ) -> Float[np.ndarray, 'n S S 3']:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    if not len(images):
+      return self._no_pictures().images.astype(np.float32)
     parts = [
       np.asarray(self._programs.reconstruct(self._vae, images[list(part)]))
       for part in _parts(range(len(images)))
     ]
     return np.concatenate(parts)[: len(images)]
+
+  def _no_pictures(self) -> Pictures:
+    side, count = self.experiment.data.image_size, self.experiment.grid**2
+    return Pictures(
+      np.zeros((0, side, side, 3), np.uint8),
+      np.zeros((0, count, self.experiment.token_dim), np.float32),
+      np.zeros((0, count), np.int32),
+    )
 
   def _checked(self, images: Images) -> list[Image]:
     """The images as arrays, which must be as the model reads them."""
@@ -287,6 +304,7 @@ class Model:
   def _pairs(
     self, images: Images, texts: Sequence[str]
   ) -> list[tuple[Image, str]]:
+    _check_list(texts)
     if len(images) != len(texts):
       raise UserError(
         f'there are {len(images)} images and {len(texts)} texts; give each '
@@ -315,6 +333,12 @@ class Model:
     return self.tokenizer.decode(
       [int(i) for i in ids if i != self.tokenizer.pad_id]
     )
+
+
+def _check_list(texts: Sequence[str]) -> None:
+  """Refuses a bare text, each letter of which would be taken for a text."""
+  if isinstance(texts, str):
+    raise UserError(f'{texts!r} is no list of texts; give [{texts!r}]')
 
 
 def _parts(rows: Sequence[Any]) -> list[list[Any]]:
