@@ -298,6 +298,10 @@ class EvaluationConfig:
   targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
+    if self.seed < 0:
+      raise UserError(
+        f'evaluation.seed is {self.seed}; it must not be negative'
+      )
     for name in ('samples', 'prompts', 'captions', 'questions', 'edits'):
       if getattr(self, name) < 1:
         raise UserError(

@@ -49,9 +49,8 @@ def evaluate_run(workdir: AnyPath) -> None:
   concepts = len(concepts_of(model.experiment.data.concepts))
   timing = read_timing(workdir)
   metrics = to_metrics(results.measures, concepts, timing, manifest)
-  report = render(
-    Report(workdir.name, model, config, results, metrics, vae_log, log)
-  )
+  title = workdir.absolute().name  # '.' has none.
+  report = render(Report(title, model, config, results, metrics, vae_log, log))
   for name, text in (
     (METRICS_FILE, json.dumps(metrics, indent=2) + '\n'),
     (REPORT_FILE, report),
