@@ -1,5 +1,7 @@
 """The cached text decoder against whole rows, and the choice of tokens."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,3 +122,5 @@ def test_tokens_are_drawn_as_configured(config, expected):
 def test_impossible_settings_are_refused():
   with pytest.raises(UserError, match='top_p 0'):
     TextSamplingConfig(top_p=0.0)
+  with pytest.raises(UserError, match='temperature nan'):
+    TextSamplingConfig(temperature=math.nan)

@@ -1,6 +1,7 @@
 """Writes text: prefill, then one token a step over a KV cache."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +31,15 @@ class TextSamplingConfig:
   top_p: float = 1.0
 
   def __post_init__(self):
-    if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+    if (
+      not 0 <= self.temperature < math.inf
+      or self.top_k < 0
+      or not 0 < self.top_p <= 1
+    ):
       raise UserError(
         f'text sampling with temperature {self.temperature}, top_k '
-        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must not be '
-        'negative, and 0 < top_p <= 1'
+        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must be '
+        'finite and not negative, and 0 < top_p <= 1'
       )
 
 
