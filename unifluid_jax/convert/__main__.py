@@ -121,8 +121,10 @@ def _from_run(workdir: pathlib.Path) -> Weights:
   """The averaged parameters of a training run, and its VAE."""
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-  _, params, vae = restore_averaged(experiment, tokenizer, workdir)
-  params |= {f'{VAE}/{name}': value for name, value in vae.items()}
+  averaged = restore_averaged(experiment, tokenizer, workdir)
+  params = averaged.params | {
+    f'{VAE}/{name}': value for name, value in averaged.vae.items()
+  }
   model = experiment.model
   return Weights(
     arrays={name: Held(value) for name, value in params.items()},
