@@ -30,11 +30,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'editing_exact': emoji('editing', 0.24, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
-    'examples': 36,
-    'rows': 8,
+    'examples': 24,
+    'rows': 5,
     'groups': 1,
     'row': {
-      'length': 160,
+      'length': 168,
       'text_targets': 24,
       'understanding_images': 4,
       'generated_images': 3,
@@ -83,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3300,
+    'steps': 3500,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
