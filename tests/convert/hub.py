@@ -35,6 +35,8 @@ SIGLIP = {
   'three heads': (21, 7, 24, 3, 3, 41),
   'one layer': (16, 4, 20, 1, 2, 33),
   'one patch': (9, 9, 10, 2, 5, 17),
+  # As so400m-patch14-384: the last pixels are of no patch.
+  'cut edge': (23, 7, 12, 1, 2, 19),
 }
 """(image size, patch size, width, layers, heads, MLP)"""
 

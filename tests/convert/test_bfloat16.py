@@ -24,6 +24,8 @@ from unifluid_jax.models.vae import VAE
 pytestmark = pytest.mark.slow
 
 SEEDS = range(4)
+# Words that PaliGemma sees both ways.
+PREFIX = 5
 
 
 def theirs(hf, folder, run):
@@ -43,11 +45,11 @@ def theirs(hf, folder, run):
   return results
 
 
-def ours(models, run):
-  """What `run` gives of our models in bfloat16."""
+def ours(run, models, *inputs):
+  """What `run`, compiled once for all seeds, gives of models in bfloat16."""
   for model in models:
     model.dtype = jnp.bfloat16
-  outputs = nnx.jit(lambda *models: run(*models))(*models)
+  outputs = run(*models, *inputs)
   return [np.asarray(output, np.float32) for output in outputs]
 
 
@@ -81,6 +83,10 @@ def test_gemma(case, tmp_path):
   mask = jnp.tril(jnp.ones((16, 40, 40), bool))
   positions = jnp.broadcast_to(jnp.arange(40), (16, 40))
 
+  @nnx.jit
+  def run(model, tokens):
+    return [model.logits(model(model.embed(tokens), positions, mask)[0])]
+
   def compare(seed):
     folder = tmp_path / str(seed)
     tokens = np.random.default_rng(seed).integers(0, 61, (16, 40))
@@ -89,18 +95,16 @@ def test_gemma(case, tmp_path):
       folder,
       lambda hf, _: [hf(torch.tensor(tokens)).logits],
     )
-
-    def run(model):
-      embedded = model.embed(jnp.asarray(tokens))
-      return [model.logits(model(embedded, positions, mask)[0])]
-
-    return ratios(ours([load(folder, 'gemma', Gemma)], run), expected)
+    found = ours(run, [load(folder, 'gemma', Gemma)], jnp.asarray(tokens))
+    return ratios(found, expected)
 
   assert_no_worse([compare(seed) for seed in SEEDS])
 
 
 @pytest.mark.parametrize('case', hub.SIGLIP)
 def test_siglip(case, tmp_path):
+  run = nnx.jit(lambda model, images: [model(images)])
+
   def compare(seed):
     folder = tmp_path / str(seed)
     images, pixels = pictures(seed, 128, hub.SIGLIP[case][0])
@@ -110,13 +114,17 @@ def test_siglip(case, tmp_path):
       lambda hf, dtype: [hf(pixel_values=pixels.to(dtype)).last_hidden_state],
     )
     model = load(folder, 'encoder', Siglip)
-    return ratios(ours([model], lambda model: [model(images)]), expected)
+    return ratios(ours(run, [model], images), expected)
 
   assert_no_worse([compare(seed) for seed in SEEDS])
 
 
 @pytest.mark.parametrize('case', hub.VAE)
 def test_autoencoder(case, tmp_path):
+  @nnx.jit
+  def run(vae, images, latents):
+    return [*vae.encode(images), vae.decode(latents)]
+
   def compare(seed):
     folder = tmp_path / str(seed)
     images, pixels = pictures(seed, 8, 16)
@@ -125,17 +133,14 @@ def test_autoencoder(case, tmp_path):
       given = hf.encode(pixels).latent_dist.mean
     latents = jnp.asarray(given.permute(0, 2, 3, 1).numpy())
 
-    def run(hf, dtype):
+    def run_theirs(hf, dtype):
       posterior = hf.encode(pixels.to(dtype)).latent_dist
       decoded = hf.decode(given.to(dtype)).sample
       outputs = (posterior.mean, posterior.logvar, decoded)
       return [output.permute(0, 2, 3, 1) for output in outputs]
 
-    expected = theirs(hf, folder, run)
-    found = ours(
-      [load(folder, 'vae', VAE)],
-      lambda vae: [*vae.encode(images), vae.decode(latents)],
-    )
+    expected = theirs(hf, folder, run_theirs)
+    found = ours(run, [load(folder, 'vae', VAE)], images, latents)
     return ratios(found, expected)
 
   assert_no_worse([compare(seed) for seed in SEEDS])
@@ -152,14 +157,14 @@ def test_paligemma(text, vision, tmp_path):
 
 def compare_paligemma(hf, folder, seed):
   """Image, prefix seen both ways, causal suffix."""
-  rows, prefix = 32, 5
+  rows = 32
   vision = hf.config.vision_config
   images, pixels = pictures(seed, rows, vision.image_size)
   soft = (vision.image_size // vision.patch_size) ** 2
   words = np.random.default_rng(seed).integers(0, 60, (rows, 12))
   ids = np.concatenate([np.full((rows, soft), 63), words], axis=1)
   kinds = np.zeros_like(ids)
-  kinds[:, soft + prefix :] = 1
+  kinds[:, soft + PREFIX :] = 1
   inputs = {
     'input_ids': torch.tensor(ids),
     'attention_mask': torch.ones(ids.shape, dtype=torch.long),
@@ -175,18 +180,22 @@ def compare_paligemma(hf, folder, seed):
     jnp.asarray(read(source.arrays[name], dtype=np.float32))
     for name in ('connector', 'connector_bias')
   )
-  mask = masking.attention_mask(
-    jnp.ones(ids.shape, jnp.int32), jnp.asarray(kinds)
-  )
-  positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-
-  def run(gemma, encoder):
-    features = encoder(images)
-    dtype = features.dtype
-    features = features @ weight.astype(dtype) + bias.astype(dtype)
-    embedded = gemma.embed(jnp.asarray(words))
-    x = jnp.concatenate([features, embedded], axis=1)
-    return [gemma.logits(gemma(x, positions, mask)[0])]
-
   models = [load(folder, 'gemma', Gemma), load(folder, 'encoder', Siglip)]
-  return ratios(ours(models, run), expected)
+  inputs = (weight, bias, images, jnp.asarray(words))
+  return ratios(ours(run_paligemma, models, *inputs), expected)
+
+
+@nnx.jit
+def run_paligemma(gemma, encoder, weight, bias, images, words):
+  """The same of our two models and the connector."""
+  features = encoder(images)
+  dtype = features.dtype
+  features = features @ weight.astype(dtype) + bias.astype(dtype)
+  x = jnp.concatenate([features, gemma.embed(words)], axis=1)
+  shape = x.shape[:2]
+  positions = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+  is_suffix = positions >= features.shape[1] + PREFIX
+  mask = masking.attention_mask(
+    jnp.ones(shape, jnp.int32), is_suffix.astype(jnp.int32)
+  )
+  return [gemma.logits(gemma(x, positions, mask)[0])]

@@ -103,7 +103,6 @@ PUBLISHED = {
     'sliding_window_pattern': 6,
     'vocab_size': 262_144,
   },
-  # From 4B on, positions of the global layers are divided by 8.
   'gemma3_4b': {
     'model_type': 'gemma3',
     'text_config': {
@@ -124,6 +123,21 @@ PUBLISHED = {
       'patch_size': 14,
     },
   },
+  'gemma3_27b': {
+    'model_type': 'gemma3',
+    'text_config': {
+      'head_dim': 128,
+      'hidden_size': 5376,
+      'intermediate_size': 21_504,
+      'model_type': 'gemma3_text',
+      'num_attention_heads': 32,
+      'num_hidden_layers': 62,
+      'num_key_value_heads': 16,
+      'query_pre_attn_scalar': 168,
+      'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'},
+      'sliding_window': 1024,
+    },
+  },
 }
 
 
@@ -132,6 +146,21 @@ def test_configs_as_the_hub_has_them(size):
   """What they leave out is as transformers' defaults have it."""
   gemma = from_json(PUBLISHED[size], 'config.json').configs['gemma']
   check_config('gemma', gemma, GEMMA_SIZES[size], 'file')
+
+
+@pytest.mark.parametrize(
+  ('content', 'unused'),
+  [
+    ({'model_type': 'gemma3_text'}, {'attn_logit_softcapping': 5.0}),
+    (
+      {'model_type': 'gemma', 'hidden_act': 'gelu'},
+      {'attn_logit_softcapping': 5.0, 'final_logit_softcapping': 6.0},
+    ),
+  ],
+)
+def test_keys_that_transformers_does_not_use(content, unused):
+  found = from_json(content | unused, 'config.json')
+  assert found == from_json(content, 'config.json')
 
 
 @pytest.mark.parametrize(
@@ -153,7 +182,27 @@ def test_configs_as_the_hub_has_them(size):
     ({'layer_types': ['chunked_attention'] * 3}, 'it must be 3 of sliding_at'),
     ({'hidden_activation': 'relu'}, "hidden_activation 'relu'; known here"),
     ({'attention_bias': True}, 'attention_bias True; known here: False'),
+    # The exact form; only Gemma 1's first files mean tanh by it.
+    ({'hidden_activation': 'gelu'}, "hidden_activation 'gelu'; known here"),
     ({'rope_parameters': {'rope_type': 'yarn'}}, "rope_type 'yarn'; known"),
+    (
+      {'rope_parameters': {'rope_type': 'linear', 'factor': 2.0}},
+      'positions of its sliding layers by 2.0',
+    ),
+    (
+      {
+        'model_type': 'gemma3_text',
+        'rope_parameters': {
+          'full_attention': {'rope_type': 'default'},
+          'sliding_attention': {'rope_type': 'linear', 'factor': 4.0},
+        },
+      },
+      'positions of its sliding layers by 4.0',
+    ),
+    (
+      {'model_type': 'gemma3_text', 'use_bidirectional_attention': True},
+      'use_bidirectional_attention True; known here: False',
+    ),
     ({'rope_parameters': 'none'}, "'none' where an object should be"),
     (
       {'rope_parameters': {'rope_type': 'linear', 'factor': 0}},

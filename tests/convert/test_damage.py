@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import torch
 
 from tests.convert import hub, official
 from unifluid_jax.convert.assembly import read
@@ -115,6 +116,19 @@ def test_npz(save, tmp_path):
   file = tmp_path / 'siglip.npz'
   save(file, **official.siglip(hf, source.configs['encoder'], '', stacked=True))
   fuzz(file, file)
+
+
+@pytest.mark.parametrize('is_zip', [True, False])
+def test_torch(is_zip, tmp_path):
+  """Also in the format before PyTorch 1.6, which is one pickle."""
+  weights = {n: v.numpy() for n, v in hub.vae('sd').state_dict().items()}
+  tensors = {
+    name: torch.tensor(value)
+    for name, value in official.ldm(weights, 3).items()
+  }
+  file = tmp_path / 'vae.ckpt'
+  torch.save({'model': tensors}, file, _use_new_zipfile_serialization=is_zip)
+  fuzz(file, file, 6000)
 
 
 def test_orbax(gemma, tmp_path):

@@ -1,5 +1,6 @@
 """What is wrong with a file is told in one message, with tensor and file."""
 
+import dataclasses
 import json
 import re
 import zipfile
@@ -10,7 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.convert import hub
+from unifluid_jax.convert.assembly import Constant
 from unifluid_jax.convert.export import Weights, export, export_own
+from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.pretrained import open_pretrained
 from unifluid_jax.errors import UserError
 
@@ -45,6 +48,20 @@ def test_another_shape(folder):
   change(folder, **{NORM: np.ones(7, np.float32)})
   told = message(folder)
   assert f'{NORM} in {folder}/model.safetensors is [7] where [20]' in told
+
+
+@pytest.mark.parametrize('rows', [0, 5, 62])
+def test_another_vocabulary_than_config_json(folder, rows):
+  name = 'model.embed_tokens.weight'
+  change(folder, **{name: np.ones((rows, 20), np.float32)})
+  told = f'{name} in {folder}/model.safetensors is [{rows}, 20] where [61, 20]'
+  assert told in message(folder)
+  # Of what the config of a run wants, rows may differ; the file may not.
+  gemma = hub.gemma_config('gemma 2 GQA')
+  config = dataclasses.replace(
+    from_json(gemma.to_dict(), 'x').configs['gemma'], vocab_size=rows
+  )
+  assert told in message(folder, configs={'gemma': config})
 
 
 def test_a_tensor_that_is_left_over(folder):
@@ -127,8 +144,6 @@ def test_unknown_models(folder, tmp_path):
 
 def test_another_config(folder):
   found = open_pretrained(str(folder)).configs['gemma']
-  import dataclasses  # noqa: PLC0415
-
   other = dataclasses.replace(found, window=7, final_softcap=None)
   told = message(folder, configs={'gemma': other})
   assert 'window is 11 in the file and 7 in the config' in told
@@ -139,10 +154,15 @@ def test_a_head_of_its_own(folder):
   table = load_file(folder / 'model.safetensors')['model.embed_tokens.weight']
   change(folder, **{'lm_head.weight': table})
   open_pretrained(str(folder))
-  table[-1, -1] += 1
-  change(folder, **{'lm_head.weight': table})
-  assert 'lm_head.weight' in message(folder)
-  assert 'is not the embedding table' in message(folder)
+  table[-1, -1] = np.nan
+  change(
+    folder, **{'model.embed_tokens.weight': table, 'lm_head.weight': table}
+  )
+  open_pretrained(str(folder))
+  for other in (table + 1, table[:, 1:], np.ones((), np.float32)):
+    change(folder, **{'lm_head.weight': other})
+    assert 'lm_head.weight' in message(folder)
+    assert 'is not the embedding table' in message(folder)
 
 
 def test_two_models_in_one_file(tmp_path):
@@ -203,6 +223,18 @@ def test_a_damaged_tensor_of_ours(folder, tmp_path):
   source = open_pretrained(str(out))
   with pytest.raises(UserError, match=f'in {file} does not have its checksum'):
     verify(source)
+
+
+def test_a_tensor_of_ours_that_is_gone(folder, tmp_path):
+  """Also of what has no config of its own, such as the connector."""
+  good = weights(folder)
+  more = {'head/x': Constant(np.ones(3, np.float32))}
+  out = tmp_path / 'out'
+  export_own(Weights({**good.arrays, **more}, good.configs), out, keep)
+  for name in ('head/x', 'gemma/final_norm/scale'):
+    change(out, **{name: None})
+    assert f'{out} does not fit: {name} is missing' in message(out)
+  assert 'gemma/final_norm/scale is missing' in message(out, ('gemma',))
 
 
 def test_a_connector_without_its_bias(tmp_path):

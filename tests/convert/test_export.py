@@ -1,6 +1,8 @@
 """Import, then export: the same bytes; and other projects read them."""
 
+import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -168,11 +170,93 @@ def test_factors_of_an_autoencoder_come_back(factor, shift, tmp_path):
     assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize(
+  ('case', 'changed', 'told'),
+  [
+    ('gemma 1 MQA', {'final_softcap': 9.0}, 'final_softcap is None in the fi'),
+    ('gemma 1 MQA', {'pattern': ('local',), 'window': 4}, 'pattern is'),
+    ('gemma 1 MQA', {'query_scale': 0.5}, 'query_scale is'),
+    ('gemma 2 GQA', {'local_rope_theta': 9.0}, 'local_rope_theta is 10000.0'),
+    ('gemma 2 GQA', {'rope_scaling': 8.0}, 'its sliding layers by 8.0'),
+    ('gemma 3 GQA', {'attention_softcap': 9.0}, 'attention_softcap is None'),
+  ],
+)
+def test_what_transformers_does_not_have(case, changed, told, tmp_path):
+  source = open_pretrained(str(hub.save(hub.gemma(case), tmp_path / 'hf')))
+  config = dataclasses.replace(source.configs['gemma'], **changed)
+  other = Weights(source.arrays, {'gemma': config})
+  with pytest.raises(
+    UserError, match='transformers has no such gemma'
+  ) as found:
+    export(other, 'gemma', tmp_path / 'out', keep)
+  assert told in str(found.value)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_scaled_positions_of_global_layers_come_back(tmp_path):
+  source = open_pretrained(
+    str(hub.save(hub.gemma('gemma 1 GQA'), tmp_path / 'hf'))
+  )
+  config = dataclasses.replace(source.configs['gemma'], rope_scaling=4.0)
+  export(
+    Weights(source.arrays, {'gemma': config}), 'gemma', tmp_path / 'out', keep
+  )
+  assert open_pretrained(str(tmp_path / 'out')).configs['gemma'] == config
+
+
+def test_a_folder_that_is_there(tmp_path, monkeypatch):
+  """One that is empty, such as a mounted one, is used as it is."""
+  source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
+  out = tmp_path / 'out'
+  out.mkdir()
+  before = out.stat().st_ino
+  monkeypatch.chdir(out)
+  export_own(weights(source), pathlib.Path(), keep)
+  assert out.stat().st_ino == before
+  assert {f.name for f in out.iterdir()} == {'config.json', 'model.safetensors'}
+  assert_same_bytes(out, out)
+  with pytest.raises(UserError, match='is not empty'):
+    export_own(weights(source), out, keep)
+
+
+def test_a_killed_export_is_made_again(tmp_path):
+  """What it leaves is hidden, no checkpoint, and in nobody's way."""
+  source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
+  for is_there in (False, True):
+    out = tmp_path / f'out {is_there}'
+    partial = (
+      out / '.partial' if is_there else tmp_path / f'.{out.name}.partial'
+    )
+    partial.mkdir(parents=True)
+    (partial / 'model.safetensors').write_bytes(b'half')
+    export_own(weights(source), out, keep)
+    assert not partial.exists()
+    assert open_pretrained(str(out)).arrays.keys() == source.arrays.keys()
+
+
 def test_a_part_that_is_not_there(tmp_path):
   source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
   with pytest.raises(UserError, match='there is no gemma to export'):
     export(weights(source), 'gemma', tmp_path / 'out', keep)
   assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_carried_has_the_dtype_of_its_part(tmp_path):
+  source = open_pretrained(
+    str(hub.save(hub.siglip('one layer'), tmp_path / 'hf'))
+  )
+
+  def dtype_of(name, dtype):
+    return np.dtype('bfloat16') if name.startswith('encoder/') else dtype
+
+  export(weights(source), 'siglip', tmp_path / 'out', dtype_of)
+  assert {str(v.dtype) for v in tensors(tmp_path / 'out').values()} == {
+    'bfloat16'
+  }
+  export_own(weights(source), tmp_path / 'own', dtype_of)
+  assert {str(v.dtype) for v in tensors(tmp_path / 'own').values()} == {
+    'bfloat16'
+  }
 
 
 def test_dtypes_by_name(tmp_path):
@@ -224,6 +308,16 @@ def test_the_table_needs_no_values(tmp_path, monkeypatch):
     'layers.*.self_attn.v_proj.weight [12, 20] x 3'
   ) in text
   assert 'connector [24, 20] float32 1.92 kB <- ' in text
+
+
+def test_the_table_of_a_run():
+  arrays = {'b/x': Constant(np.ones((2, 3), np.float32))}
+  arrays |= {'a': Constant(np.ones(5, 'bfloat16'))}
+  assert list(table.lines_of_ours(arrays)) == [
+    '  a [5] bfloat16 10 B',
+    '  b/x [2, 3] float32 24 B',
+    '2 parameters, 34 B',
+  ]
 
 
 def test_reading_a_part_of_an_array(tmp_path):

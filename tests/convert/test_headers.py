@@ -8,7 +8,9 @@ from safetensors.numpy import load_file, save_file
 
 from tests.convert import hub
 from tests.convert.test_errors import message
+from tests.convert.test_layouts import assert_equal, values
 from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.convert.provenance import describe_files
 
 NORM = 'model.layers.1.input_layernorm.weight'
 
@@ -79,12 +81,37 @@ def change_index(shards, content):
     {'weight_map': {}},
     {'weight_map': ['a']},
     {'weight_map': {'a': 1}},
+    {'weight_map': {'a': ''}},
     {'weight_map': {'a': '../model.safetensors'}},
+    {'weight_map': {'a': 'b/../../model.safetensors'}},
+    {'weight_map': {'a': '/model.safetensors'}},
   ],
 )
 def test_a_damaged_index(shards, content):
   file = change_index(shards, content)
   assert message(shards).startswith(f'{file} is no index of safetensors')
+
+
+def test_shards_in_folders(shards, tmp_path):
+  """As transformers reads them, links to where they lie included."""
+  before = values(open_pretrained(str(shards)))
+  index = json.loads((shards / 'model.safetensors.index.json').read_text())
+  for number, name in enumerate(sorted({*index['weight_map'].values()})):
+    folder = shards / 'parts' / str(number % 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    blob = (shards / name).rename(tmp_path / f'blob{number}')
+    (folder / name).symlink_to(blob)
+    for tensor, shard in index['weight_map'].items():
+      if shard == name:
+        index['weight_map'][tensor] = f'parts/{number % 2}/{name}'
+  change_index(shards, index)
+  source = open_pretrained(str(shards))
+  assert_equal(values(source), before)
+  described = describe_files(str(shards), source.reader.files)['files']
+  assert described.keys() == {*index['weight_map'].values()}
+  lost = max(source.reader.files)
+  lost.unlink()
+  assert message(shards).startswith(f'{lost} is missing')
 
 
 def test_an_index_of_another_checkpoint(shards):

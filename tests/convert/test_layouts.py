@@ -81,7 +81,12 @@ def test_official_checkpoints(case, turned, layout, tmp_path):
 
 @pytest.mark.parametrize(
   ('size', 'turned'),
-  [('gemma2_2b', False), ('gemma2_9b', True), ('gemma2_27b', True)],
+  [
+    ('gemma2_2b', False),
+    ('gemma2_9b', True),
+    ('gemma2_27b', True),
+    ('gemma3_27b', True),
+  ],
 )
 def test_official_shapes_of_published_sizes(size, turned):
   config = GEMMA_SIZES[size]

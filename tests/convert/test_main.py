@@ -72,6 +72,7 @@ def test_surgery_and_dtypes(gemma, tmp_path):
     (['--model=gemma9_1b'], "unknown model 'gemma9_1b'; known are gemma1_2b"),
     (['--model=gemma2_2b'], 'has another gemma than the config: width is 20'),
     (['--vocab_size=62'], 'has 61 rows and the vocabulary 62; set new_rows'),
+    (['--model=sd'], '--model is sd, but'),
     (['--image_size=32'], '--image_size is given, but the source holds no'),
     (['--dtype=int8'], "--dtype has 'int8'"),
     (['--to=siglip'], 'there is no encoder to export; there are gemma'),

@@ -189,10 +189,14 @@ def test_paligemma(text, vision, tmp_path):
 def test_the_connector_of_unifluid_has_its_bias():
   from tests import tiny  # noqa: PLC0415
 
-  model = tiny.make_model()
+  @nnx.jit
+  def both(model, images):
+    features = model.encoder(images) @ model.connector[...]
+    return (
+      model.embed_understanding(images),
+      features + model.connector_bias[...],
+    )
+
   images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
-  expected = model.encoder(images) @ model.connector[...]
-  soft = model.embed_understanding(images)
-  np.testing.assert_allclose(
-    soft, expected + model.connector_bias[...], rtol=1e-5, atol=1e-5
-  )
+  soft, expected = both(tiny.make_model(), images)
+  np.testing.assert_allclose(soft, expected, rtol=1e-5, atol=1e-5)

@@ -77,6 +77,43 @@ def test_ids_equal_the_tokenizers_library(vocabulary, merges, tmp_path):
     assert tokenizer.decode(expected) == text
 
 
+def test_files_that_spell_out_the_tab(vocabulary, tmp_path):
+  """Those of Gemma 1 and 2 hold a tab where its byte should be."""
+  content = without_bytes(json.loads(vocabulary.read_text()))
+  words = content['model']['vocab']
+  words['\t'] = words.pop('<0x09>')
+  file = tmp_path / 'tokenizer.json'
+  file.write_text(json.dumps(content))
+  reference = HFTokenizer.from_file(str(file))
+  tokenizer = Tokenizer(convert_tokenizer(file))
+  text = 'a\tred\t\tfox'
+  expected = reference.encode(text, add_special_tokens=False).ids
+  assert tokenizer.encode(text) == expected
+  assert tokenizer.decode(expected) == text
+
+
+def test_added_spaces_are_merged(vocabulary, tmp_path):
+  """They are added in Gemma's file, but found by merges alone."""
+  content = without_bytes(json.loads(vocabulary.read_text()))
+  words, merges = content['model']['vocab'], content['model']['merges']
+  for pair in (('\u2581', '\u2581'), ('\u2581\u2581', '\u2581')):
+    piece = ''.join(pair)
+    words.setdefault(piece, len(words))
+    if [*pair] not in merges:
+      merges.append([*pair])
+    token = content['added_tokens'][-1]
+    added = token | {'content': piece, 'id': words[piece], 'special': False}
+    content['added_tokens'].append(added | {'normalized': False})
+  file = tmp_path / 'tokenizer.json'
+  file.write_text(json.dumps(content))
+  reference = HFTokenizer.from_file(str(file))
+  tokenizer = Tokenizer(convert_tokenizer(file))
+  for count in range(1, 9):
+    text = 'a' + ' ' * count + 'b'
+    expected = reference.encode(text, add_special_tokens=False).ids
+    assert tokenizer.encode(text) == expected, count
+
+
 def test_what_sentencepiece_cannot_repeat(vocabulary, tmp_path):
   content = without_bytes(json.loads(vocabulary.read_text()))
   file = tmp_path / 'tokenizer.json'
@@ -92,12 +129,30 @@ def test_what_sentencepiece_cannot_repeat(vocabulary, tmp_path):
   assert 'cannot repeat' in message(
     content | {'model': content['model'] | {'type': 'WordPiece'}}
   )
-  assert 'no tokenizer.json' in message({'model': {}})
+  for key, value in (
+    ('pre_tokenizer', {'type': 'Digits'}),
+    ('normalizer', None),
+    ('model', content['model'] | {'ignore_merges': True}),
+    ('added_tokens', [content['added_tokens'][-1] | {'lstrip': True}]),
+  ):
+    assert 'cannot repeat' in message(content | {key: value})
+  for key, value in (
+    ('model', {}),
+    ('model', content['model'] | {'vocab': list('abc')}),
+    ('model', content['model'] | {'merges': [1, 2]}),
+    ('model', content['model'] | {'vocab': {'a': 'b'}}),
+    ('normalizer', ['Replace']),
+    ('added_tokens', ['<pad>']),
+    ('added_tokens', [{'id': 0}]),
+  ):
+    assert 'no tokenizer.json' in message(content | {key: value})
+  assert 'no tokenizer.json' in message([])
   file.write_text('{')
   with pytest.raises(UserError, match='no tokenizer.json'):
     convert_tokenizer(file)
   with pytest.raises(UserError, match='cannot read'):
     convert_tokenizer(tmp_path / 'nothing.json')
   gap = json.loads(json.dumps(content))
-  gap['model']['vocab']['odd'] = 9999
-  assert 'gaps in its ids' in message(gap)
+  for index in (9999, 5):
+    gap['model']['vocab']['odd'] = index
+    assert 'has gaps in its ids or one twice' in message(gap)

@@ -129,8 +129,8 @@ def test_unroll_and_remat_do_not_change_gradients():
 
 def test_wrong_sizes_are_told():
   kwargs = {'patch_size': 7, 'width': 24, 'layers': 1, 'mlp_dim': 8}
-  with pytest.raises(UserError, match='20 is not a multiple of patch_size 7'):
-    SiglipConfig(image_size=20, heads=3, **kwargs)
+  with pytest.raises(UserError, match='6 is less than its patch_size 7'):
+    SiglipConfig(image_size=6, heads=3, **kwargs)
   with pytest.raises(UserError, match='24 is not a multiple of heads 5'):
     SiglipConfig(image_size=21, heads=5, **kwargs)
   _, model = make_pair('one layer')

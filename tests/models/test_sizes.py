@@ -29,6 +29,8 @@ def count(make) -> dict[str, int]:
     ('gemma3_270m', 100.3),
     ('gemma3_1b', 697.9),
     ('gemma3_4b', 3209.0),
+    ('gemma3_12b', 10_759.2),
+    ('gemma3_27b', 25_599.7),
     ('tiny', 3.3),
   ],
 )

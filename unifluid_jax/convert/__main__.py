@@ -23,6 +23,7 @@ from unifluid_jax import cli
 from unifluid_jax.config import to_dict
 from unifluid_jax.convert import own, surgery, table
 from unifluid_jax.convert.export import (
+  OWN,
   TARGETS,
   Held,
   Weights,
@@ -38,16 +39,15 @@ from unifluid_jax.convert.tokenizers import convert_tokenizer
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE
+from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import restore_averaged
 from unifluid_jax.sections import NEW_ROWS, check_storage, storage_dtype
 
-_OWN = 'unifluid'
-
 _SOURCE = flags.DEFINE_string('source', None, 'File or folder to read.')
 _OUT = flags.DEFINE_string('out', None, 'Folder (or tokenizer file) to make.')
 _TO = flags.DEFINE_enum(
-  'to', _OWN, [_OWN, *TARGETS], 'Layout to write: ours, or Hugging Face.'
+  'to', OWN, [OWN, *TARGETS], 'Layout to write: ours, or Hugging Face.'
 )
 _MODEL = flags.DEFINE_string(
   'model', None, 'Named size that the source must be, e.g. gemma2_2b.'
@@ -105,7 +105,8 @@ def _write_tokenizer(source: pathlib.Path, out: pathlib.Path) -> None:
   if out.exists():
     raise UserError(f'{out} exists; choose another --out')
   try:
-    out.write_bytes(model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, model)
   except OSError as error:
     raise UserError(f'{out} cannot be written: {error.strerror}') from error
   logging.info('the tokenizer is %s', out)
@@ -119,15 +120,23 @@ def _is_run(folder: pathlib.Path) -> bool:
 
 def _from_run(workdir: pathlib.Path) -> Weights:
   """The averaged parameters of a training run, and its VAE."""
+  for flag in (_MODEL, _VOCAB_SIZE, _NEW_ROWS, _IMAGE_SIZE):
+    if flag.value:
+      raise UserError(
+        f'--{flag.name} is of files, and {workdir} is a run, which is written '
+        'as it is; leave it out'
+      )
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
   averaged = restore_averaged(experiment, tokenizer, workdir)
   params = averaged.params | {
     f'{VAE}/{name}': value for name, value in averaged.vae.items()
   }
+  arrays = {name: Held(value) for name, value in params.items()}
+  sys.stdout.write('\n'.join(table.lines_of_ours(arrays)) + '\n')
   model = experiment.model
   return Weights(
-    arrays={name: Held(value) for name, value in params.items()},
+    arrays=arrays,
     configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
     experiment=to_dict(experiment),
     tokenizer=(workdir / TOKENIZER_FILE).read_bytes(),
@@ -139,6 +148,8 @@ def _from_files(path: str) -> Weights:
   """The parts of a file or folder, with the surgery that the flags want."""
   wanted = dict([named_config(_MODEL.value)] if _MODEL.value else [])
   source = open_pretrained(path, configs=wanted)
+  for part in wanted.keys() - source.configs.keys():
+    raise UserError(f'--model is {_MODEL.value}, but {path} holds no {part}')
   sys.stdout.write('\n'.join(table.lines(source)) + '\n')
   configs = {**source.configs, **wanted}
   _resize(configs, GEMMA, 'vocab_size', _VOCAB_SIZE.value)

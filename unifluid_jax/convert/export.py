@@ -19,10 +19,11 @@ from unifluid_jax.convert.assembly import (
 )
 from unifluid_jax.convert.configs import autoencoder as autoencoder_config
 from unifluid_jax.convert.configs import gemma, siglip
+from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.layouts import autoencoder, hugging_face
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE, Layout
 from unifluid_jax.convert.model_card import model_card
-from unifluid_jax.convert.recognise import pieces_of
+from unifluid_jax.convert.recognise import check_config, pieces_of
 from unifluid_jax.convert.rules import Piece
 from unifluid_jax.convert.safetensors_file import (
   Entry,
@@ -103,6 +104,9 @@ class _Target:
   prefixes: tuple[str, ...]
 
 
+OWN = 'unifluid'
+"""Name of our own layout, which holds any model."""
+
 TARGETS = {
   'gemma': _Target(GEMMA, hugging_face.GEMMA_LAYOUT, 'model', ('model.',)),
   'siglip': _Target(
@@ -152,10 +156,12 @@ def export(
     if chosen.layout.carried and re.search(chosen.layout.carried, name)
   }
   for name, array in carried.items():
-    entries[prefix + name] = entry(array, dtype_of(name, array.dtype))
+    named = f'{part}/{name}'
+    entries[prefix + name] = entry(array, dtype_of(named, array.dtype))
   kinds = {str(tensor.dtype) for tensor in entries.values()}
   dtype = kinds.pop() if len(kinds) == 1 else 'float32'
   content = _json(weights, part, config, dtype)
+  _check_said(part, config, content)
   if carried:
     content['vision_use_head'] = True
   with new_folder(out) as folder:
@@ -184,7 +190,8 @@ def export_own(
   }
   for part, tensors in weights.carried.items():
     for name, array in tensors.items():
-      entries[f'{own.CARRIED}{part}/{name}'] = entry(array, array.dtype)
+      dtype = dtype_of(f'{part}/{name}', array.dtype)
+      entries[f'{own.CARRIED}{part}/{name}'] = entry(array, dtype)
   with new_folder(out) as folder:
     checksums = write(folder, 'model', entries)
     more: dict[str, Any] = {}
@@ -227,6 +234,19 @@ def _entry(piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
     yield theirs
 
   return Entry(shape, dtype, chunks)
+
+
+def _check_said(part: str, config: Config, content: Mapping[str, Any]) -> None:
+  """Makes sure that a config.json says all that a part is."""
+  if part == VAE:
+    return  # Measured statistics stand in place of its config's.
+  try:
+    said = from_json(content, own.CONFIG_FILE).configs[part]
+    check_config(part, said, config, own.CONFIG_FILE)
+  except UserError as error:
+    raise UserError(
+      f'transformers has no such {part}: {error}; export it with --to={OWN}'
+    ) from error
 
 
 def _json(

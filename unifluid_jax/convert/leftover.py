@@ -1,5 +1,6 @@
 """Tensors of a file that no part of ours is made of."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 
@@ -71,10 +72,14 @@ def _belongs(name: str, layout: Layout, prefix: str, wanted: bool) -> bool:
 def _check_tied(reader: Reader, name: str, table_name: str) -> None:
   """A text head of its own must be the embedding table."""
   table, head = reader.read(table_name), reader.read(name)
-  step = max(1, (1 << 24) // max(table.shape[-1], 1))
-  same = table.shape == head.shape and all(
-    np.array_equal(table[i : i + step], head[i : i + step])
-    for i in range(0, len(table), step)
+  step = max(1, (1 << 24) // max(math.prod(table.shape[1:]), 1))
+  same = (
+    table.ndim
+    and table.shape == head.shape
+    and all(
+      np.array_equal(table[i : i + step], head[i : i + step], equal_nan=True)
+      for i in range(0, len(table), step)
+    )
   )
   if not same:
     raise UserError(

@@ -125,7 +125,15 @@ def read_parts(
   absent = [part for part in wanted or () if part not in parts]
   if absent:
     raise UserError(f'{path} holds no {" and no ".join(absent)}')
-  _check_whole(path, parts)
+  written = read_metadata(path)['checksums'].keys()
+  problems = [
+    f'{name} is missing'
+    for name in sorted(written - reader.header.keys())
+    if wanted is None or part_of(name) in wanted
+  ]
+  problems = problems or _shape_problems(parts)
+  if problems:
+    raise UserError(told(path, problems))
   return parts
 
 
@@ -146,7 +154,8 @@ def _read_configs(path: str) -> dict[str, Config]:
   return configs
 
 
-def _check_whole(path: str, parts: Mapping[str, Part]) -> None:
+def _shape_problems(parts: Mapping[str, Part]) -> list[str]:
+  """What is missing or of another shape, of the parts that have a config."""
   problems = []
   for name, part in parts.items():
     if part.config is None:
@@ -160,8 +169,7 @@ def _check_whole(path: str, parts: Mapping[str, Part]) -> None:
           f'{name}/{our_name} is {list(array.shape)} where {list(shape)} is '
           'wanted'
         )
-  if problems:
-    raise UserError(told(path, problems))
+  return problems
 
 
 def describe(configs: Mapping[str, Config], **more: Any) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def open_pretrained(
     )
   described = Described({})
   if any(found[name][0].described for name in wanted):
-    described = read_described(reader)
+    described = read_described(path)
   parts = {}
   problems: list[str] = []
   for name in wanted:

@@ -20,9 +20,11 @@ def describe_files(path: str, files: Iterable[pathlib.Path]) -> dict[str, Any]:
 
   Args:
     path: What was opened.
-    files: Its files; the files of a folder count each. What is not on a local
-      disk has no checksum.
+    files: Its files; the files of a folder count each, by their names in it.
+      What is not on a local disk has no checksum.
   """
+  root = pathlib.Path(path)
+  root = root if root.is_dir() else root.parent
   every = sorted(
     file
     for given in files
@@ -34,7 +36,10 @@ def describe_files(path: str, files: Iterable[pathlib.Path]) -> dict[str, Any]:
     return {
       'path': path,
       'files': {
-        file.name: {'bytes': file.stat().st_size, 'sha256': digest}
+        file.relative_to(root).as_posix(): {
+          'bytes': file.stat().st_size,
+          'sha256': digest,
+        }
         for file, digest in zip(every, digests, strict=True)
       },
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ from unifluid_jax.convert.layouts.layout import (
   Layout,
 )
 from unifluid_jax.convert.readers import json_file
-from unifluid_jax.convert.readers.reader import Reader
 from unifluid_jax.convert.rules import Piece, expand
 from unifluid_jax.convert.shapes import Config, shapes
 from unifluid_jax.errors import UserError
@@ -66,13 +66,14 @@ def named_config(size: str) -> tuple[str, Config]:
   raise UserError(f'unknown model {size!r}; known are {", ".join(known)}')
 
 
-def read_described(reader: Reader) -> Described:
-  """What the config.json beside a checkpoint says, if there is one.
+def read_described(path: str) -> Described:
+  """What the config.json in a folder, or beside a file, says if there is one.
 
   Raises:
     UserError: It is damaged, or of a model that is not known.
   """
-  file = reader.files[0].parent / 'config.json'
+  source = pathlib.Path(path)
+  file = (source if source.is_dir() else source.parent) / 'config.json'
   if not file.is_file():
     return Described({})
   return from_json(json_file.read(file), str(file))
@@ -85,7 +86,7 @@ def find_config(
   described: Described,
   path: str,
 ) -> Config | None:
-  """What a part is, with the rows that its tables have in the file.
+  """What a part is: as its config.json says, else with the file's own rows.
 
   Args:
     layout: Its table.
@@ -110,7 +111,9 @@ def find_config(
       shift, scale = wanted.latent_shift, wanted.latent_scale
       known = dataclasses.replace(known, latent_shift=shift, latent_scale=scale)
     check_config(layout.part, known, wanted, path)
-  config = wanted or known or _fitting(layout, header)
+  if known is not None:
+    return known
+  config = wanted or _fitting(layout, header)
   if config is None and layout.infer:
     try:
       config = layout.infer(header)
@@ -150,7 +153,7 @@ def _as_in_file(config: Config, layout: Layout, header: Header) -> Config:
     tensor = header.get(by_ours['position_embedding'])
     if tensor and len(tensor.shape) >= 2:
       side = math.isqrt(tensor.shape[-2])
-      if side**2 == tensor.shape[-2]:
+      if side**2 == tensor.shape[-2] and side**2 != config.tokens:
         size = side * config.patch_size
         return dataclasses.replace(config, image_size=size)
   return config

@@ -66,6 +66,8 @@ def entry(array: LazyArray, dtype: np.dtype) -> Entry:
 def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A folder that appears only when everything is in it.
 
+  A folder that is there and empty, such as a mounted one, stays the same.
+
   Args:
     path: Where it is to be.
 
@@ -75,16 +77,21 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     UserError: There is something already, or the disk is full.
   """
-  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+  is_there = path.is_dir()
+  partial = (
+    path / '.partial' if is_there else path.with_name(f'.{path.name}.partial')
+  )
+  if path.exists() and not (is_there and {*path.iterdir()} <= {partial}):
     raise UserError(f'{path} exists and is not empty; choose another place')
-  partial = path.with_name(f'.{path.name}.partial')
   try:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    if path.exists():
-      path.rmdir()
-    partial.rename(path)
+    if is_there:
+      for file in sorted(partial.iterdir()):
+        file.rename(path / file.name)
+    else:
+      partial.rename(path)
   except OSError as error:
     raise UserError(
       f'{path} cannot be written: {error.strerror or error}; make room there, '

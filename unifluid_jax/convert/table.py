@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from unifluid_jax.convert.assembly import LazyArray
 from unifluid_jax.convert.layouts.layout import Tensor
 from unifluid_jax.convert.pretrained import Part, Pretrained
 
@@ -37,6 +38,16 @@ def lines(source: Pretrained) -> Iterator[str]:
       f'{len(source.aside)} tensors are not needed: {shown}'
       + (f' and {more} more' if more > 0 else '')
     )
+
+
+def lines_of_ours(arrays: Mapping[str, LazyArray]) -> Iterator[str]:
+  """The parameters of a run, one line each, and sums."""
+  total = 0
+  for name, array in sorted(arrays.items()):
+    size = math.prod(array.shape) * array.dtype.itemsize
+    total += size
+    yield f'  {name} {list(array.shape)} {array.dtype} {_bytes(size)}'
+  yield f'{len(arrays)} parameters, {_bytes(total)}'
 
 
 def _theirs(

@@ -6,17 +6,19 @@ merges the neighbours whose piece has the highest score, so a piece's score is
 minus the rank of its first merge.
 """
 
-import json
 import pathlib
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
+from unifluid_jax.convert.readers import json_file
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 
 _SPACE = '\u2581'
 _SPECIAL = ('pad', 'eos', 'bos', 'unk')
+# Gemma 1's and 2's files spell this byte out; SentencePiece needs all 256.
+_TAB, _TAB_BYTE = '\t', '<0x09>'
 # The module is generated, so type checkers see nothing in it.
 model_pb2: Any = sentencepiece_model_pb2
 _TYPES = model_pb2.ModelProto.SentencePiece
@@ -35,22 +37,33 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
     UserError: It is no byte-pair vocabulary of Gemma's kind.
   """
   try:
-    content = json.loads(source.read_text(encoding='utf-8'))
-    model = content['model']
-    kind, vocabulary, merges = model['type'], model['vocab'], model['merges']
+    serialized = _convert(json_file.parse(source.read_bytes()), source)
   except OSError as error:
     raise UserError(f'cannot read {source}: {error.strerror}') from error
-  except (ValueError, KeyError, TypeError) as error:
+  except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise UserError(
-      f'{source} is no tokenizer.json with a vocabulary and merges; a '
-      'checkpoint is named by its folder'
+      f'{source} is no tokenizer.json with a vocabulary and merges '
+      f'({type(error).__name__}: {error}); a checkpoint is named by its folder'
     ) from error
-  _check(content, kind, source)
-  added = {t['content']: t for t in content.get('added_tokens', [])}
+  Tokenizer(serialized, str(source))
+  return serialized
+
+
+def _convert(content: Any, source: pathlib.Path) -> bytes:
+  """The same of the file's content, which may be anything."""
+  model = content['model']
+  vocabulary, merges = model['vocab'], model['merges']
+  added = {t['content']: t for t in content.get('added_tokens') or []}
+  _check(content, added, source)
   pieces = {index: piece for piece, index in vocabulary.items()}
   pieces |= {token['id']: piece for piece, token in added.items()}
-  if sorted(pieces) != list(range(len(pieces))):
-    raise UserError(f'{source} has gaps in its ids; SentencePiece has none')
+  if _TAB_BYTE not in vocabulary and _TAB in vocabulary:
+    pieces[vocabulary[_TAB]] = _TAB_BYTE
+  count = len({*vocabulary, *added})
+  if sorted(pieces) != list(range(count)):
+    raise UserError(
+      f'{source} has gaps in its ids or one twice; SentencePiece has none'
+    )
   scores = _scores(merges)
   proto = model_pb2.ModelProto()
   for index in range(len(pieces)):
@@ -64,26 +77,35 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
       type=kind,
     )
   _describe(proto, pieces)
-  serialized = proto.SerializeToString()
-  Tokenizer(serialized, str(source))
-  return serialized
+  return proto.SerializeToString()
 
 
-def _check(content: dict[str, Any], kind: str, source: pathlib.Path) -> None:
+def _check(
+  content: dict[str, Any], added: dict[str, Any], source: pathlib.Path
+) -> None:
+  """Makes sure that all the file does to a text is what SentencePiece does."""
+  model, space = content['model'], {'String': ' '}
   normalizer = content.get('normalizer') or {}
   steps = normalizer.get('normalizers', [normalizer])
-  replaces = [
-    step
-    for step in steps
-    if step.get('type') == 'Replace' and step.get('content') == _SPACE
-  ]
+  # Splitting at spaces, which are replaced by then, does nothing.
+  splits = content.get('pre_tokenizer') or {'type': 'Split', 'pattern': space}
   is_gemma = (
-    kind == 'BPE' and content['model'].get('byte_fallback') and len(steps) == 1
+    model['type'] == 'BPE'
+    and model.get('byte_fallback')
+    and not model.get('ignore_merges')
+    and [(s.get('type'), s.get('pattern'), s.get('content')) for s in steps]
+    == [('Replace', space, _SPACE)]
+    and (splits.get('type'), splits.get('pattern')) == ('Split', space)
+    and not any(
+      token.get(key)
+      for token in added.values()
+      for key in ('lstrip', 'rstrip', 'single_word')
+    )
   )
-  if not is_gemma or not replaces:
+  if not is_gemma:
     raise UserError(
-      f'{source} is a {kind} vocabulary that SentencePiece cannot repeat; use '
-      "Gemma's tokenizer.model"
+      f'{source} is a {model["type"]} vocabulary that SentencePiece cannot '
+      "repeat; use Gemma's tokenizer.model"
     )
 
 
@@ -103,7 +125,9 @@ def _type(piece: str, added: dict[str, Any]) -> int:
     return _TYPES.CONTROL
   if len(piece) == 6 and piece.startswith('<0x') and piece.endswith('>'):
     return _TYPES.BYTE
-  return _TYPES.USER_DEFINED if piece in added else _TYPES.NORMAL
+  # What is added is looked for before spaces are replaced, so never this.
+  is_found = piece in added and _SPACE not in piece
+  return _TYPES.USER_DEFINED if is_found else _TYPES.NORMAL
 
 
 def _describe(proto: Any, pieces: dict[int, str]) -> None:

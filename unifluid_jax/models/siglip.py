@@ -31,7 +31,8 @@ class SiglipConfig:
 
   Attributes:
     image_size: S, pixels.
-    patch_size: Side of a patch in pixels; divides `image_size`.
+    patch_size: Side of a patch in pixels. What `image_size` has more than
+      whole patches, at the right and at the bottom, is not seen.
     width: D.
     layers: Number of blocks.
     heads: Attention heads; divides `width`.
@@ -48,10 +49,10 @@ class SiglipConfig:
   norm_eps: float = 1e-6
 
   def __post_init__(self):
-    if self.image_size % self.patch_size:
+    if self.image_size < self.patch_size:
       raise UserError(
-        f'SigLIP image_size {self.image_size} is not a multiple of '
-        f'patch_size {self.patch_size}; choose one that is'
+        f'SigLIP image_size {self.image_size} is less than its patch_size '
+        f'{self.patch_size}; make it larger'
       )
     if self.width % self.heads:
       raise UserError(
@@ -198,8 +199,9 @@ class Siglip(nnx.Module):
         f'{size}; make them equal'
       )
     # A convolution whose stride is its kernel is a product with patches.
+    seen = size - size % patch
     patches = einops.rearrange(
-      images.astype(self.dtype),
+      images[:, :seen, :seen].astype(self.dtype),
       'n (h p) (w q) c -> n (h w) (p q c)',
       p=patch,
       q=patch,

@@ -56,6 +56,18 @@ _GEMMA3_1B = GemmaConfig(
   rope_theta=1_000_000.0,
 )
 
+# From 4B on, positions of the global layers are divided by 8.
+_GEMMA3_4B = dataclasses.replace(
+  _GEMMA3_1B,
+  width=2560,
+  layers=34,
+  heads=8,
+  kv_heads=4,
+  mlp_dim=10_240,
+  window=1024,
+  rope_scaling=8.0,
+)
+
 GEMMA_SIZES: dict[str, GemmaConfig] = {
   'gemma1_2b': _GEMMA1_2B,
   'gemma1_7b': dataclasses.replace(
@@ -84,15 +96,19 @@ GEMMA_SIZES: dict[str, GemmaConfig] = {
     _GEMMA3_1B, width=640, layers=18, mlp_dim=2048
   ),
   'gemma3_1b': _GEMMA3_1B,
-  'gemma3_4b': dataclasses.replace(
-    _GEMMA3_1B,
-    width=2560,
-    layers=34,
-    heads=8,
-    kv_heads=4,
-    mlp_dim=10_240,
-    window=1024,
-    rope_scaling=8.0,
+  'gemma3_4b': _GEMMA3_4B,
+  'gemma3_12b': dataclasses.replace(
+    _GEMMA3_4B, width=3840, layers=48, heads=16, kv_heads=8, mlp_dim=15_360
+  ),
+  'gemma3_27b': dataclasses.replace(
+    _GEMMA3_4B,
+    width=5376,
+    layers=62,
+    heads=32,
+    kv_heads=16,
+    head_dim=128,
+    mlp_dim=21_504,
+    query_scale=(5376 / 32) ** -0.5,
   ),
   # Rows are shorter than Gemma 2's window, so every layer is global; the
   # vocabulary is the tokenizer's, to be replaced.

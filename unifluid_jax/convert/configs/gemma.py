@@ -59,12 +59,15 @@ def read(values: Json, model_type: str) -> GemmaConfig:
   kind = given.one_of('model_type', MODEL_TYPES, model_type)
   fields = Fields(values, _DEFAULTS[kind])
   fields.one_of('attention_bias', (False,), default=False)
-  # Gemma 1's first files call the tanh form 'gelu'.
-  for key in ('hidden_act', 'hidden_activation'):
-    fields.one_of(key, (*ACTIVATIONS, 'gelu'), ACTIVATIONS[0])
+  if kind == 'gemma3_text':
+    # Windows of another width; PaliGemma, of Gemma 1 and 2, has it by itself.
+    fields.one_of('use_bidirectional_attention', (False,), default=False)
+  # Gemma 1's first files call the tanh form 'gelu' under the older key.
+  fields.one_of('hidden_act', (*ACTIVATIONS, 'gelu'), ACTIVATIONS[0])
+  fields.one_of('hidden_activation', ACTIVATIONS, ACTIVATIONS[0])
   head_dim = fields.size('head_dim')
   kinds = _layer_kinds(fields, kind)
-  theta, local_theta, scaling = _rope(fields, kind)
+  theta, local_theta, scaling = _rope(fields, kind, has_local=LOCAL in kinds)
   scalar = fields.maybe('query_pre_attn_scalar') or head_dim
   return GemmaConfig(
     vocab_size=fields.size('vocab_size'),
@@ -74,8 +77,13 @@ def read(values: Json, model_type: str) -> GemmaConfig:
     kv_heads=fields.size('num_key_value_heads'),
     head_dim=head_dim,
     mlp_dim=fields.size('intermediate_size'),
-    attention_softcap=fields.maybe('attn_logit_softcapping'),
-    final_softcap=fields.maybe('final_logit_softcapping'),
+    # transformers reads more of these keys than it uses.
+    attention_softcap=(
+      fields.maybe('attn_logit_softcapping') if kind == 'gemma2' else None
+    ),
+    final_softcap=(
+      fields.maybe('final_logit_softcapping') if kind != 'gemma' else None
+    ),
     post_norms=kind != 'gemma',
     qk_norm=kind == 'gemma3_text',
     query_scale=(
@@ -117,11 +125,16 @@ def _period(kinds: tuple[str, ...]) -> tuple[str, ...]:
   return kinds
 
 
-def _rope(fields: Fields, kind: str) -> tuple[float, float, float]:
+def _rope(
+  fields: Fields, kind: str, *, has_local: bool
+) -> tuple[float, float, float]:
   """Bases of global and local layers, and the scaling of global ones.
 
   New files have 'rope_parameters', for all layers or for each kind of layer;
   old ones 'rope_scaling', 'rope_theta' and 'rope_local_base_freq'.
+
+  Raises:
+    UserError: Local layers have a scaling, which our model has not.
   """
   parameters = fields.section('rope_parameters')
   full = parameters.section('full_attention', parameters)
@@ -131,21 +144,37 @@ def _rope(fields: Fields, kind: str) -> tuple[float, float, float]:
   if kind == 'gemma3_text':
     of_local = fields.number('rope_local_base_freq', 10_000.0)
   scaling = full if full else fields.section('rope_scaling')
-  older = scaling.get('type', 'default')
-  is_linear = scaling.one_of('rope_type', ('default', 'linear'), older)
-  factor = scaling.number('factor', 1.0) if is_linear == 'linear' else 1.0
+  factor = _scaling(scaling)
+  of_sliding = _scaling(scaling if kind == 'gemma2' else local)
+  if has_local and of_sliding != 1:
+    raise UserError(
+      f'it divides the positions of its sliding layers by {of_sliding}, which '
+      'no published Gemma does'
+    )
   return theta, local.number('rope_theta', of_local), factor
+
+
+def _scaling(rope: Fields) -> float:
+  """What positions are divided by."""
+  older = rope.get('type', 'default')
+  kind = rope.one_of('rope_type', ('default', 'linear'), older)
+  return rope.number('factor', 1.0) if kind == 'linear' else 1.0
 
 
 def write(config: GemmaConfig, dtype: str) -> dict[str, Any]:
   """config.json of Gemma{,2,3}ForCausalLM.
 
-  Raises:
-    UserError: It has something that this generation of Gemma has not.
+  What this generation of Gemma does not have is left out: `read` tells.
   """
   kind = 'gemma2' if config.post_norms else 'gemma'
   kind = 'gemma3_text' if config.qk_norm else kind
   scale = config.query_scale or config.head_dim**-0.5
+  default = {'rope_type': 'default'}
+  linear = {'rope_type': 'linear', 'factor': config.rope_scaling}
+  rope = {
+    **(linear if config.rope_scaling != 1 else default),
+    'rope_theta': config.rope_theta,
+  }
   result: dict[str, Any] = {
     'architectures': [_ARCHITECTURES[kind]],
     'model_type': kind,
@@ -165,13 +194,8 @@ def write(config: GemmaConfig, dtype: str) -> dict[str, Any]:
     'pad_token_id': 0,
     'eos_token_id': 1,
     'bos_token_id': 2,
-    'rope_parameters': {
-      'rope_type': 'default',
-      'rope_theta': config.rope_theta,
-    },
+    'rope_parameters': rope,
   }
-  if kind != 'gemma3_text':
-    _check_plain(config, kind)
   if kind == 'gemma':
     return result
   result |= {
@@ -186,27 +210,11 @@ def write(config: GemmaConfig, dtype: str) -> dict[str, Any]:
   }
   if kind == 'gemma2':
     return result
-  linear = {'rope_type': 'linear', 'factor': config.rope_scaling}
-  default = {'rope_type': 'default'}
   result['rope_parameters'] = {
-    'full_attention': {
-      **(linear if config.rope_scaling != 1 else default),
-      'rope_theta': config.rope_theta,
-    },
+    'full_attention': rope,
     'sliding_attention': {**default, 'rope_theta': config.local_rope_theta},
   }
   return result
-
-
-def _check_plain(config: GemmaConfig, kind: str) -> None:
-  """Makes sure that a Gemma 1 or 2 has nothing of a later one."""
-  capped = config.attention_softcap or config.final_softcap
-  if config.rope_scaling != 1 or (kind == 'gemma' and capped):
-    raise UserError(
-      f'this model is no {kind} of transformers: it has rope_scaling '
-      f'{config.rope_scaling}, soft-caps {config.attention_softcap} and '
-      f'{config.final_softcap}'
-    )
 
 
 def _whole(value: float) -> float:

@@ -40,12 +40,18 @@ class OrbaxReader:
       self._path = epath.Path(pathlib.Path(path).absolute())
     self._checkpointer = ocp.PyTreeCheckpointer()
     try:
-      tree = self._checkpointer.metadata(self._path).item_metadata.tree
+      metadata = self._checkpointer.metadata(self._path).item_metadata
+      tree = metadata and metadata.tree
     except (OSError, ValueError, KeyError, AttributeError) as error:
       raise UserError(
         f'{path} is no complete Orbax checkpoint ({_first_line(error)}); copy '
         'it again'
       ) from error
+    if not tree:
+      raise UserError(
+        f'{path} holds no tree of arrays itself; name the folder in it that '
+        'does, such as default, or copy it again'
+      )
     self.files: tuple[pathlib.Path, ...] = (pathlib.Path(path),)
     self._keys: dict[str, tuple[str, ...]] = {}
     self.header: dict[str, Tensor] = {}

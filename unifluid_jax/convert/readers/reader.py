@@ -50,6 +50,8 @@ def open_reader(path: str) -> Reader:
   Raises:
     UserError: It is none of these, or is not complete.
   """
+  if path.startswith('gs://'):
+    return _open_bucket(path)
   local = pathlib.Path(path)
   if is_orbax(path):
     return OrbaxReader(path)
@@ -72,3 +74,19 @@ def open_reader(path: str) -> Reader:
       'and folders of safetensors or Orbax'
     )
   return _BY_SUFFIX[local.suffix](local)
+
+
+def _open_bucket(path: str) -> Reader:
+  """Opens a checkpoint in a bucket, where only Orbax is read."""
+  try:
+    if is_orbax(path):
+      return OrbaxReader(path)
+  except (ImportError, OSError) as error:
+    raise UserError(
+      f'cannot read {path}: {error}; pip install "unifluid_jax[tpu]" reads '
+      'buckets'
+    ) from error
+  raise UserError(
+    f'{path} is no folder of Orbax, which alone is read from a bucket; copy it '
+    'here with `gcloud storage cp`'
+  )

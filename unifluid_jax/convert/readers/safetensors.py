@@ -74,10 +74,9 @@ class SafetensorsReader:
 
   def _open_shards(self, index: pathlib.Path) -> None:
     shards = _read_index(index)
-    names = sorted({*shards.values()})
-    self.files = tuple(index.parent / name for name in names)
+    self.files = tuple(sorted({*shards.values()}))
     for file in self.files:
-      listed = {name for name, shard in shards.items() if shard == file.name}
+      listed = {name for name, shard in shards.items() if shard == file}
       if not file.exists():
         raise UserError(
           f'{file} is missing; {index.name} lists {len(listed)} tensors in '
@@ -85,7 +84,9 @@ class SafetensorsReader:
         )
       self._add(file, shards)
 
-  def _add(self, file: pathlib.Path, shards: Mapping[str, str] | None) -> None:
+  def _add(
+    self, file: pathlib.Path, shards: Mapping[str, pathlib.Path] | None
+  ) -> None:
     """Takes the tensors of a file, or those that the index lists in it."""
     header, start = _read_header(file)
     if shards is not None:
@@ -102,27 +103,29 @@ class SafetensorsReader:
       )
 
 
-def _read_index(index: pathlib.Path) -> dict[str, str]:
-  """The shard of each tensor."""
+def _read_index(index: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The shard of each tensor, which lies beside the index or below."""
   content = json_file.read(index)
   shards = content.get('weight_map') if isinstance(content, dict) else None
   if (
     not isinstance(shards, dict)
     or not shards
-    or not all(
-      isinstance(s, str) and pathlib.PurePath(s).name == s
-      for s in shards.values()
-    )
+    or not all(map(_is_below, shards.values()))
   ):
     raise UserError(f'{index} is no index of safetensors; download it again')
-  return shards
+  return {name: index.parent / shard for name, shard in shards.items()}
+
+
+def _is_below(shard: Any) -> bool:
+  path = pathlib.PurePath(shard if isinstance(shard, str) else '')
+  return bool(path.name) and not path.is_absolute() and '..' not in path.parts
 
 
 def _check_listed(
-  file: pathlib.Path, names: set[str], shards: Mapping[str, str]
+  file: pathlib.Path, names: set[str], shards: Mapping[str, pathlib.Path]
 ) -> None:
   """A tensor must be in the shard that the index lists, and only there."""
-  listed = {name for name, shard in shards.items() if shard == file.name}
+  listed = {name for name, shard in shards.items() if shard == file}
   for name in sorted(listed - names):
     raise UserError(
       f'{file} lacks {name}, which the index lists in it; the files are not of '
@@ -130,8 +133,8 @@ def _check_listed(
     )
   for name in sorted((names & shards.keys()) - listed):
     raise UserError(
-      f'{file} holds {name}, which the index lists in {shards[name]}; the '
-      'files are not of one checkpoint'
+      f'{file} holds {name}, which the index lists in {shards[name].name}; '
+      'the files are not of one checkpoint'
     )
 
 

@@ -7,6 +7,7 @@ PyTorch installed (the `convert` extra). Tensors are mapped.
 import importlib
 import pathlib
 import pickle
+import struct
 from typing import Any
 
 import ml_dtypes
@@ -15,6 +16,20 @@ import numpy as np
 from unifluid_jax.convert.layouts.layout import Tensor
 from unifluid_jax.errors import UserError
 
+# What PyTorch raises of damaged bytes, which its unpickler follows blindly.
+_DAMAGE = (
+  pickle.UnpicklingError,
+  struct.error,
+  AssertionError,
+  AttributeError,
+  EOFError,
+  LookupError,
+  OSError,
+  OverflowError,
+  RuntimeError,
+  TypeError,
+  ValueError,
+)
 # What training scripts put around a model's tensors.
 _WRAPPERS = ('state_dict', 'model')
 
@@ -73,13 +88,7 @@ def _load(path: pathlib.Path) -> dict[Any, Any]:
     except RuntimeError:
       # The format before PyTorch 1.6 cannot be mapped.
       tensors = torch.load(path, **options)
-  except (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-  ) as error:
+  except _DAMAGE as error:
     what = (str(error) or type(error).__name__).splitlines()[0][:200]
     raise UserError(
       f'{path} cannot be read as plain tensors ({what}); it is damaged, or use '
