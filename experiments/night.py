@@ -1,10 +1,10 @@
 """The four tasks on all concepts without skin tones, hours on two CPU cores.
 
 The quickstart's recipe on the 1,262 concepts that have no skin tone and are no
-flag or keycap, with a wider encoder and a larger vocabulary: about an hour and a
-half where nothing else runs. A whole night has room for five times as many steps
-(`--config.training.steps=100000`). It goes on where it was stopped, in as many
-sittings as it takes.
+flag or keycap, with a wider encoder and a larger vocabulary: about an hour and
+a half where nothing else runs. A whole night has room for five times as many
+steps (`--config.training.steps=100000`). It goes on where it was stopped, in as
+many sittings as it takes.
 
     bash launch/quickstart.sh experiments/night.py runs/night
 """
