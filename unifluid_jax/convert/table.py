@@ -70,6 +70,7 @@ def _theirs(
 def _bytes(count: int) -> str:
   for unit in ('B', 'kB', 'MB', 'GB'):
     if count < 1000 or unit == 'GB':
-      return f'{np.format_float_positional(count, 4, fractional=False)} {unit}'
+      digits = np.format_float_positional(count, 4, fractional=False, trim='-')
+      return f'{digits} {unit}'
     count = count / 1000  # type: ignore[assignment]
   raise AssertionError
