@@ -47,10 +47,11 @@ unifluid_environment() {
   export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-\
 $root/.cache/jax}"
   # Only glibc has these: large blocks stay with the process, on huge pages, so
-  # that a training step does not fault its memory in anew.
+  # that a training step does not fault its memory in anew. Of several arenas,
+  # those of threads give theirs back all the same.
   if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
     export GLIBC_TUNABLES="glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:\
-glibc.malloc.trim_threshold=17179869184"
+glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"
   fi
   # XLA's own choice of 256 bits leaves a part of AVX-512 unused.
   if grep -qs avx512f /proc/cpuinfo; then

@@ -17,7 +17,9 @@ def model(letters, monkeypatch):
   """A model of 16 x 16 pixels whose captions are 'a', and three rows a part."""
   experiment = build(Experiment, tiny.get_config())
   unifluid = nnx.eval_shape(lambda: make_unifluid(experiment, letters))
-  model = inference.Model(experiment, letters, nnx.graphdef(unifluid), {}, {})
+  model = inference.Model(
+    experiment, letters, nnx.graphdef(unifluid), {}, {}, 6
+  )
 
   def write(sampling, params, prefix, keys):
     return np.full((len(prefix.kind), 1), letters.encode('a')[0])
@@ -72,3 +74,37 @@ def test_images_without_texts(model):
   for read in (model.answer, model.edit):
     with pytest.raises(UserError, match='there are 2 images and 1 texts'):
       read(images(2), ['x'])
+
+
+def test_nothing_gives_nothing(model):
+  experiment = model.experiment
+  tokens, size = experiment.grid**2, experiment.token_dim
+  for drawn in (
+    model.generate([]),
+    model.generate(['a'], samples=0),
+    model.edit([], []),
+    model.edit(images(0), []),
+  ):
+    assert (drawn.images.shape, drawn.images.dtype) == ((0, 16, 16, 3), 'uint8')
+    assert drawn.tokens.shape == (0, tokens, size)
+    assert drawn.tokens.dtype == 'float32'
+    assert (drawn.positions.shape, drawn.positions.dtype) == (
+      (0, tokens),
+      'int32',
+    )
+  assert model.caption([]) == model.caption(images(0)) == []
+  assert model.answer([], []) == []
+  decoded = model.decode(np.zeros((0, tokens, size), np.float32))
+  assert (decoded.shape, decoded.dtype) == ((0, 16, 16, 3), 'uint8')
+  again = model.reconstruct(images(0))
+  assert (again.shape, again.dtype) == ((0, 16, 16, 3), 'float32')
+
+
+def test_a_text_that_is_not_in_a_list(model):
+  for read in (
+    lambda: model.generate('x'),
+    lambda: model.answer(images(1), 'x'),
+    lambda: model.edit(images(1), 'x'),
+  ):
+    with pytest.raises(UserError, match=r"'x' is no list of texts"):
+      read()

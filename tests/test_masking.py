@@ -68,6 +68,24 @@ def test_annealing_goes_from_random_to_raster():
   assert abs(is_raster - 0.5) < 0.05
 
 
+@pytest.mark.parametrize(
+  ('step', 'anneal', 'raster'),
+  [
+    (100, None, False),
+    (100, (0, 0), True),
+    (0, (0, 0), True),
+    (100, (50, 100), True),  # to its very end, as ablation_order.py has it
+    (99, (50, 100), False),  # stopped on the way
+    (100, (50, 101), False),  # the end lies beyond the training
+    (10, (50, 100), False),
+  ],
+)
+def test_a_model_writes_in_the_order_that_training_ended_with(
+  step, anneal, raster
+):
+  assert masking.writes_raster(step, anneal) == raster
+
+
 def test_image_index_numbers_the_blocks():
   index = masking.image_index(jnp.array([[5, 1, -1]]), 3, 9)
   assert index.tolist() == [[-1, 3, 4, 5, -1, 0, 1, 2, -1]]

@@ -11,15 +11,13 @@ from absl import flags
 from unifluid_jax import cli
 from unifluid_jax.evaluation.run import evaluate_run
 from unifluid_jax.paths import to_path
-from unifluid_jax.runs.folder import read_experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 
 
 def main() -> None:
   """Reads the flag and evaluates."""
-  workdir = to_path(cli.require(_WORKDIR))
-  evaluate_run(workdir, read_experiment(workdir).evaluation)
+  evaluate_run(to_path(cli.require(_WORKDIR)))
 
 
 if __name__ == '__main__':

@@ -26,6 +26,7 @@ from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.masking import writes_raster
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
@@ -78,9 +79,12 @@ def load(workdir: str | AnyPath) -> 'Model':
   if exported:
     graphdef = make_context(experiment, tokenizer).graphdef
     params, vae = load_exported(str(workdir))
+    step = experiment.training.steps  # Of exports, this is taken for granted.
   else:
-    graphdef, params, vae = restore_averaged(experiment, tokenizer, workdir)
-  return Model(experiment, tokenizer, graphdef, params, vae)
+    graphdef, params, vae, step = restore_averaged(
+      experiment, tokenizer, workdir
+    )
+  return Model(experiment, tokenizer, graphdef, params, vae, step)
 
 
 class Model:
@@ -88,6 +92,11 @@ class Model:
 
   Images to read are uint8 arrays of the model's own size S, RGB in 0..255;
   `data.images` reads files and makes any image so.
+
+  Attributes:
+    experiment: The config that it was trained with.
+    tokenizer: The vocabulary.
+    raster: Whether images are written in raster order, else in random order.
   """
 
   def __init__(
@@ -97,6 +106,7 @@ class Model:
     graphdef: nnx.GraphDef,
     params: Parameters,
     vae: Parameters,
+    step: int,
   ):
     """Holds the parameters; samplers are compiled when first used.
 
@@ -106,10 +116,12 @@ class Model:
       graphdef: Structure of UniFluid.
       params: Its parameters, by name.
       vae: The VAE's parameters, by name.
+      step: Steps that UniFluid was trained for.
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
-    self._programs = Programs(experiment, tokenizer, graphdef)
+    self.raster = writes_raster(step, experiment.training.anneal)
+    self._programs = Programs(experiment, tokenizer, graphdef, self.raster)
     self._params = params
     self._vae = vae
     self._layout = experiment.layout()
@@ -132,8 +144,9 @@ class Model:
       sampling: How images are written; None for the config's own way.
 
     Raises:
-      UserError: If a prompt is too long.
+      UserError: If a prompt is too long, or is not in a list.
     """
+    _check_list(texts)
     examples = [Example((text,), '') for text in texts]
     return self.write_images(examples, seed, samples, sampling)
 
@@ -204,6 +217,8 @@ class Model:
     """Writes images after the prefixes of examples; targets are ignored."""
     sampling = sampling or self.experiment.sampling
     rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
+    if not rows:
+      return self._no_pictures()
     parts = []
     length = self._prefix_length(examples, writes_image=True)
     for part in track(_parts(rows), f'{len(rows)} images, part'):
@@ -229,6 +244,8 @@ class Model:
     """Writes texts after the prefixes of examples; targets are ignored."""
     sampling = sampling or self.experiment.text_sampling
     rows = [(i, 0) for i in range(len(examples))]
+    if not rows:
+      return []
     texts: list[str] = []
     length = self._prefix_length(examples, writes_image=False)
     for part in track(_parts(rows), f'{len(rows)} texts, part'):
@@ -243,6 +260,8 @@ class Model:
     self, tokens: Float[np.ndarray, 'n N Z']
   ) -> UInt8[np.ndarray, 'n S S 3']:
     """The pixels of image tokens in raster order."""
+    if not len(tokens):
+      return self._no_pictures().images
     parts = [
       np.asarray(self._programs.decode(self._vae, tokens[list(part)]))
       for part in _parts(range(len(tokens)))
@@ -253,11 +272,21 @@ class Model:
     self, images: UInt8[np.ndarray, 'n S S 3']
   ) -> Float[np.ndarray, 'n S S 3']:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    if not len(images):
+      return self._no_pictures().images.astype(np.float32)
     parts = [
       np.asarray(self._programs.reconstruct(self._vae, images[list(part)]))
       for part in _parts(range(len(images)))
     ]
     return np.concatenate(parts)[: len(images)]
+
+  def _no_pictures(self) -> Pictures:
+    side, count = self.experiment.data.image_size, self.experiment.grid**2
+    return Pictures(
+      np.zeros((0, side, side, 3), np.uint8),
+      np.zeros((0, count, self.experiment.token_dim), np.float32),
+      np.zeros((0, count), np.int32),
+    )
 
   def _checked(self, images: Images) -> list[Image]:
     """The images as arrays, which must be as the model reads them."""
@@ -275,6 +304,7 @@ class Model:
   def _pairs(
     self, images: Images, texts: Sequence[str]
   ) -> list[tuple[Image, str]]:
+    _check_list(texts)
     if len(images) != len(texts):
       raise UserError(
         f'there are {len(images)} images and {len(texts)} texts; give each '
@@ -303,6 +333,12 @@ class Model:
     return self.tokenizer.decode(
       [int(i) for i in ids if i != self.tokenizer.pad_id]
     )
+
+
+def _check_list(texts: Sequence[str]) -> None:
+  """Refuses a bare text, each letter of which would be taken for a text."""
+  if isinstance(texts, str):
+    raise UserError(f'{texts!r} is no list of texts; give [{texts!r}]')
 
 
 def _parts(rows: Sequence[Any]) -> list[list[Any]]:

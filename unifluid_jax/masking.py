@@ -79,6 +79,20 @@ def random_share(
   return 1 - jnp.clip((step - start) / (end - start), 0, 1)
 
 
+def writes_raster(step: int, anneal: tuple[int, int] | None) -> bool:
+  """Whether a trained model writes its images in raster order.
+
+  It does once its training had no random order left. Before that, and so where
+  the fall was cut short, it writes in random order, which it has seen from its
+  first step on.
+
+  Args:
+    step: Steps that it was trained for.
+    anneal: As in `random_share`.
+  """
+  return bool(random_share(jnp.int32(step), anneal) == 0)
+
+
 def draw_order(
   key: PRNGKeyArray,
   rows: int,

@@ -4,7 +4,7 @@
       --topology=v5e:16x16 --json=plan.json
   python -m unifluid_jax.plan --config=experiments/unifluid_2b.py \
       --topology=v6e:16x16 --num_slices=2
-  python -m unifluid_jax.plan --config=experiments/unifluid_2b_v5e8_sample.py \
+  python -m unifluid_jax.plan --config=experiments/unifluid_2b_sample.py \
       --topology=v5e:2x4 --program=sample --images=32
   python -m unifluid_jax.plan --table=experiments/plans
 
@@ -100,12 +100,23 @@ def _write_table(folder: pathlib.Path) -> None:
   files = sorted(folder.glob('*.json'))
   if not files:
     raise UserError(f'--table={folder} has no plans; write some with --json')
-  plans = [json.loads(file.read_text(encoding='utf-8')) for file in files]
   text = (
     '# Plans\n\nWritten by `bash launch/plans.sh`; speeds are upper bounds, '
     'see `python -m unifluid_jax.plan --help`.\n\n'
   )
-  (folder / 'README.md').write_text(text + report.table(plans))
+  text += report.table(map(_read_plan, files))
+  (folder / 'README.md').write_text(text, encoding='utf-8')
+
+
+def _read_plan(file: pathlib.Path) -> report.Plan:
+  try:
+    plan = json.loads(file.read_text(encoding='utf-8'))
+    report.describe(plan)
+  except (ValueError, TypeError, KeyError) as error:
+    raise UserError(
+      f'{file} is no plan; remove it, or write it anew with --json'
+    ) from error
+  return plan
 
 
 if __name__ == '__main__':

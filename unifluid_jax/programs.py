@@ -39,7 +39,11 @@ class Programs:
   """
 
   def __init__(
-    self, experiment: Experiment, tokenizer: Tokenizer, graphdef: nnx.GraphDef
+    self,
+    experiment: Experiment,
+    tokenizer: Tokenizer,
+    graphdef: nnx.GraphDef,
+    raster: bool,
   ):
     """Holds structure only.
 
@@ -47,10 +51,12 @@ class Programs:
       experiment: The config of the model.
       tokenizer: Its vocabulary.
       graphdef: Structure of UniFluid.
+      raster: Whether images are written in raster order.
     """
     self._experiment = experiment
     self._tokenizer = tokenizer
     self._graphdef = graphdef
+    self._raster = raster
     vae = nnx.eval_shape(lambda: make_vae(experiment))
     self._vae_graphdef = nnx.graphdef(vae)
 
@@ -75,7 +81,6 @@ class Programs:
     config = self._experiment.model
     objective = make_objective(config.objective)
     count = model.config.image_tokens
-    raster = self._experiment.training.anneal is not None
     sources = None
     if prefix.source_slots.shape[1]:
       sources = encode_tokens(
@@ -89,7 +94,7 @@ class Programs:
       images_lib.tokens_per_step(count, sampling.steps),
       prefix,
       keys,
-      images_lib.draw_positions(keys, count, raster),
+      images_lib.draw_positions(keys, count, self._raster),
       sources,
     )
     pixels = self.decode(vae_params, written.tokens)
@@ -109,6 +114,7 @@ class Programs:
       sampling,
       prefix,
       keys,
+      self._tokenizer.vocab_size,
       self._tokenizer.pad_id,
       self._tokenizer.eos_id,
     )

@@ -22,8 +22,11 @@ from unifluid_jax import cli
 from unifluid_jax.config import build, to_dict
 from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.metrics import TIMING_FILE, read_timing
-from unifluid_jax.evaluation.report.measures import check_targets
-from unifluid_jax.evaluation.run import REPORT_FILE, evaluate_run
+from unifluid_jax.evaluation.run import (
+  REPORT_FILE,
+  check_evaluation,
+  evaluate_run,
+)
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.folder import CONFIG_FILE
@@ -40,7 +43,7 @@ _BEAT = 2.0
 def main() -> None:
   """Trains and evaluates, as far as that is not done."""
   experiment = build(Experiment, cli.require(_CONFIG))
-  check_targets(experiment.evaluation)
+  check_evaluation(experiment)
   workdir = cli.workdir_path(_WORKDIR)
   if not isinstance(workdir, pathlib.Path):
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
@@ -50,7 +53,7 @@ def main() -> None:
       train_unifluid(experiment, workdir)
       watch.end_training()
       with PROCESS.spend('evaluation'):
-        evaluate_run(workdir, experiment.evaluation)
+        evaluate_run(workdir)
       logging.info('quickstart: %s', PROCESS)
   logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
 

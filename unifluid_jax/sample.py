@@ -65,7 +65,9 @@ _TASKS = {
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _TASK = flags.DEFINE_enum('task', None, list(_TASKS), 'What to do.')
 _OUT = flags.DEFINE_string('out', 'samples', 'Folder to write to.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of all samples.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of all samples.', lower_bound=0, upper_bound=2**32 - 1
+)
 
 flags.DEFINE_multi_string('prompt', [], 'What to generate.')
 flags.DEFINE_multi_string('image', [], 'Image file to read.')

@@ -172,7 +172,8 @@ class TrainingConfig:
     repeats: Noise levels drawn per image token.
     anneal: First step of the fade from random to raster order, and the step
       by which it is over; (0, 0) is raster order throughout, None random order
-      throughout.
+      throughout. Images are sampled in raster order if the fade is over, else
+      in random order.
     balance: Policy of the loss balance, see `training.balance`.
     balance_every: Steps between two measurements of the tasks' gradients,
       and updates of the balance; 0 for none.
@@ -297,6 +298,10 @@ class EvaluationConfig:
   targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
+    if self.seed < 0:
+      raise UserError(
+        f'evaluation.seed is {self.seed}; it must not be negative'
+      )
     for name in ('samples', 'prompts', 'captions', 'questions', 'edits'):
       if getattr(self, name) < 1:
         raise UserError(

@@ -25,7 +25,9 @@ _OUT = flags.DEFINE_string('out', 'samples.png', 'Where to write the sheet.')
 _CONCEPTS = flags.DEFINE_string('concepts', 'quickstart', 'Set of concepts.')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 32, 'Side in pixels.')
 _AUGMENT = flags.DEFINE_bool('augment', False, 'Vary samples as training does.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of what a record leaves open.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Of what a record leaves open.', lower_bound=0
+)
 
 
 def show() -> None:

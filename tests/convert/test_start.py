@@ -113,10 +113,8 @@ def test_a_run_from_files(files, tmp_path):
 def _check_export(model, experiment, workdir, out):
   """The whole model in our own layout comes back bit for bit."""
   tokenizer = (workdir / 'tokenizer.model').read_bytes()
-  _, params, vae_params = restore.restore_averaged(
-    experiment, model.tokenizer, workdir
-  )
-  arrays = params | {f'vae/{n}': v for n, v in vae_params.items()}
+  averaged = restore.restore_averaged(experiment, model.tokenizer, workdir)
+  arrays = averaged.params | {f'vae/{n}': v for n, v in averaged.vae.items()}
   weights = Weights(
     {name: Held(value) for name, value in arrays.items()},
     {

@@ -203,3 +203,9 @@ def test_images_are_fit_to_the_sizes_of_the_layout(tokenizer, layout):
 def test_what_is_no_rgb_image(image, tokenizer, layout):
   with pytest.raises(UserError, match="task 't' gave an image of shape"):
     lay_out(Example((image,), 'f', task='t'), tokenizer, layout)
+
+
+def test_a_very_long_text_is_not_told_whole(tokenizer, layout):
+  with pytest.raises(UserError, match='takes 50000 tokens') as error:
+    lay_out(Example(('a' * 50_000,), 'f'), tokenizer, layout)
+  assert len(str(error.value)) < 400

@@ -146,3 +146,9 @@ def test_texts_that_do_not_allow_for_the_vocabulary(
   with pytest.raises(UserError, match=f'vocab_size is {size}, .*{reason}'):
     Tokenizer.train(texts, size, tmp_path / 'never.model')
   assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_is_no_unicode(letters):
+  """As JSON may hold, or a shell pass on."""
+  with pytest.raises(UserError, match='is no valid Unicode'):
+    letters.encode('a \udcff')

@@ -27,6 +27,7 @@ class FakeModel(Model):
   def __init__(self, experiment: Experiment, tokenizer=None):
     self.experiment = experiment
     self.tokenizer = tokenizer
+    self.raster = False
     self.calls: list[dict] = []
     self.side = experiment.data.image_size
 

@@ -60,3 +60,15 @@ def test_captions_are_capped(oracle, config):
   capped = dataclasses.replace(config, captions=5)
   result = evaluate_captioning(oracle, capped)
   assert len(result.train) == len(result.heldout) == 5
+
+
+def test_a_small_sample_may_have_no_image_without_skin_tone(oracle, config):
+  tones = set()
+  for seed in range(6):
+    one = dataclasses.replace(config, captions=1, seed=seed)
+    result = evaluate_captioning(oracle, one)
+    toned = bool(emoji_of(result.heldout[0].picture).tone)
+    tones.add(toned)
+    assert ('caption_heldout_exact_untoned' in result.measures) != toned
+    assert result.measures['caption_heldout_exact'].value == 1
+  assert tones == {False, True}

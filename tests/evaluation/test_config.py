@@ -10,6 +10,8 @@ from unifluid_jax.sections import EvaluationConfig
 def test_amounts_are_positive():
   with pytest.raises(UserError, match='evaluation.samples is 0'):
     EvaluationConfig(samples=0)
+  with pytest.raises(UserError, match='evaluation.seed is -1'):
+    EvaluationConfig(seed=-1)
 
 
 def test_targets_are_of_known_measures():

@@ -33,7 +33,15 @@ def test_timing_is_taken_where_there_is_one(tmp_path):
   assert read_timing(tmp_path) == NOTHING | {'seconds_train': 12.5}
 
 
-@pytest.mark.parametrize('text', ['{"seconds_train": 12', '[1]'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '{"seconds_train": 12',
+    '[1]',
+    '{"seconds_total": "12:30"}',
+    '{"seconds_total": NaN}',
+  ],
+)
 def test_a_broken_timing_is_named(tmp_path, text):
   (tmp_path / 'timing.json').write_text(text)
   with pytest.raises(UserError, match='timing.json'):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import re
+import shutil
 
 import pytest
 
@@ -11,8 +13,8 @@ from unifluid_jax import inference
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.results import evaluate
-from unifluid_jax.evaluation.run import evaluate_run
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.evaluation.run import check_evaluation, evaluate_run
+from unifluid_jax.sections import EvaluationConfig, SourceConfig
 
 HEADLINES = {
   *('vae_psnr_heldout_db', 'edit_exact_nn', 'edit_exact', 'vqa_heldout'),
@@ -29,20 +31,26 @@ SMALL = EvaluationConfig(samples=1, prompts=2, captions=2, questions=1, edits=4)
 
 
 @pytest.fixture
-def workdir(tmp_path, letters: Tokenizer, experiment, monkeypatch):
+def small(experiment):
+  """The experiment, looked at a little."""
+  return dataclasses.replace(experiment, evaluation=SMALL)
+
+
+@pytest.fixture
+def workdir(tmp_path, letters: Tokenizer, small, monkeypatch):
   """The folder of a run whose model is the oracle."""
   line = {'step': 2, 'seconds_per_step': 0.5, 'loss_image': 1.0}
   (tmp_path / 'vae').mkdir()
   for folder in (tmp_path, tmp_path / 'vae'):
     (folder / 'metrics.jsonl').write_text(json.dumps(line) + '\n')
   (tmp_path / 'timing.json').write_text('{"seconds_total": 61}')
-  model = fakes.Oracle(experiment, letters)
+  model = fakes.Oracle(small, letters)
   monkeypatch.setattr(inference, 'load', lambda workdir: model)
   return tmp_path
 
 
 def test_a_run_gets_its_metrics_and_its_report(workdir: pathlib.Path):
-  evaluate_run(workdir, SMALL)
+  evaluate_run(workdir)
   metrics = json.loads((workdir / 'metrics.json').read_text())
   assert set(metrics) >= HEADLINES
   assert metrics['t2i_heldout_nn_concept'] == 1
@@ -51,18 +59,45 @@ def test_a_run_gets_its_metrics_and_its_report(workdir: pathlib.Path):
   assert metrics['manifest']['seed'] == 0
   assert metrics['manifest']['decoding']['text']['temperature'] == 0
   assert metrics['manifest']['evaluation']['edits'] == 4
-  assert (workdir / 'report.html').read_text().endswith('</html>\n')
+  report = (workdir / 'report.html').read_text()
+  assert report.endswith('</html>\n')
+  assert re.search('Its VAE has .* parameters and was trained for 2 st', report)
 
 
-def test_an_unknown_target_is_told_before_the_work(workdir: pathlib.Path):
+def test_a_vae_that_was_trained_elsewhere_has_no_curve(workdir: pathlib.Path):
+  """As one that `init.vae` names: its log is not in the folder."""
+  shutil.rmtree(workdir / 'vae')
+  evaluate_run(workdir)
+  report = (workdir / 'report.html').read_text()
+  assert re.search(r'Its VAE has \S+ million parameters\. ', report)
+  assert 'step of UniFluid' in report
+  assert 'step of the VAE' not in report
+
+
+def test_an_unknown_target_is_told_before_the_work(small):
+  config = EvaluationConfig(targets={'fid': 3.0})
   with pytest.raises(UserError, match='targets'):
-    evaluate_run(workdir, EvaluationConfig(targets={'fid': 3.0}))
+    check_evaluation(dataclasses.replace(small, evaluation=config))
 
 
-def test_only_tasks_of_the_training_are_evaluated(experiment):
-  sources = {'captioning': experiment.data.sources['captioning']}
+def with_sources(experiment, **kinds):
+  """The experiment with sources of these kinds, by their task."""
+  sources = {
+    task: SourceConfig(weight=1.0, kind=kind, task=task)
+    for task, kind in kinds.items()
+  }
   data = dataclasses.replace(experiment.data, sources=sources)
-  only = dataclasses.replace(experiment, data=data)
+  return dataclasses.replace(experiment, data=data)
+
+
+def test_data_of_ones_own_is_not_what_the_evaluation_measures(experiment):
+  only = with_sources(experiment, captioning='folder', vqa='tfds')
+  with pytest.raises(UserError, match='no source of data.sources is of kind'):
+    check_evaluation(only)
+
+
+def test_only_emoji_tasks_of_the_training_are_evaluated(experiment):
+  only = with_sources(experiment, captioning='emoji', editing='folder')
   results = evaluate(fakes.Oracle(only), SMALL)
   assert results.text_to_image is results.editing is results.vqa is None
   assert set(results.measures) == {

@@ -7,7 +7,9 @@ import pytest
 
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
+from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.pictures import draw, pictures_of
+from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
 from unifluid_jax.evaluation.bank import emoji_of
 from unifluid_jax.evaluation.vqa import evaluate_vqa
@@ -41,9 +43,15 @@ def test_who_always_says_yes_is_right_in_half_of_the_yes_no_questions(result):
 
 
 def test_category_baselines(result, emoji):
-  (majority, _), *_ = collections.Counter(
-    groups_of('train', emoji)
-  ).most_common()
+  by_cell = [
+    load_catalog().emojis[cell.base].group for cell in cells_of(emoji, 'train')
+  ]
+  (majority, _), *_ = collections.Counter(by_cell).most_common()
+  # Hands have six skin tones each, which must not make their category win.
+  ((by_image, _),) = collections.Counter(groups_of('train', emoji)).most_common(
+    1
+  )
+  assert majority != by_image
   held_out = groups_of('cell', emoji)
   assert result.measures['vqa_category_majority'].value == pytest.approx(
     held_out.count(majority) / len(held_out)
@@ -55,6 +63,19 @@ def test_category_baselines(result, emoji):
   ]
   right = np.equal(neighbours, held_out).mean()
   assert result.measures['vqa_category_nn_baseline'].value == right
+
+
+def test_the_majority_counts_a_cell_once_in_every_type(result, emoji):
+  for kind, field in ('kind', 'subgroup'), ('name', 'concept'):
+    answers = collections.Counter(
+      getattr(load_catalog().emojis[cell.base], field)
+      for cell in cells_of(emoji, 'train')
+    )
+    majority = answers.most_common(1)[0][0]
+    held_out = [getattr(emoji_of(p), field) for p in pictures_of(emoji, 'cell')]
+    assert result.measures[f'vqa_majority/{kind}'].value == pytest.approx(
+      held_out.count(majority) / len(held_out)
+    )
 
 
 def test_questions_are_capped_by_type(oracle):

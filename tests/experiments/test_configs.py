@@ -180,7 +180,7 @@ def test_a_run_starts_from_another_ones_decoder(
   taken = start.load_start(experiment, tokenizer)
   other = restore.restore_averaged(
     folder.read_experiment(language_model), tokenizer, language_model
-  )[1]
+  ).params
   assert taken
   for name, value in taken.items():
     assert name.startswith('gemma/')

@@ -1,12 +1,14 @@
 """The sampling command line writes what it says."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from tests import process
+from unifluid_jax import inference
 
 pytestmark = pytest.mark.slow
 
@@ -65,3 +67,20 @@ def test_images_and_texts(finished, tmp_path):
   (sample,) = written['samples']
   assert sample['question'] == 'what is this?'
   assert isinstance(sample['text'], str)
+
+
+def test_images_are_written_in_the_order_that_training_ended_with(finished):
+  """Which is random order where it was stopped before raster order."""
+  file = finished / 'config.json'
+  config = json.loads(file.read_text())
+  config['training']['anneal'] = [2, 6]
+  file.write_text(json.dumps(config))
+  orders = []
+  for _ in range(2):
+    drawn = inference.load(finished).generate(['fox'], samples=3)
+    orders.append(drawn.positions.tolist())
+    shutil.rmtree(finished / 'checkpoints' / '6', ignore_errors=True)
+  raster = list(range(4))
+  assert orders[0] == [raster] * 3
+  assert orders[1] != orders[0]
+  assert [sorted(order) for order in orders[1]] == [raster] * 3

@@ -46,7 +46,10 @@ def test_the_training_step_compiles_for_a_tpu(tmp_path):
   assert 'bound by' in output
 
   process.succeed('plan', f'--table={tmp_path}')
-  assert '| v5e:2x2 | 4 | 1x4x1 |' in (tmp_path / 'README.md').read_text()
+  assert '| v5e:2x2 | 4 | 4 | 1x4x1 |' in (tmp_path / 'README.md').read_text()
+
+  (tmp_path / 'other.json').write_text('{"chips": 4}')
+  assert 'other.json is no plan' in process.fail('plan', f'--table={tmp_path}')
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -174,3 +175,11 @@ def test_tokens_per_step_are_mars():
 def test_more_steps_than_tokens_is_refused():
   with pytest.raises(UserError, match='steps is 17'):
     images.tokens_per_step(16, 17)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_impossible_settings_are_refused(value):
+  with pytest.raises(UserError, match=f'temperature {value}'):
+    images.ImageSamplingConfig(temperature=value)
+  with pytest.raises(UserError, match=f'guidance {value}'):
+    images.ImageSamplingConfig(guidance=Guidance(value))

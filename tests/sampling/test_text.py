@@ -1,5 +1,7 @@
 """The cached text decoder against whole rows, and the choice of tokens."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,13 @@ def write(model, letters, config, prefixes=PREFIXES):
   keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   run = jax.jit(
     lambda prefix: write_texts(
-      model, config, prefix, keys, letters.pad_id, letters.eos_id
+      model,
+      config,
+      prefix,
+      keys,
+      letters.vocab_size,
+      letters.pad_id,
+      letters.eos_id,
     )
   )
   return np.array(run(jax.tree.map(jnp.asarray, prefix)))
@@ -47,7 +55,8 @@ def whole_row_choice(model, letters, example, ids, length):
   run = jax.jit(model.hidden_of_rows)
   hidden = run(batch, tiny.tokens(1, 0), order)
   slot = jnp.array([[start - 1 + length]])
-  return int(jnp.argmax(model.text_logits(hidden, slot)[0, 0]))
+  logits = model.text_logits(hidden, slot)[0, 0]
+  return int(jnp.argmax(logits[: letters.vocab_size]))
 
 
 def test_greedy_text_equals_whole_rows(letters):
@@ -60,6 +69,26 @@ def test_greedy_text_equals_whole_rows(letters):
         assert (ids[length:] == letters.pad_id).all()
         break
       assert ids[length] == expected, length
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    TextSamplingConfig(max_tokens=LENGTH),
+    TextSamplingConfig(max_tokens=LENGTH, temperature=1.0, top_k=290),
+  ],
+)
+def test_rows_beyond_the_vocabulary_are_never_drawn(letters, config):
+  model = tiny.make_model()
+  table = model.gemma.embedding[...]
+  assert len(table) > letters.vocab_size
+  # So large that some of them beats all others, whatever the hidden state.
+  model.gemma.embedding[...] = table.at[letters.vocab_size :].set(
+    100 * jnp.sign(table[letters.vocab_size :])
+  )
+  texts = write(model, letters, config, PREFIXES * 8)
+  assert texts.max() < letters.vocab_size
+  letters.decode(texts[0])
 
 
 def logits_of(probabilities, rows=4000):
@@ -93,3 +122,5 @@ def test_tokens_are_drawn_as_configured(config, expected):
 def test_impossible_settings_are_refused():
   with pytest.raises(UserError, match='top_p 0'):
     TextSamplingConfig(top_p=0.0)
+  with pytest.raises(UserError, match='temperature nan'):
+    TextSamplingConfig(temperature=math.nan)

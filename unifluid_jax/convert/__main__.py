@@ -128,8 +128,10 @@ def _from_run(workdir: pathlib.Path) -> Weights:
       )
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-  _, params, vae = restore_averaged(experiment, tokenizer, workdir)
-  params |= {f'{VAE}/{name}': value for name, value in vae.items()}
+  averaged = restore_averaged(experiment, tokenizer, workdir)
+  params = averaged.params | {
+    f'{VAE}/{name}': value for name, value in averaged.vae.items()
+  }
   arrays = {name: Held(value) for name, value in params.items()}
   sys.stdout.write('\n'.join(table.lines_of_ours(arrays)) + '\n')
   model = experiment.model

@@ -23,6 +23,9 @@ from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 
+_SHOWN = 200
+"""Most letters of a text in a message."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig:
@@ -182,8 +185,9 @@ def lay_out(
 def _check_length(text: str, tokens: int, config: LayoutConfig) -> None:
   """Refuses a text of more than `max_text` tokens."""
   if tokens > config.max_text:
+    shown = text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'
     raise UserError(
-      f'the text {text!r} takes {tokens} tokens, more than max_text = '
+      f'the text {shown!r} takes {tokens} tokens, more than max_text = '
       f'{config.max_text}; shorten it or raise max_text'
     )
 

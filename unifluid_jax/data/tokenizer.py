@@ -141,7 +141,16 @@ class Tokenizer:
     return cls(model.getvalue(), name=str(path))
 
   def encode(self, text: str) -> list[int]:
-    """Token ids of a text, without BOS or EOS."""
+    """Token ids of a text, without BOS or EOS.
+
+    Raises:
+      UserError: The text is no valid Unicode, such as bytes of another encoding
+        that a shell passed on.
+    """
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise UserError(f'the text {text!r} is no valid Unicode') from error
     return self._processor.Encode(text)
 
   def decode(self, ids: Iterable[SupportsIndex]) -> str:

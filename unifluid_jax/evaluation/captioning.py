@@ -63,9 +63,10 @@ def evaluate_captioning(model: Model, config: EvaluationConfig) -> Captioning:
   measures = {
     'caption_train_exact': _exact(train, names),
     'caption_heldout_exact': _exact(heldout, names),
-    'caption_heldout_exact_untoned': _exact(untoned, names),
     'caption_heldout_nn_baseline': _exact(neighbours, names),
   }
+  if untoned:  # A small sample of the images may have none.
+    measures['caption_heldout_exact_untoned'] = _exact(untoned, names)
   return Captioning(train, heldout, measures)
 
 

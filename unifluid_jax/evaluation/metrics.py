@@ -1,6 +1,7 @@
 """All measures of a run as one JSON object."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ def read_timing(workdir: AnyPath) -> dict[str, float | None]:
   """What a launcher measured; None for what it did not.
 
   Raises:
-    UserError: If the file is no JSON object.
+    UserError: If the file is no JSON object of numbers.
   """
   path = workdir / TIMING_FILE
   timing = {}
@@ -29,6 +30,11 @@ def read_timing(workdir: AnyPath) -> dict[str, float | None]:
       raise UserError(f'{path} is not JSON ({error}); remove it') from error
     if not isinstance(timing, dict):
       raise UserError(f'{path} holds {timing!r}, not an object; remove it')
+  for key in TIMING:
+    value = timing.get(key)
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if value is not None and not number:
+      raise UserError(f'{path} has {key} = {value!r}, no number; remove it')
   return {key: timing.get(key) for key in TIMING}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import logging
 
+from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.captioning import Captioning, evaluate_captioning
 from unifluid_jax.evaluation.editing import Edited, evaluate_editing
 from unifluid_jax.evaluation.measure import Measures
@@ -19,6 +20,7 @@ from unifluid_jax.evaluation.text_to_image import (
   evaluate_text_to_image,
 )
 from unifluid_jax.evaluation.vqa import QuestionAnswering, evaluate_vqa
+from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
 from unifluid_jax.progress import clock
 from unifluid_jax.sections import EvaluationConfig
@@ -26,7 +28,7 @@ from unifluid_jax.sections import EvaluationConfig
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """What the model wrote, task by task; None for tasks it was not trained on.
+  """What the model wrote, task by task; None for tasks that are not evaluated.
 
   Attributes:
     reconstruction: The VAE's images.
@@ -60,16 +62,32 @@ _TASKS: dict[str, Callable[[Model, EvaluationConfig], Any]] = {
 }
 
 
+def tasks_of(experiment: Experiment) -> list[str]:
+  """The tasks that the training mixture takes from the embedded data.
+
+  Raises:
+    UserError: There is none, so that there is nothing to measure.
+  """
+  sources = experiment.data.sources.values()
+  trained = {source.task for source in sources if source.kind == 'emoji'}
+  tasks = [task for task in _TASKS if task in trained]
+  if not tasks:
+    raise UserError(
+      'the evaluation measures the embedded emoji data, and no source of '
+      f"data.sources is of kind 'emoji' with one of the tasks {list(_TASKS)}; "
+      'add one, or look at samples: python -m unifluid_jax.sample'
+    )
+  return tasks
+
+
 def evaluate(model: Model, config: EvaluationConfig) -> Results:
-  """Evaluates the VAE, and each task that the model was trained on."""
-  trained = {s.task for s in model.experiment.data.sources.values()}
+  """Evaluates the VAE, and each task of the embedded data that was trained."""
   start = time.monotonic()
   logging.info('reconstruction by the VAE')
   results = Results(evaluate_reconstruction(model))
-  for task, evaluate_task in _TASKS.items():
-    if task in trained:
-      part = {task: evaluate_task(model, config)}
-      results = dataclasses.replace(results, **part)
+  for task in tasks_of(model.experiment):
+    part = {task: _TASKS[task](model, config)}
+    results = dataclasses.replace(results, **part)
   logging.info('evaluated in %s', clock(time.monotonic() - start))
   for name, measure in results.measures.items():
     logging.info('%s %.4f  (n = %d)', name, measure.value, measure.count)

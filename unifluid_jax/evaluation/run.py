@@ -10,27 +10,38 @@ from unifluid_jax.evaluation.manifest import make_manifest
 from unifluid_jax.evaluation.metrics import read_timing, to_metrics
 from unifluid_jax.evaluation.report.measures import check_targets
 from unifluid_jax.evaluation.report.page import Report, render
-from unifluid_jax.evaluation.results import evaluate
+from unifluid_jax.evaluation.results import evaluate, tasks_of
+from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath, write_whole
-from unifluid_jax.sections import EvaluationConfig
 from unifluid_jax.training.metrics import read_log
 
 METRICS_FILE = 'metrics.json'
 REPORT_FILE = 'report.html'
 
 
-def evaluate_run(workdir: AnyPath, config: EvaluationConfig) -> None:
+def check_evaluation(experiment: Experiment) -> None:
+  """Refuses what could not be evaluated, before hours of work.
+
+  Raises:
+    UserError: A target is of no known measure, or the training mixture has
+      none of the embedded data's tasks.
+  """
+  check_targets(experiment.evaluation)
+  tasks_of(experiment)
+
+
+def evaluate_run(workdir: AnyPath) -> None:
   """Writes `<workdir>/metrics.json` and `<workdir>/report.html`.
 
   Args:
-    workdir: Folder of a run of `unifluid_jax.train`.
-    config: How much to look at.
+    workdir: Folder of a trained model, see `inference.load`.
 
   Raises:
-    UserError: If it is no such folder, or a target is of no known measure.
+    UserError: If it is no such folder, or cannot be evaluated.
   """
-  check_targets(config)
   model = inference.load(workdir)
+  config = model.experiment.evaluation
+  check_evaluation(model.experiment)
   vae_log, log = read_log(workdir / 'vae'), read_log(workdir)
   read_timing(workdir)  # a broken file is told before the work
   manifest = make_manifest(model, config)
@@ -38,9 +49,8 @@ def evaluate_run(workdir: AnyPath, config: EvaluationConfig) -> None:
   concepts = len(concepts_of(model.experiment.data.concepts))
   timing = read_timing(workdir)
   metrics = to_metrics(results.measures, concepts, timing, manifest)
-  report = render(
-    Report(workdir.name, model, config, results, metrics, vae_log, log)
-  )
+  title = workdir.absolute().name  # '.' has none.
+  report = render(Report(title, model, config, results, metrics, vae_log, log))
   for name, text in (
     (METRICS_FILE, json.dumps(metrics, indent=2) + '\n'),
     (REPORT_FILE, report),

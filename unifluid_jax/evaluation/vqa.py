@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from unifluid_jax.data.emoji.catalog import load_catalog
-from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.pictures import Picture, draw, pictures_of
-from unifluid_jax.data.emoji.scenes import QUADRANTS, Scene, draw_scene
-from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
-from unifluid_jax.data.emoji.tasks import picture_questions, scene_questions
-from unifluid_jax.data.emoji.tasks.companions import Companions
-from unifluid_jax.data.emoji.tasks.task import pick
-from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
+from unifluid_jax.data.emoji.pictures import Picture, pictures_of
+from unifluid_jax.data.emoji.scenes import Scene
+from unifluid_jax.data.emoji.splits import Cell, EmojiConfig
+from unifluid_jax.data.emoji.tasks.vqa import (
+  WORDINGS,
+  VisualQuestionAnswering,
+  candidates,
+  draw_view,
+  list_questions,
+)
 from unifluid_jax.data.example import Image
 from unifluid_jax.evaluation.bank import emoji_of, nearest
 from unifluid_jax.evaluation.draws import rng_of, some
@@ -36,21 +36,21 @@ class Asked:
 
   Attributes:
     kind: Type of the question, a key of WORDINGS.
+    cell: What it is about.
     view: What is seen.
     question: The question.
     answer: The right answer.
   """
 
   kind: str
+  cell: Cell
   view: Picture | Scene
   question: str
   answer: str
 
   def draw(self, side: int) -> Image:
     """The image."""
-    if isinstance(self.view, Scene):
-      return draw_scene(self.view, side)
-    return draw(self.view, side)
+    return draw_view(self.view, side)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,50 +103,13 @@ def _questions(
   config: EmojiConfig, split: str, rng: np.random.Generator
 ) -> Iterator[Asked]:
   """Every type of question about every cell of a split."""
-  companions = Companions(config)
-  for kind in WORDINGS:
-    for cell in cells_of(config, split):
-      for yes in (True, False) if kind in YES_NO else (True,):
-        if kind in scene_questions.WORDINGS:
-          yield _about_scene(kind, cell, yes, config, companions, rng)
-        else:
-          yield from _about_pictures(kind, cell, yes, config, rng)
-
-
-def _about_pictures(
-  kind: str,
-  cell: Cell,
-  yes: bool,
-  config: EmojiConfig,
-  rng: np.random.Generator,
-) -> Iterator[Asked]:
-  """A question about each image of a cell."""
-  concepts = concepts_of(config.concepts)
-  for emoji in picture_questions.candidates(kind, cell):
-    colored = kind == 'background'
-    background = pick(tuple(BACKGROUNDS), rng) if colored else 'white'
-    picture = Picture(cell.artist, emoji.hex, background)
-    words, answer = picture_questions.ask(
-      kind, emoji, picture, yes, concepts, rng
-    )
-    yield Asked(kind, picture, WORDINGS[kind][0].format(**words), answer)
-
-
-def _about_scene(
-  kind: str,
-  cell: Cell,
-  yes: bool,
-  config: EmojiConfig,
-  companions: Companions,
-  rng: np.random.Generator,
-) -> Asked:
-  """A question about a scene with a cell's untoned emoji in it."""
-  emoji = load_catalog().emojis[cell.base]
-  others = companions.draw(emoji, cell.artist, len(QUADRANTS), rng)
-  scene, words, answer = scene_questions.ask(
-    kind, emoji, cell.artist, 'white', yes, others, config.image_size, rng
-  )
-  return Asked(kind, scene, WORDINGS[kind][0].format(**words), answer)
+  task = VisualQuestionAnswering(config, split)
+  for kind, (wording, *_) in WORDINGS.items():
+    for question in list_questions(kind, config, split):
+      for emoji in candidates(question):
+        view, words, answer = task.ask(question, emoji, rng, vary=False)
+        text = wording.format(**words)
+        yield Asked(kind, question.cell, view, text, answer)
 
 
 def _by_kind(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
@@ -175,10 +138,18 @@ def _answer(
 def _measures(
   heldout: Sequence[Answered], training: Mapping[str, Sequence[Asked]]
 ) -> Measures:
-  """Accuracy by type, beside that of training's most frequent answer."""
-  seen = {
-    kind: collections.Counter(asked.answer for asked in group)
+  """Accuracy by type, beside that of training's most frequent answer.
+
+  A cell gives each of its answers one vote: its skin tones, which are but
+  drawings of one concept, would make the few concepts that have them win.
+  """
+  votes = {
+    kind: dict.fromkeys((asked.cell, asked.answer) for asked in group)
     for kind, group in training.items()
+  }
+  seen = {
+    kind: collections.Counter(answer for _, answer in pairs)
+    for kind, pairs in votes.items()
   }
   chances = {kind: 1 / len(answers) for kind, answers in seen.items()}
   majority = {

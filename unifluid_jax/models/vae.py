@@ -5,8 +5,8 @@ arXiv 2112.10752) at any width, which `sizes.VAE_SIZES` lists. Small configs
 put a patch stem around it: space-to-depth before the encoder's first
 convolution and depth-to-space after the decoder's last one, so that a 32 px
 image with patches of 4 is an 8x8 grid at once. They may also have linear
-shortcuts: a linear autoencoder is learnt in minutes, and the convolutions
-improve on it.
+shortcuts, which start as the best linear autoencoder (`linear_vae`), and the
+convolutions improve on it.
 
 Legend: n images, S image side in pixels, h w latent grid, Z latent channels.
 """

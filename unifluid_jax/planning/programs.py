@@ -17,6 +17,7 @@ from unifluid_jax.batch import Batch
 from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowConfig
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.masking import writes_raster
 from unifluid_jax.planning.memory import Overflow, read_overflow
 from unifluid_jax.programs import Programs
 from unifluid_jax.runs.state import (
@@ -81,7 +82,9 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
   context = make_context(experiment, tokenizer)
   state = train_state_targets(experiment, tokenizer, context, mesh)
   params = {**state.ema, **state.frozen}
-  programs = Programs(experiment, tokenizer, context.graphdef)
+  training = experiment.training
+  raster = writes_raster(training.steps, training.anneal)
+  programs = Programs(experiment, tokenizer, context.graphdef, raster)
   sampling = experiment.sampling
   row = RowConfig(prefix_slots(experiment), 0, 0, 0)
   branches = 1 if sampling.guidance.scale == 1 else 2

@@ -9,6 +9,7 @@ _COLUMNS = (
   'config',
   'topology',
   'chips',
+  'batch',
   'mesh',
   'remat',
   'GiB/chip',
@@ -66,6 +67,7 @@ def _row(plan: Plan) -> tuple[str, ...]:
     f'{plan["config"]}, {plan["program"]}',
     _place(plan),
     str(plan['chips']),
+    str(plan['batch']),
     plan['mesh'],
     plan['remat'],
   )

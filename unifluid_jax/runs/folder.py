@@ -12,6 +12,8 @@ from unifluid_jax.paths import AnyPath, write_whole
 CONFIG_FILE = 'config.json'
 """The whole config of a run, in the run's folder."""
 
+_MEND = 'start the training again, which writes it anew'
+
 
 def read_experiment(workdir: AnyPath) -> Experiment:
   """The config of a run, from its folder.
@@ -25,7 +27,13 @@ def read_experiment(workdir: AnyPath) -> Experiment:
       f'{file} does not exist; {workdir} must be the --workdir of a training '
       'run'
     )
-  return build(Experiment, json.loads(file.read_text(encoding='utf-8')))
+  try:
+    config = json.loads(file.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise UserError(f'{file} is no JSON ({error}); {_MEND}') from error
+  if not isinstance(config, dict):
+    raise UserError(f'{file} is no JSON object; {_MEND}')
+  return build(Experiment, config, f'{file}: config')
 
 
 def write_config(experiment: Experiment, workdir: AnyPath) -> None:

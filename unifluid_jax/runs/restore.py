@@ -1,5 +1,7 @@
 """Trained parameters, from the checkpoints of a run."""
 
+from typing import NamedTuple
+
 import jax
 from flax import nnx
 
@@ -12,13 +14,29 @@ from unifluid_jax.training.sharding import MeshConfig, make_mesh
 from unifluid_jax.training.step import Parameters
 
 
+class Averaged(NamedTuple):
+  """What is used of a checkpoint.
+
+  Attributes:
+    graphdef: Structure of UniFluid.
+    params: Its averaged parameters, by name.
+    vae: The VAE's parameters, by name.
+    step: Steps that they were trained for.
+  """
+
+  graphdef: nnx.GraphDef
+  params: Parameters
+  vae: Parameters
+  step: int
+
+
 def restore_averaged(
   experiment: Experiment,
   tokenizer: Tokenizer,
   workdir: AnyPath,
   mesh: jax.sharding.Mesh | None = None,
-) -> tuple[nnx.GraphDef, Parameters, Parameters]:
-  """Structure, averaged parameters and VAE of a run's newest checkpoint.
+) -> Averaged:
+  """Reads the newest checkpoint of a run.
 
   The optimizer and what the average is of are not read.
 
@@ -36,7 +54,17 @@ def restore_averaged(
   target = train_state_targets(experiment, tokenizer, context, mesh)
   absent = jax.tree.map(lambda _: ABSENT, target)
   state = Checkpoints(workdir / 'checkpoints').restore(
-    absent._replace(ema=target.ema, frozen=target.frozen, vae=target.vae),
+    absent._replace(
+      step=target.step,
+      ema=target.ema,
+      frozen=target.frozen,
+      vae=target.vae,
+    ),
     experiment.identity(tokenizer),
   )
-  return context.graphdef, {**state.ema, **state.frozen}, state.vae
+  return Averaged(
+    context.graphdef,
+    {**state.ema, **state.frozen},
+    state.vae,
+    int(state.step),
+  )

@@ -62,12 +62,12 @@ def _load_from_run(
     UserError: If there is no such run, or a parameter's shape is another one.
   """
   workdir = to_path(experiment.init.workdir)
-  _, found, _ = restore_averaged(
+  found = restore_averaged(
     read_experiment(workdir),
     Tokenizer.load(workdir / TOKENIZER_FILE),
     workdir,
     sharding_lib.make_mesh(experiment.mesh),
-  )
+  ).params
   wanted = {
     name: shape
     for name, shape in targets.items()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from absl import logging
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
@@ -11,6 +12,7 @@ from unifluid_jax.data.pipeline import make_image_batches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_unit
+from unifluid_jax.models.linear_vae import linear_start, patch_moments
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.vae_state import (
@@ -83,11 +85,14 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
   config = experiment.vae_training
   optimizer = make_vae_optimizer(experiment)
 
-  def first_state():
-    return initial_vae_state(experiment, optimizer)
+  def first_state(start):
+    return initial_vae_state(experiment, optimizer, start)
 
   target = sharding_lib.state_targets(
-    mesh, jax.eval_shape(first_state), vae_axes(experiment)
+    mesh, jax.eval_shape(first_state, {}), vae_axes(experiment)
+  )
+  initialise = jax.jit(
+    first_state, out_shardings=sharding_lib.shardings_of(target)
   )
   log_parameters('vae', {**target.params, **target.statistics})
   graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_vae(experiment)))
@@ -106,14 +111,35 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
   return fit(
     run,
     Program(
-      initialise=jax.jit(
-        first_state, out_shardings=sharding_lib.shardings_of(target)
+      initialise=lambda: initialise(
+        _linear_start(experiment, mesh, batches(0))
       ),
       abstract_state=target,
       step=jax.jit(step, donate_argnums=0),
       batches=batches,
     ),
   )
+
+
+def _linear_start(
+  experiment: Experiment, mesh: jax.sharding.Mesh, batches: Iterator[jax.Array]
+) -> dict[str, np.ndarray]:
+  """What the linear shortcuts start from, if they are all of the VAE then."""
+  vae, training = experiment.vae, experiment.vae_training
+  if not vae.shortcuts or vae.quant_convs:
+    return {}
+  moments = jax.jit(
+    lambda images: patch_moments(to_unit(images), vae.stride),
+    out_shardings=_everywhere(mesh),
+  )
+  count = training.statistics_batches
+  measured = (jax.device_get(moments(next(batches))) for _ in range(count))
+  return linear_start(measured, vae.latent_channels, training.loss.kl_weight)
+
+
+def _everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Where each process has all of an array."""
+  return NamedSharding(mesh, PartitionSpec())
 
 
 def _calibrate(
@@ -129,9 +155,7 @@ def _calibrate(
   def encode(flat, images):
     return parameters.unflatten(graphdef, flat).encode(to_unit(images))
 
-  # Every process needs all of them.
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  encode = jax.jit(encode, out_shardings=everywhere)
+  encode = jax.jit(encode, out_shardings=_everywhere(mesh))
   vae = parameters.unflatten(graphdef, flat)
   vae.calibrate(encode(flat, next(batches)) for _ in range(count))
   _, measured = parameters.flatten(vae)

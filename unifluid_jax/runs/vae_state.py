@@ -44,10 +44,19 @@ def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
 
 
 def initial_vae_state(
-  experiment: Experiment, optimizer: optax.GradientTransformation
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  start: Parameters,
 ) -> VAEState:
-  """The state of step 0; to be jitted."""
+  """The state of step 0; to be jitted.
+
+  Args:
+    experiment: The config.
+    optimizer: The update rule.
+    start: Parameters that are not to be fresh ones.
+  """
   _, flat = parameters.flatten(make_vae(experiment))
+  flat |= start
   trained = _trained(experiment)
   params = {name: value for name, value in flat.items() if name in trained}
   return VAEState(

@@ -51,6 +51,14 @@ class ImageSamplingConfig:
   guidance: Guidance = Guidance()
   temperature: float = 1.0
 
+  def __post_init__(self):
+    scale = self.guidance.scale
+    if not 0 <= self.temperature < math.inf or not math.isfinite(scale):
+      raise UserError(
+        f'image sampling with temperature {self.temperature}, guidance '
+        f'{scale}: both must be finite, and temperature not negative'
+      )
+
 
 class Written(NamedTuple):
   """Images as tokens.

@@ -1,6 +1,7 @@
 """Writes text: prefill, then one token a step over a KV cache."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +31,15 @@ class TextSamplingConfig:
   top_p: float = 1.0
 
   def __post_init__(self):
-    if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+    if (
+      not 0 <= self.temperature < math.inf
+      or self.top_k < 0
+      or not 0 < self.top_p <= 1
+    ):
       raise UserError(
         f'text sampling with temperature {self.temperature}, top_k '
-        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must not be '
-        'negative, and 0 < top_p <= 1'
+        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must be '
+        'finite and not negative, and 0 < top_p <= 1'
       )
 
 
@@ -66,6 +71,7 @@ def write_texts(
   config: TextSamplingConfig,
   prefix: Batch,
   keys: Key[Array, ' B'],
+  pieces: int,
   pad_id: int,
   eos_id: int,
 ) -> Int[Array, 'B T']:
@@ -76,6 +82,8 @@ def write_texts(
     config: How tokens are chosen.
     prefix: Prefixes, padded on the left.
     keys: One key a text.
+    pieces: Pieces of the vocabulary; rows of the embedding table beyond them
+      are padding, which is never drawn.
     pad_id: Token that fills a text behind its end.
     eos_id: Token that ends a text; not part of the result.
 
@@ -96,7 +104,9 @@ def write_texts(
   def body(carry):
     step, cache, last, done, texts = carry
     step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
-    token = choose(model.gemma.logits(last), step_keys, config)
+    logits = model.gemma.logits(last)
+    logits = jnp.where(jnp.arange(logits.shape[-1]) < pieces, logits, -jnp.inf)
+    token = choose(logits, step_keys, config)
     done = done | (token == eos_id)
     token = jnp.where(done, pad_id, token)
     texts = jax.lax.dynamic_update_slice(texts, token[:, None], (0, step))

@@ -182,23 +182,33 @@ class Meter:
 
 
 def read_log(workdir: AnyPath) -> list[dict[str, float]]:
-  """The lines of a run's metrics log, oldest first."""
+  """The lines of a run's metrics log, oldest first; none without a log.
+
+  Raises:
+    UserError: A line is damaged.
+  """
   path = workdir / 'metrics.jsonl'
-  if not path.exists():
-    raise UserError(f'{path} does not exist; has the run been started?')
-  lines = path.read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines]
+  try:
+    return [json.loads(line) for line in _whole_lines(path)]
+  except ValueError as error:
+    raise UserError(
+      f'{path} is damaged ({error}); remove the line, or the file'
+    ) from error
 
 
 def _truncate_log(path: AnyPath, step: int) -> None:
-  """Keeps the lines up to `step`; a killed run may have half a line more."""
-  kept = []
-  if path.exists():
-    for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
-      complete = line.endswith('}\n')
-      if complete and json.loads(line)['step'] <= step:
-        kept.append(line)
+  """Keeps the lines up to `step`."""
+  lines = _whole_lines(path)
+  kept = [line for line in lines if json.loads(line)['step'] <= step]
   write_whole(path, ''.join(kept).encode())
+
+
+def _whole_lines(path: AnyPath) -> list[str]:
+  """The lines of a log; a killed run may have left half a line more."""
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+  return [line for line in lines if line.endswith('}\n')]
 
 
 def _tensorboard_writer(workdir: AnyPath) -> Any:

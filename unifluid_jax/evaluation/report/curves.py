@@ -19,7 +19,7 @@ def training_seconds(log: Log) -> float:
 
 
 def curves_section(vae: Log, unifluid: Log) -> str:
-  """Plots of the VAE's and of UniFluid's training."""
+  """Plots of the VAE's and of UniFluid's training, as far as there are logs."""
   plots = (
     plot(
       'Losses of UniFluid over its training',
@@ -39,14 +39,19 @@ def curves_section(vae: Log, unifluid: Log) -> str:
       log=False,
     ),
   )
+  text = (
+    'Image loss: error of the diffusion head, mean over the dimensions of a '
+    'token. Text loss: cross-entropy in nats per token, before its weight. '
+    'Each point is a mean over the steps since the one before.'
+  )
+  if vae:
+    text += (
+      ' The VAE\u2019s reconstruction error is shown as PSNR, which is its '
+      'logarithm.'
+    )
   return section(
     'Training',
-    paragraph(
-      'Image loss: error of the diffusion head, mean over the dimensions of a '
-      'token. Text loss: cross-entropy in nats per token, before its weight. '
-      'The VAE\u2019s reconstruction error is shown as PSNR, which is its '
-      'logarithm. Each point is a mean over the steps since the one before.'
-    ),
+    paragraph(text),
     f'<div class="plots">{"".join(plots)}</div>',
   )
 

@@ -47,7 +47,7 @@ class Report:
     config: How much was looked at.
     results: What the model wrote.
     metrics: The content of `metrics.json`.
-    vae_log: Log of the VAE's training.
+    vae_log: Log of the VAE's training; empty for one that was trained before.
     log: Log of UniFluid's training.
   """
 
@@ -117,16 +117,18 @@ def _summary(report: Report) -> str:
   """One paragraph: what this is, and what was trained."""
   emoji, metrics = report.model.experiment.emoji(), report.metrics
   sizes = metrics['manifest']['parameters']
+  vae_length = _length(report.vae_log)
+  vae_training = f' and was trained{vae_length}' if vae_length else ''
   text = (
     'UniFluid is one transformer that reads and writes both text and images; '
     'it writes an image as a sequence of continuous tokens of a VAE, each '
     'drawn by a small diffusion network. This model has '
-    f'{_millions(sizes["unifluid"])} parameters and was trained '
+    f'{_millions(sizes["unifluid"])} parameters and was trained'
     f'{_length(report.log)} on {len(pictures_of(emoji, "train")):,} drawings '
     f'of {metrics["concepts"]:,} emoji concepts by {len(emoji.artists)} '
     f'artists, at {emoji.image_size} px. Its VAE has '
-    f'{_millions(sizes["vae"])} parameters and was trained '
-    f'{_length(report.vae_log)}. {len(pictures_of(emoji, "cell")):,} other '
+    f'{_millions(sizes["vae"])} parameters{vae_training}. '
+    f'{len(pictures_of(emoji, "cell")):,} other '
     f'drawings were held out: {len(cells_of(emoji, "cell")):,} of the concepts '
     'lack one artist.'
   )
@@ -140,6 +142,8 @@ def _millions(count: int) -> str:
 
 
 def _length(log: Log) -> str:
-  """How long a training was."""
+  """How long a training was, as far as there is a log of it."""
+  if not log:
+    return ''
   steps, seconds = log[-1]['step'], training_seconds(log)
-  return f'for {steps:,} steps in {clock(seconds)} min'
+  return f' for {steps:,} steps in {clock(seconds)} min'

@@ -33,7 +33,7 @@ RECONSTRUCTIONS = 12
 def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
   """Images for prompts, in all ways of decoding."""
   rng = rng_of(seed, 'report: text to image')
-  order = 'random' if model.experiment.training.anneal is None else 'raster'
+  order = 'raster' if model.raster else 'random'
   train = result.generations['train', '']
   heldout = result.generations['heldout', '']
   parallel = result.generations['heldout', '_parallel']

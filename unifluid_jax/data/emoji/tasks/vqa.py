@@ -1,12 +1,13 @@
 """Visual question answering: (image, 'answer en {question}') -> answer."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from unifluid_jax.data import prompts
-from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.concepts import concepts_of
 from unifluid_jax.data.emoji.pictures import (
@@ -15,12 +16,12 @@ from unifluid_jax.data.emoji.pictures import (
   draw,
   draw_augmented,
 )
-from unifluid_jax.data.emoji.scenes import QUADRANTS, draw_scene
+from unifluid_jax.data.emoji.scenes import QUADRANTS, Scene, draw_scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import picture_questions, scene_questions
 from unifluid_jax.data.emoji.tasks.companions import Companions
 from unifluid_jax.data.emoji.tasks.task import Interleaved, Task, pick
-from unifluid_jax.data.example import Example, Image
+from unifluid_jax.data.example import Example
 
 WORDINGS = picture_questions.WORDINGS | scene_questions.WORDINGS
 YES_NO = picture_questions.YES_NO + scene_questions.YES_NO
@@ -61,9 +62,15 @@ class VisualQuestionAnswering(Task):
     self, record: Question, rng: np.random.Generator, augment: bool
   ) -> Example:
     """An image, a question and its answer."""
+    emoji = pick(candidates(record), rng)
     is_scene = record.kind in scene_questions.WORDINGS
-    make = self._make_scene if is_scene else self._make_picture
-    image, words, answer, facts = make(record, rng, augment)
+    vary = augment and (is_scene or rng.random() < VARIED_SHARE)
+    view, words, answer = self.ask(record, emoji, rng, vary)
+    side = self.config.image_size
+    if vary and isinstance(view, Picture):
+      image = draw_augmented(view, side, rng)
+    else:
+      image = draw_view(view, side)
     wordings = WORDINGS[record.kind]
     wording = pick(wordings, rng) if augment else wordings[0]
     question = wording.format(**words)
@@ -71,52 +78,71 @@ class VisualQuestionAnswering(Task):
       prefix=(image, prompts.ANSWER.format(question=question)),
       target=answer,
       task=self.name,
-      facts={'question': record.kind, 'answer': answer, **facts},
+      facts={
+        'question': record.kind,
+        'answer': answer,
+        'scene' if is_scene else 'picture': view,
+      },
+    )
+
+  def ask(
+    self, question: Question, emoji: Emoji, rng: np.random.Generator, vary: bool
+  ) -> tuple[Picture | Scene, dict[str, str], str]:
+    """Decides all that a question leaves open but its wording.
+
+    Args:
+      question: The question.
+      emoji: What it is about, one of its `candidates`.
+      rng: Source of what is open.
+      vary: Whether the background may be coloured where nobody asks for it.
+
+    Returns:
+      What is seen, the words that fill the wording's braces, and the answer.
+    """
+    kind, cell, yes = question
+    if kind in scene_questions.WORDINGS:
+      others = self._companions.draw(emoji, cell.artist, len(QUADRANTS), rng)
+      background = pick(tuple(BACKGROUNDS), rng) if vary else 'white'
+      side = self.config.image_size
+      return scene_questions.ask(
+        kind, emoji, cell.artist, background, yes, others, side, rng
+      )
+    colored = vary or kind == 'background'
+    background = pick(tuple(BACKGROUNDS), rng) if colored else 'white'
+    picture = Picture(cell.artist, emoji.hex, background)
+    return picture, *picture_questions.ask(
+      kind, emoji, picture, yes, self._concepts, rng
     )
 
   def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Question]:
-    cells = cells_of(self.config, self.split)
     return Interleaved(
-      {
-        kind: [
-          Question(kind, cell, yes)
-          for cell in cells
-          for yes in ((True, False) if kind in YES_NO else (True,))
-          if kind in scene_questions.WORDINGS
-          or picture_questions.candidates(kind, cell)
-        ]
-        for kind in kinds
-      }
+      {kind: list_questions(kind, self.config, self.split) for kind in kinds}
     )
 
-  def _make_picture(
-    self, record: Question, rng: np.random.Generator, augment: bool
-  ) -> tuple[Image, dict[str, str], str, dict[str, Any]]:
-    """The image, the question's words, the answer and the facts."""
-    kind, cell, yes = record
-    emoji = pick(picture_questions.candidates(kind, cell), rng)
-    background = 'white'
-    vary = augment and rng.random() < VARIED_SHARE
-    if vary or kind == 'background':
-      background = pick(tuple(BACKGROUNDS), rng)
-    picture = Picture(cell.artist, emoji.hex, background)
-    words, answer = picture_questions.ask(
-      kind, emoji, picture, yes, self._concepts, rng
-    )
-    side = self.config.image_size
-    image = draw_augmented(picture, side, rng) if vary else draw(picture, side)
-    return image, words, answer, {'picture': picture}
 
-  def _make_scene(
-    self, record: Question, rng: np.random.Generator, augment: bool
-  ) -> tuple[Image, dict[str, str], str, dict[str, Any]]:
-    """The image, the question's words, the answer and the facts."""
-    kind, cell, yes = record
-    emoji = load_catalog().emojis[cell.base]
-    others = self._companions.draw(emoji, cell.artist, len(QUADRANTS), rng)
-    background = pick(tuple(BACKGROUNDS), rng) if augment else 'white'
-    side = self.config.image_size
-    scene, words, answer = scene_questions.ask(
-      kind, emoji, cell.artist, background, yes, others, side, rng
-    )
-    return draw_scene(scene, side), words, answer, {'scene': scene}
+def list_questions(
+  kind: str, config: EmojiConfig, split: str
+) -> list[Question]:
+  """All questions of a type in a split; each yes/no question both ways."""
+  questions = (
+    Question(kind, cell, yes)
+    for cell in cells_of(config, split)
+    for yes in ((True, False) if kind in YES_NO else (True,))
+  )
+  return [question for question in questions if candidates(question)]
+
+
+def candidates(question: Question) -> tuple[Emoji, ...]:
+  """The members of a cell that its question can be about."""
+  if question.kind in scene_questions.WORDINGS:
+    return (load_catalog().emojis[question.cell.base],)
+  return picture_questions.candidates(question.kind, question.cell)
+
+
+def draw_view(
+  view: Picture | Scene, side: int
+) -> UInt8[np.ndarray, '{side} {side} 3']:
+  """The pixels of what a question is about, RGB."""
+  if isinstance(view, Scene):
+    return draw_scene(view, side)
+  return draw(view, side)
