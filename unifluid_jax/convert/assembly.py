@@ -10,14 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from unifluid_jax.convert.readers.dtypes import BFLOAT16
+from unifluid_jax.convert.copying import copy
 from unifluid_jax.convert.rules import Piece
 
 Slices = tuple[slice, ...]
 """A part of an array: one slice of step 1 for each axis."""
 
-# A part this large fits into a core's cache, where transposing it is fast.
-_CACHED_BYTES = 1 << 18
 # A part this large is what a thread fills at a time.
 _PART_BYTES = 1 << 25
 # PJRT takes a host buffer of this alignment without a copy.
@@ -129,36 +127,6 @@ def read(
     for job in jobs:
       job.result()
   return out
-
-
-def copy(out: np.ndarray, source: np.ndarray) -> None:
-  """out[...] = source, fast where axes are transposed or dtypes differ.
-
-  The source is halved along the axis that is outermost in its file until a
-  part fits into the cache, where the order of access no longer matters.
-  """
-  if source.nbytes > _CACHED_BYTES and source.ndim:
-    strides = [
-      abs(stride) if size > 1 else -1
-      for stride, size in zip(source.strides, source.shape, strict=True)
-    ]
-    axis = int(np.argmax(strides))
-    half = source.shape[axis] // 2
-    if half:
-      for part in (slice(0, half), slice(half, None)):
-        at = (slice(None),) * axis + (part,)
-        copy(out[at], source[at])
-      return
-  if out.dtype == source.dtype:
-    bits = np.dtype(f'u{out.itemsize}')
-    out.view(bits)[...] = source.view(bits)
-  elif out.dtype == np.float32 and source.dtype == BFLOAT16:
-    # The upper half of a float32; ml_dtypes' own cast is many times slower.
-    np.left_shift(
-      source.view(np.uint16), 16, out=out.view(np.uint32), dtype=np.uint32
-    )
-  else:
-    out[...] = source
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

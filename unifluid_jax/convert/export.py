@@ -13,12 +13,12 @@ from unifluid_jax.convert import own
 from unifluid_jax.convert.assembly import (
   LazyArray,
   Slices,
-  copy,
   index,
   read,
 )
 from unifluid_jax.convert.configs import autoencoder as autoencoder_config
 from unifluid_jax.convert.configs import gemma, siglip
+from unifluid_jax.convert.copying import copy
 from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.layouts import autoencoder, hugging_face
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE, Layout

@@ -11,10 +11,10 @@ import numpy as np
 from unifluid_jax.convert.assembly import (
   LazyArray,
   Slices,
-  copy,
   everything,
   read,
 )
+from unifluid_jax.convert.copying import copy
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.errors import UserError
