@@ -9,7 +9,7 @@ from unifluid_jax.convert.readers.dtypes import BFLOAT16
 
 # A part this large is worth a call of XLA, and the transposed one is still in
 # the cache when it is written to its place.
-_PART_BYTES = 1 << 22
+_PART_BYTES = 1 << 23
 
 
 def copy(out: np.ndarray, source: np.ndarray) -> None:
