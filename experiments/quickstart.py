@@ -22,10 +22,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.28),
+      'text_to_image': emoji('text_to_image', 0.26),
       'captioning': emoji('captioning', 0.24),
       'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.23, 'name', 'kind', 'category'),
+      'vqa_identity': emoji('vqa', 0.25, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.03),
       'editing_exact': emoji('editing', 0.19, 'tone', 'background', 'flip'),
     },
