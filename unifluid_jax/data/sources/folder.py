@@ -92,7 +92,7 @@ class FolderTask(SourceTask):
     """The record of a line, checked; None if it is of another kind."""
     try:
       record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
       raise UserError(f'{place} is not JSON: {error}') from error
     if not isinstance(record, dict):
       raise UserError(f'{place} is not a JSON object, like {{"text": "a fox"}}')
@@ -121,3 +121,8 @@ class FolderTask(SourceTask):
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
       raise UserError(f'{place}: {key!r} is neither a text nor a list of texts')
+    for text in texts:
+      try:
+        text.encode()
+      except UnicodeEncodeError as error:
+        raise UserError(f'{place}: {key!r} is no Unicode: {error}') from error
