@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 3200,
+    'steps': 2900,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
