@@ -136,9 +136,14 @@ def cells_of(config: EmojiConfig, split: str) -> tuple[Cell, ...]:
 
 @functools.cache
 def _is_held_out_concept(base: str) -> bool:
+  is_held_out = unit_hash('concept', base) < HELD_OUT_CONCEPTS
+  return is_held_out and base not in _drawn_alike()
+
+
+@functools.cache
+def _drawn_alike() -> frozenset[str]:
   emojis = load_catalog().emojis.values()
-  exempt = {emoji.base for emoji in emojis if emoji.concept in DRAWN_ALIKE}
-  return base not in exempt and unit_hash('concept', base) < HELD_OUT_CONCEPTS
+  return frozenset(e.base for e in emojis if e.concept in DRAWN_ALIKE)
 
 
 @functools.cache

@@ -1,6 +1,8 @@
 """Pictures without words: () -> a drawing or a scene, to train the VAE on."""
 
-from collections.abc import Sequence
+import collections
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -54,7 +56,7 @@ class PictureTask(Task):
     self, record: Cell, background: str, rng: np.random.Generator
   ) -> np.ndarray:
     artist = record.artist
-    others = [c for c in self._records if c.artist == artist]
+    others = self._by_artist[artist]
     hexes = [record.base, *(pick(others, rng).base for _ in QUADRANTS[1:])]
     count = int(rng.integers(1, len(QUADRANTS) + 1))
     scene = arrange(
@@ -67,6 +69,13 @@ class PictureTask(Task):
       rng,
     )
     return draw_scene(scene, self.config.image_size)
+
+  @functools.cached_property
+  def _by_artist(self) -> Mapping[str, Sequence[Cell]]:
+    cells = collections.defaultdict(list)
+    for cell in self._records:
+      cells[cell.artist].append(cell)
+    return cells
 
   def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Cell]:
     return shuffled(cells_of(self.config, self.split))
