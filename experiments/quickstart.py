@@ -22,12 +22,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.26),
-      'captioning': emoji('captioning', 0.24),
+      'text_to_image': emoji('text_to_image', 0.30),
+      'captioning': emoji('captioning', 0.22),
       'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.25, 'name', 'kind', 'category'),
+      'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.03),
-      'editing_exact': emoji('editing', 0.19, 'tone', 'background', 'flip'),
+      'editing_exact': emoji('editing', 0.20, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
     'examples': 40,
@@ -78,14 +78,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     | {'vocab_size': 1024, 'layers': 4, 'kv_heads': 4, 'mlp_dim': 512}
     # A cap of 50 does nothing in so short a run but take its time.
     | {'attention_softcap': None},
-    'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']),
+    'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']) | {'layers': 2},
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',
     'source_tokens': True,
     'unroll': 4,
   }
   config.training = {
-    'steps': 2900,
+    'steps': 2700,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }

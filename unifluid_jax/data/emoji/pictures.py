@@ -9,7 +9,7 @@ from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 
-VARIED_SHARE = 0.7
+VARIED_SHARE = 0.25
 """Share of the pictures that augmentation changes; the others are as drawn."""
 
 AUGMENTED_SCALES = 5
