@@ -13,4 +13,4 @@ ruff format --check .
 mypy
 shellcheck --external-sources launch/*.sh .ci/run
 lint-imports
-exec python -m pytest -q -n 2 "$@"
+exec python -m pytest -q -n 2 --dist worksteal "$@"
