@@ -22,15 +22,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.32),
-      'captioning': emoji('captioning', 0.18),
+      'text_to_image': emoji('text_to_image', 0.30),
+      'captioning': emoji('captioning', 0.22),
       'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.18, 'name', 'kind', 'category'),
+      'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.03),
-      'editing_exact': emoji('editing', 0.26, 'tone', 'background', 'flip'),
+      'editing_exact': emoji('editing', 0.20, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
-    'examples': 38,
+    'examples': 40,
     'rows': 8,
     'groups': 1,
     'row': {
@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'text_targets': 24,
       'understanding_images': 4,
       'generated_images': 3,
-      'source_images': 2,
+      'source_images': 1,
     },
   }
   config.vae = {
@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 2600,
+    'steps': 2700,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
