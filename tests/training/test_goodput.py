@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from unifluid_jax.training.goodput import PARTS, Goodput
+from unifluid_jax.training.goodput import PARTS, Goodput, share
 
 
 class Clock:
@@ -43,7 +43,7 @@ def test_each_second_belongs_to_one_part():
     'evaluation': 0.0,
     'start': 10.0,
   }
-  assert account.share == 0.8
+  assert share(account.seconds) == 0.8
   assert str(account) == (
     '80% of 1:40 in training steps; lost: compile 0:00, restore 0:01, data '
     'wait 0:02, save 0:07, evaluation 0:00, start 0:10'

@@ -68,12 +68,6 @@ class Goodput:
     self._switch(self._part)
     return dict(self._spent)
 
-  @property
-  def share(self) -> float:
-    """Share of the time so far that was spent on training steps, 0 to 1."""
-    seconds = self.seconds
-    return seconds['train'] / max(sum(seconds.values()), 1e-9)
-
   def __str__(self) -> str:
     """One line, e.g. '81 % of 12:03 in training steps; lost: compile 0:31'."""
     seconds = self.seconds
@@ -83,7 +77,7 @@ class Goodput:
       if part != 'train'
     )
     whole = clock(sum(seconds.values()))
-    return f'{self.share:.0%} of {whole} in training steps; lost: {lost}'
+    return f'{share(seconds):.0%} of {whole} in training steps; lost: {lost}'
 
   def _switch(self, part: str) -> str:
     """Spends on a part from now on; gives the one before."""
@@ -91,6 +85,11 @@ class Goodput:
     self._spent[before] += now - self._since
     self._part, self._since = part, now
     return before
+
+
+def share(seconds: dict[str, float]) -> float:
+  """Goodput, 0 to 1, of one reading of an account's seconds."""
+  return seconds['train'] / max(sum(seconds.values()), 1e-9)
 
 
 def _process_age() -> float:

@@ -22,7 +22,7 @@ from unifluid_jax.chips import chip_of, count_chips
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, append_text, write_whole
 from unifluid_jax.progress import clock
-from unifluid_jax.training.goodput import Goodput
+from unifluid_jax.training.goodput import Goodput, share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Meter:
       'images_per_second': values['images'] / per_step,
       'tokens_per_second': self._work.tokens / per_step,
       'data_wait_ms': 1e3 * passed['data_wait'] / steps,
-      'goodput': self._account.share,
+      'goodput': share(seconds),
       **{f'seconds_{part}': spent for part, spent in seconds.items()},
     }
     if self._peak is not None:
