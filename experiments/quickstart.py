@@ -22,23 +22,23 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.30),
-      'captioning': emoji('captioning', 0.22),
+      'text_to_image': emoji('text_to_image', 0.38),
+      'captioning': emoji('captioning', 0.20),
       'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
+      'vqa_identity': emoji('vqa', 0.20, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.03),
-      'editing_exact': emoji('editing', 0.20, 'tone', 'background', 'flip'),
+      'editing_exact': emoji('editing', 0.16, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
     'examples': 40,
     'rows': 8,
     'groups': 1,
     'row': {
-      'length': 160,
+      'length': 144,
       'text_targets': 24,
       'understanding_images': 4,
       'generated_images': 3,
-      'source_images': 1,
+      'source_images': 2,
     },
   }
   config.vae = {
@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 2700,
+    'steps': 2500,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
@@ -97,7 +97,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'ema': 0.998,
     'no_decay': (),
     # Fresh linear maps and a small MLP learn faster than attention does.
-    'rate_factors': {'^(head|token|mask|known|target)': 3.0},
+    'rate_factors': {'^(head|token|mask|known|target|source)': 3.0},
   }
   config.sampling = {
     'solver': 'euler',

@@ -19,7 +19,7 @@ TOKENS = 9
 LAYOUT = LayoutConfig(
   understanding_tokens=4,
   generated_tokens=TOKENS,
-  source_tokens=TOKENS,
+  source_tokens=True,
   understanding_size=8,
   generated_size=8,
   max_text=24,
@@ -45,6 +45,7 @@ CONFIG = UniFluidConfig(
   image_tokens=TOKENS,
   token_dim=6,
   boi_id=5,
+  source_tokens=True,
 )
 
 

@@ -36,7 +36,6 @@ class Kind(enum.IntEnum):
   TEXT = 1
   UNDERSTANDING = 2  # a soft token of the image encoder
   GENERATED = 3  # a continuous VAE token, or the BOI that asks for the first
-  SOURCE = 4  # a VAE token of an image that is to be edited
 
 
 class Batch(NamedTuple):
@@ -55,7 +54,8 @@ class Batch(NamedTuple):
     understanding_images: Pixels for the image encoder, RGB in 0..255.
     understanding_slots: First slot of each of those images, -1 where absent.
     source_images: Pixels that are to be edited, for the VAE, RGB in 0..255.
-    source_slots: First slot of each of those, -1 where absent.
+    source_slots: First slot of the image that each of those becomes, -1 where
+      absent.
     generated_images: Pixels that the model learns to write, RGB in 0..255.
     generated_slots: First slot (the BOI) of each of those, -1 where absent.
   """

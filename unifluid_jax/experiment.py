@@ -90,7 +90,7 @@ class Experiment:
     return LayoutConfig(
       understanding_tokens=self.model.encoder.tokens,
       generated_tokens=self.grid**2,
-      source_tokens=self.grid**2 * self.model.source_tokens,
+      source_tokens=self.model.source_tokens,
       understanding_size=self.data.image_size,
       generated_size=self.data.image_size,
       max_text=self.data.max_text,
@@ -125,6 +125,7 @@ class Experiment:
       image_tokens=self.grid**2,
       token_dim=self.token_dim,
       boi_id=tokenizer.boi_id,
+      source_tokens=self.model.source_tokens,
       dtype=self.model.dtype,
       remat=self.model.remat,
       unroll=self.model.unroll,

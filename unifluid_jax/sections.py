@@ -133,8 +133,8 @@ class ModelConfig:
     head: The diffusion head.
     order: 'causal' or 'masked', see `masking`.
     objective: 'ddpm' or 'flow', see `diffusion.objectives`.
-    source_tokens: Whether an image that is edited is also read as VAE tokens,
-      and not by the image encoder alone.
+    source_tokens: Whether the VAE, too, reads an image that is edited, and not
+      the image encoder alone; see `UniFluid.ask_for`.
     patch: Side of the group of latents that makes an image token.
     dtype: Compute dtype.
     remat: What the backward pass keeps of a block, see `models.stack`.

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unifluid_jax.batch import Kind
 from unifluid_jax.data.example import Example
+from unifluid_jax.data.images import fit
 from unifluid_jax.data.layout import drop_prefix, lay_out, lay_out_prefix
 from unifluid_jax.errors import UserError
 
@@ -136,18 +136,27 @@ def test_prefix_is_the_beginning_of_the_whole(name, tokenizer, layout):
 
 def test_source_tokens(tokenizer, layout):
   """An image that is edited is read twice; one that is described, once."""
-  layout = dataclasses.replace(layout, source_tokens=4)
-  slots = lay_out(Example((READ, 'a'), WRITTEN), tokenizer, layout)
-  assert [int(k) for k in slots.kind] == [2] * 2 + [4] * 4 + [1] * 3 + [3] * 4
+  layout = dataclasses.replace(layout, source_tokens=True)
+  edit = Example((READ, 'a'), WRITTEN)
+  slots = lay_out(edit, tokenizer, layout)
+  assert [int(k) for k in slots.kind] == [2] * 2 + [1] * 3 + [3] * 4
   assert slots.understanding_slots.tolist() == [0]
-  assert slots.source_slots.tolist() == [2]
-  assert slots.generated_slots.tolist() == [9]
-  assert slots.mask_ar.tolist() == [0] * 9 + [1] * 4
+  assert slots.source_slots.tolist() == slots.generated_slots.tolist() == [5]
   assert slots.source_images.shape == (1, 4, 4, 3)
   np.testing.assert_array_equal(slots.understanding_images[0], READ)
+  np.testing.assert_array_equal(slots.source_images[0], fit(READ, 4))
   described = lay_out(Example((READ, 'a'), 'f'), tokenizer, layout)
-  assert Kind.SOURCE not in described.kind
   assert described.source_images.shape == (0, 4, 4, 3)
+  assert not described.source_slots.size
+
+
+def test_the_last_image_is_the_source(tokenizer, layout):
+  layout = dataclasses.replace(layout, source_tokens=True)
+  style = np.full_like(READ, 9)
+  slots = lay_out(Example((style, READ, 'a'), WRITTEN), tokenizer, layout)
+  assert slots.understanding_images.shape[0] == 2
+  assert slots.source_images.shape[0] == 1
+  np.testing.assert_array_equal(slots.source_images[0], fit(READ, 4))
 
 
 def test_drop_prefix_at_its_rate():

@@ -265,21 +265,20 @@ def test_length_of_prefixes(tokenizer, layout):
 
 def test_sources_of_edits(tokenizer, layout):
   """Prefixes for images carry the sources' pixels, also when packed."""
-  layout = dataclasses.replace(layout, source_tokens=4)
+  layout = dataclasses.replace(layout, source_tokens=True)
   examples = [
     Example((image(5, 2), 'abc'), image(1, 4)),
     Example((), image(1, 4)),
   ]
   prefixes = prefix_batch(examples, tokenizer, layout, writes_image=True)
-  assert prefixes.kind.shape == (2, 16), '11 slots, rounded up'
-  assert prefixes.source_slots.tolist() == [[7], [-1]]
-  assert (prefixes.kind == Kind.SOURCE).sum() == 4
+  assert prefixes.kind.shape == (2, 8), '7 slots, rounded up'
+  assert prefixes.source_slots.tolist() == [[8], [-1]]
   assert (prefixes.source_images[0] == 5).all()
   row = dataclasses.replace(ROW, length=32)
   slots = [lay_out(e, tokenizer, layout) for e in examples]
   batch, dropped = pack(slots, 1, row, layout, tokenizer.pad_id)
   assert not dropped
-  assert batch.source_slots.tolist() == [[2]]
+  assert batch.source_slots[0, 0] == batch.generated_slots[0, 0] == 7
   assert (batch.source_images[0, 0] == 5).all()
   none = dataclasses.replace(row, source_images=0)
   with pytest.raises(UserError, match='source_images = 1, but a row has 0'):

@@ -130,19 +130,25 @@ def test_pixels_of_the_prefix_reach_the_answer_and_nothing_else(letters):
   assert (changed.max(-1)[valid & ~first] == 0).all()
 
 
-def test_source_tokens_enter_as_known_tokens_do(letters):
-  unifluid = model()
-  batch = pack(letters, [EXAMPLES[2]], 1)
+@pytest.mark.parametrize('order_name', ['causal', 'masked'])
+def test_a_slot_is_told_the_source_token_of_its_target(letters, order_name):
+  """Only in the image that is edited, and there at the place it writes."""
+  unifluid = model(order_name)
+  batch = pack(letters, EXAMPLES, 1)
   order = masking.draw_order(jax.random.key(1), 1, 3, tiny.TOKENS)
-  sources = tiny.tokens(1, 1)
-  x = jax.jit(unifluid.embed_row)(batch, tiny.tokens(1, 3), order, sources)
-  raster = jnp.arange(tiny.TOKENS)
+  tokens, sources = tiny.tokens(1, 3), tiny.tokens(1, 1)
+  embed = jax.jit(unifluid.embed_row)
+  told = embed(batch, tokens, order, sources) - embed(batch, tokens, order)
   start = int(batch.source_slots[0, 0])
-  np.testing.assert_allclose(
-    x[0, start : start + tiny.TOKENS],
-    unifluid.embed_tokens(sources[0, 0], raster),
-    atol=1e-5,
+  image = batch.generated_slots[0].tolist().index(start)
+  targets = np.array(order.positions[0, image])
+  if order_name == 'masked':
+    targets = np.arange(tiny.TOKENS)
+  expected = np.zeros(told.shape[1:], np.float32)
+  expected[start : start + tiny.TOKENS] = (
+    sources[0, 0][targets] @ unifluid.source_in[...]
   )
+  np.testing.assert_allclose(told[0], expected, atol=1e-5)
 
 
 def test_tokens_are_channel_major_and_invertible():

@@ -1,14 +1,16 @@
 """Lays an example out in slots.
 
-    [image tokens] [BOS] [text] [SEP] [target text]               reads, writes
-    [BOS] [text] [SEP] [BOI, image slots 1..N-1]
-    [image tokens] [source tokens] [BOS] [text] [SEP] [BOI, image slots 1..N-1]
+    [image tokens] [BOS] [text] [SEP] [target text]               reads
+    [BOS] [text] [SEP] [BOI, image slots 1..N-1]                  writes
+    [image tokens] [BOS] [text] [SEP] [BOI, image slots 1..N-1]   edits
 
 The prefix follows the order of the example's parts: an image takes
-`understanding_tokens` slots, and `source_tokens` more where an image is written
-after it; BOS stands before the first text (and before SEP
+`understanding_tokens` slots; BOS stands before the first text (and before SEP
 where there is no text), SEP ends the prefix. The picture in
 `unifluid_jax/batch.py` shows where targets are predicted.
+
+Where an image is written, the last image before it is the one that is edited:
+its source. The source's VAE tokens take no slots, see `UniFluid.ask_for`.
 """
 
 import dataclasses
@@ -34,8 +36,7 @@ class LayoutConfig:
   Attributes:
     understanding_tokens: Soft tokens of an image that is read.
     generated_tokens: Tokens of an image that is written.
-    source_tokens: VAE tokens of an image that is read in order to be edited;
-      0 if only the image encoder shall read it.
+    source_tokens: Whether the VAE, too, reads an image that is edited.
     understanding_size: Side in pixels of an image that is read.
     generated_size: Side in pixels of an image that is written.
     max_text: Most tokens of a prefix's text, and most of a target's text.
@@ -43,7 +44,7 @@ class LayoutConfig:
 
   understanding_tokens: int
   generated_tokens: int
-  source_tokens: int
+  source_tokens: bool
   understanding_size: int
   generated_size: int
   max_text: int
@@ -94,8 +95,8 @@ def lay_out_prefix(
     example: The example; its target is not looked at.
     tokenizer: Encodes the texts.
     config: Sizes of the parts.
-    writes_image: Whether an image shall be written, which makes the images of
-      the prefix sources.
+    writes_image: Whether an image shall be written, which makes the last image
+      of the prefix its source.
 
   Raises:
     UserError: If the text is too long, or an image is no RGB image.
@@ -104,8 +105,6 @@ def lay_out_prefix(
   kind: list[int] = []
   pictures: list[Image] = []
   image_slots: list[int] = []
-  sources: list[Image] = []
-  source_slots: list[int] = []
   texts = [part for part in example.prefix if isinstance(part, str)]
   encoded = [tokenizer.encode(text) for text in texts]
   _check_length(' '.join(texts), sum(map(len, encoded)), config)
@@ -124,13 +123,15 @@ def lay_out_prefix(
       image_slots.append(len(kind))
       pads = [tokenizer.pad_id] * config.understanding_tokens
       add(pads, Kind.UNDERSTANDING)
-      if writes_image and config.source_tokens:
-        sources.append(_fit(part, config.generated_size, example.task))
-        source_slots.append(len(kind))
-        add([tokenizer.pad_id] * config.source_tokens, Kind.SOURCE)
   if not texts:
     add([tokenizer.bos_id], Kind.TEXT)
   add([tokenizer.separator_id], Kind.TEXT)
+  sources = []
+  if writes_image and config.source_tokens:
+    read = [part for part in example.prefix if not isinstance(part, str)]
+    sources = [
+      _fit(part, config.generated_size, example.task) for part in read[-1:]
+    ]
   return Slots(
     token_ids=_ints(token_ids),
     kind=_ints(kind),
@@ -140,7 +141,7 @@ def lay_out_prefix(
     understanding_images=_stack(pictures, config.understanding_size),
     understanding_slots=_ints(image_slots),
     source_images=_stack(sources, config.generated_size),
-    source_slots=_ints(source_slots),
+    source_slots=_ints([len(kind)] * len(sources)),
     generated_images=_stack([], config.generated_size),
     generated_slots=_ints([]),
   )

@@ -24,8 +24,7 @@ class RowConfig:
     text_targets: Predictions of a text token.
     understanding_images: Images that are read.
     generated_images: Images that are written.
-    source_images: Images that are read in order to be edited, where their VAE
-      tokens are read too.
+    source_images: Images that are edited, where the VAE reads them too.
   """
 
   length: int
@@ -92,8 +91,8 @@ def prefix_batch(
   """Lays out prefixes for sampling: one a row, padded on the left.
 
   Every prefix ends in the last slot, where the sampler goes on. Targets are
-  ignored; T and G are 0, U is the largest number of images in a prefix, E is U
-  or 0.
+  ignored; T and G are 0, U is the largest number of images in a prefix, E is 1
+  or 0, and the image that a source becomes begins after the row.
 
   Args:
     examples: What to answer; an empty prefix gives the unconditional one.

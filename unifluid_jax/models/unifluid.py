@@ -47,6 +47,8 @@ class UniFluidConfig:
     image_tokens: N, tokens of a generated image.
     token_dim: Z, dimensions of a token.
     boi_id: Vocabulary id of the slot that asks for an image's first token.
+    source_tokens: Whether slots that write an edited image are given the VAE
+      tokens of its source.
     dtype: Compute dtype of the transformer and the encoder.
     remat: What the backward pass keeps of a block, see `models.stack`.
     unroll: Blocks per iteration of the scan over layers.
@@ -59,6 +61,7 @@ class UniFluidConfig:
   image_tokens: int
   token_dim: int
   boi_id: int
+  source_tokens: bool = False
   dtype: str = 'float32'
   remat: str = 'none'
   unroll: int = 1
@@ -117,6 +120,10 @@ class UniFluid(nnx.Module):
     self.target_positions = parameters.normal(
       rngs.params(), grid, (None, 'embed'), _POSITION_STD
     )
+    if config.source_tokens:
+      self.source_in = parameters.fan_in(
+        rngs.params(), (config.token_dim, width), (None, 'embed')
+      )
     if config.order == masking.MASKED:
       self.mask_token = parameters.normal(
         rngs.params(), (width,), ('embed',), 1.0
@@ -154,18 +161,39 @@ class UniFluid(nnx.Module):
     """The slot that asks for an image's first token."""
     return self.gemma.embed(jnp.full((1, 1), self.config.boi_id))[0, 0]
 
-  def ask_for(self, target: Int[Array, '*n']) -> Float[Array, '*n D']:
-    """What tells a slot the grid position of the token it has to write."""
-    return self.target_positions[...][target]
+  def ask_for(
+    self,
+    target: Int[Array, '*B J'],
+    sources: Float[Array, '*B N Z'] | None = None,
+  ) -> Float[Array, '*B J D']:
+    """What tells a slot which token it has to write.
+
+    That is the token's grid position and, of an image that is edited, the
+    source's token at that place: what InstructPix2Pix (arXiv 2211.09800,
+    section 3.2) does by more input channels.
+
+    Args:
+      target: Grid positions.
+      sources: Tokens of the sources, raster order; zeros where an image has
+        none.
+    """
+    asked = self.target_positions[...][target]
+    if sources is None:
+      return asked
+    return asked + _take(sources, target) @ self.source_in[...]
 
   def write_inputs(
-    self, tokens: Float[Array, '*B N Z'], order: masking.Order
+    self,
+    tokens: Float[Array, '*B N Z'],
+    order: masking.Order,
+    sources: Float[Array, '*B N Z'] | None = None,
   ) -> Float[Array, '*B N D']:
     """Teacher-forced inputs of image blocks, see the pictures in `masking`.
 
     Args:
       tokens: Tokens in raster order.
       order: The order that they are written in.
+      sources: Tokens of the sources, see `ask_for`.
     """
     positions = order.positions
     if self.config.order == masking.MASKED:
@@ -175,7 +203,7 @@ class UniFluid(nnx.Module):
       known = self.embed_tokens(tokens, raster)
       visible = masking.is_visible(order)[..., None]
       told = jnp.where(visible, known, self.mask_token[...])
-      return told + self.ask_for(raster)
+      return told + self.ask_for(raster, sources)
     told = self.embed_tokens(
       _take(tokens, positions[..., :-1]), positions[..., :-1]
     )
@@ -184,7 +212,7 @@ class UniFluid(nnx.Module):
       (*told.shape[:-2], 1, told.shape[-1]),
     )
     told = jnp.concatenate([boi, told], axis=-2)
-    return told + self.ask_for(positions)
+    return told + self.ask_for(positions, sources)
 
   def embed_row(
     self,
@@ -212,19 +240,15 @@ class UniFluid(nnx.Module):
       x = jnp.where(
         kind == Kind.UNDERSTANDING, _gather(soft, index).astype(x.dtype), x
       )
-    if sources is not None:
-      raster = jnp.arange(self.config.image_tokens)
-      known = self.embed_tokens(
-        sources, jnp.broadcast_to(raster, sources.shape[:-1])
-      )
-      index = masking.image_index(
-        batch.source_slots, self.config.image_tokens, length
-      )
-      x = jnp.where(
-        kind == Kind.SOURCE, _gather(known, index).astype(x.dtype), x
-      )
     if batch.generated_slots.shape[1]:
-      written = self.write_inputs(tokens, order)
+      if sources is not None:
+        becomes = (
+          batch.generated_slots[..., None] == batch.source_slots[:, None]
+        )
+        sources = jnp.einsum(
+          'bge,benz->bgnz', becomes.astype(sources.dtype), sources
+        )
+      written = self.write_inputs(tokens, order, sources)
       index = masking.image_index(
         batch.generated_slots, self.config.image_tokens, length
       )

@@ -49,6 +49,7 @@ def forward_flops(experiment: Experiment) -> Forward:
   coded = written + data.rows * data.row.source_images
   head = head_parameters(experiment) * experiment.training.repeats
   inputs = experiment.token_dim * gemma.width
+  inputs *= 1 + experiment.model.source_tokens
   condition = experiment.model.head.width * gemma.width
   return Forward(
     decoder=2 * slots * decoder_parameters(experiment) + 2 * tokens * inputs,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from unifluid_jax import masking
 from unifluid_jax.models.gemma import KVCache
@@ -22,6 +22,7 @@ class Images(NamedTuple):
     valid: False at the padding of the prefixes, of P slots.
     length: Slots of each prefix without padding.
     positions: Order that each image is written in.
+    sources: Tokens of the images that are edited, see `UniFluid.ask_for`.
     cache: KV cache, prefixes first.
     written: Tokens in the order that they are written.
   """
@@ -29,13 +30,14 @@ class Images(NamedTuple):
   valid: Bool[Array, 'R P']
   length: Int[Array, ' R']
   positions: Int[Array, 'B N']
+  sources: Float[Array, 'R N Z'] | None
   cache: KVCache
   written: Float[Array, 'B N Z']
 
-  @property
-  def branches(self) -> int:
-    """Rows of an image: 2 with guidance."""
-    return self.length.shape[0] // self.positions.shape[0]
+  def to_rows(self, values: Shaped[Array, 'B ...']) -> Shaped[Array, 'R ...']:
+    """What all rows of an image share; with guidance there are 2."""
+    branches = self.length.shape[0] // self.positions.shape[0]
+    return jnp.tile(values, (branches, *[1] * (values.ndim - 1)))
 
 
 class Step(NamedTuple):
@@ -97,39 +99,33 @@ def _causal(model, images, first, step):
   mask = masking.decoding_mask(
     images.valid, images.cache.positions.shape[1], index, kept, queries
   )
-  hidden, cache = _forward(
-    model, images, told + model.ask_for(asked), offsets, mask, index
+  x = images.to_rows(told) + model.ask_for(
+    images.to_rows(asked), images.sources
   )
+  hidden, cache = _forward(model, images, x, offsets, mask, index)
   return hidden[:, kept - 1 :], cache
 
 
 def _masked(model, images, first, step):
   """Feeds the whole image block anew, and asks for some of its masked slots."""
-  rows, total = images.positions.shape
+  positions = images.to_rows(images.positions)
+  rows, total = positions.shape
   visible = jnp.broadcast_to(jnp.asarray(first), (rows,))
-  order = masking.Order(images.positions, visible)
-  x = model.write_inputs(to_raster(images), order)
+  order = masking.Order(positions, visible)
+  tokens = images.to_rows(to_raster(images))
+  x = model.write_inputs(tokens, order, images.sources)
   shown = jnp.pad(images.valid, ((0, 0), (0, total)), constant_values=True)
-  mask = jnp.broadcast_to(
-    shown[:, None], (shown.shape[0], total, shown.shape[1])
-  )
+  mask = jnp.broadcast_to(shown[:, None], (rows, total, shown.shape[1]))
   start = images.valid.shape[1]
   hidden, cache = _forward(model, images, x, jnp.arange(total), mask, start)
-  asked = jax.lax.dynamic_slice_in_dim(
-    images.positions, first, step.queries, axis=1
-  )
-  asked = jnp.tile(asked, (images.branches, 1))
+  asked = jax.lax.dynamic_slice_in_dim(positions, first, step.queries, axis=1)
   return jnp.take_along_axis(hidden, asked[..., None], axis=1), cache
 
 
 def _forward(model, images, x, offsets, mask, index):
-  """Slots `x` of all branches, `offsets` behind their prefix."""
+  """Slots `x`, `offsets` behind their prefix."""
   hidden, cache = model(
-    jnp.tile(x, (images.branches, 1, 1)),
-    images.length[:, None] + offsets,
-    mask,
-    images.cache,
-    index,
+    x, images.length[:, None] + offsets, mask, images.cache, index
   )
   assert cache is not None
   return hidden, cache

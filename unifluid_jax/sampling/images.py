@@ -143,9 +143,9 @@ def write_images(
     prefix: Prefixes, padded on the left.
     keys: One key an image.
     positions: Order that each image is written in.
-    sources: Tokens of the images to be edited, if there are any.
+    sources: Tokens of the images that are edited, if there are any; E = 1.
   """
-  state = prefill(model, prefix, model.config.image_tokens, sources)
+  state = prefill(model, prefix, model.config.image_tokens)
   total = positions.shape[1]
 
   def advance(images: Images, first, step: Step) -> Images:
@@ -170,8 +170,13 @@ def write_images(
       jnp.array(firsts),
     )[0]
 
+  if sources is not None:
+    present = (prefix.source_slots >= 0)[..., None, None]
+    sources = jnp.where(present, sources, 0.0)[:, 0]
   empty = jnp.zeros((*positions.shape, model.config.token_dim))
-  images = Images(state.valid, state.length, positions, state.cache, empty)
+  images = Images(
+    state.valid, state.length, positions, sources, state.cache, empty
+  )
   for step, firsts in _spans(counts):
     if firsts == (0,):
       images = advance(images, 0, step)

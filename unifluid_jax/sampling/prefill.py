@@ -31,7 +31,6 @@ def prefill(
   model: UniFluid,
   prefix: Batch,
   more: int,
-  sources: Float[Array, 'B E N Z'] | None = None,
 ) -> Prefilled:
   """Reads prefixes, see `data.packing.prefix_batch`.
 
@@ -39,7 +38,6 @@ def prefill(
     model: The model.
     prefix: One prefix a row, no targets.
     more: Slots that will follow.
-    sources: Tokens of the source images, if there are any.
   """
   rows, length = prefix.token_ids.shape
   config = model.config
@@ -48,7 +46,7 @@ def prefill(
     jnp.zeros((rows, 0, config.image_tokens), jnp.int32),
     jnp.zeros((rows, 0), jnp.int32),
   )
-  x = model.embed_row(prefix, no_tokens, no_order, sources)
+  x = model.embed_row(prefix, no_tokens, no_order)
   mask = masking.attention_mask(prefix.segment_ids, prefix.mask_ar)
   mask = jnp.pad(mask, ((0, 0), (0, 0), (0, more)))
   cache = model.gemma.init_cache(rows, length + more)
