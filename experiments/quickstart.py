@@ -22,10 +22,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.38),
+      'text_to_image': emoji('text_to_image', 0.36),
       'captioning': emoji('captioning', 0.20),
       'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.20, 'name', 'kind', 'category'),
+      'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.03),
       'editing_exact': emoji('editing', 0.16, 'tone', 'background', 'flip'),
     },
@@ -78,7 +78,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     | {'vocab_size': 1024, 'layers': 4, 'kv_heads': 4, 'mlp_dim': 512}
     # A cap of 50 does nothing in so short a run but take its time.
     | {'attention_softcap': None},
-    'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny']) | {'layers': 2},
+    # Half the pixels are enough to tell what a drawing shows, and leave less of
+    # an artist's hand to learn by heart.
+    'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny'])
+    | {'image_size': 16, 'patch_size': 4, 'layers': 2},
     'head': {'width': 256, 'depth': 3, 'unroll': 3},
     'objective': 'flow',
     'source_tokens': True,

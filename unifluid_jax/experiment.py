@@ -65,11 +65,6 @@ class Experiment:
         f'data.image_size is {side}; the VAE and model.patch make one token '
         f'of {stride}x{stride} pixels, so it must be a multiple of {stride}'
       )
-    if self.model.encoder.image_size != side:
-      raise UserError(
-        f'model.encoder.image_size is {self.model.encoder.image_size} and '
-        f'data.image_size is {side}; they must be equal'
-      )
     # Both refuse what cannot be sampled, before hours of training.
     objective = make_objective(self.model.objective)
     make_solver(self.sampling.solver, objective, self.sampling.head_steps)
@@ -91,7 +86,7 @@ class Experiment:
       understanding_tokens=self.model.encoder.tokens,
       generated_tokens=self.grid**2,
       source_tokens=self.model.source_tokens,
-      understanding_size=self.data.image_size,
+      understanding_size=self.model.encoder.image_size,
       generated_size=self.data.image_size,
       max_text=self.data.max_text,
     )

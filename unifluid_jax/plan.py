@@ -14,13 +14,15 @@ v5e, v5p, v6e or tpu7x, with the chips along each dimension. HBM is what the
 compiler assigns; FLOPs come from formulas, bytes from the compiled program;
 time is a roofline, so speeds are upper bounds. A program that does not fit is
 reported as such. --sweep tries other batches, splits of the mesh and remat
-policies, up to 36 compilations, and tells the fastest that fits. --table makes
-a table of the plans in a folder, and compiles nothing.
+policies, up to 48 compilations, and tells the fastest that fits; --json then
+has all plans, is written after each, and what is in it is not planned again.
+--table makes a table of the plans in a folder, and compiles nothing.
 """
 
 import json
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -31,9 +33,9 @@ from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.planning import report
-from unifluid_jax.planning.plan import PROGRAMS, plan
+from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, variants
-from unifluid_jax.planning.topology import describe, prepare
+from unifluid_jax.planning.topology import Slices, describe, prepare
 from unifluid_jax.progress import track
 
 _CONFIG = cli.define_config_flag()
@@ -65,25 +67,64 @@ def main() -> None:
   file = config_flags.get_config_filename(flags.FLAGS['config'])
   prepare()
   slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
-  ways = [experiment]
+  name = pathlib.Path(file).stem
+  setting = Setting(name, experiment, _PROGRAM.value, _IMAGES.value)
   if _SWEEP.value:
-    ways = list(
-      variants(experiment, len(slices.devices) // _SLICES.value, _SLICES.value)
-    )
-  plans = [
-    plan(pathlib.Path(file).stem, way, slices, _PROGRAM.value, _IMAGES.value)
-    for way in track(ways, f'{len(ways)} settings, number')
-  ]
-  if not _SWEEP.value:
-    (result,) = plans
-    sys.stdout.write(f'{report.describe(result)}\n')
-    _write_json(result)
+    _sweep(setting, slices)
     return
-  best = fastest(plans)
+  result = plan(setting, slices)
+  sys.stdout.write(f'{report.describe(result)}\n')
+  _write_json(result)
+
+
+def _sweep(setting: Setting, slices: Slices) -> None:
+  settings = list(variants(setting, slices))
+  if not settings:
+    raise UserError(
+      f'no batch of the sweep divides over the {len(slices.devices)} devices; '
+      'halve or double data.rows, or --images of the sampler'
+    )
+  plans: list[report.Plan] = []
+  for result in _plan_all(settings, slices):
+    plans.append(result)
+    _write_json({'fastest': fastest(plans), 'plans': plans})
   sys.stdout.write(report.table(plans))
-  if best is not None:
+  best = fastest(plans)
+  if best is None:
+    sys.stdout.write('\nNone of them fits.\n')
+  else:
     sys.stdout.write(f'\nThe fastest that fits:\n{report.describe(best)}\n')
-  _write_json({'fastest': best, 'plans': plans})
+
+
+def _plan_all(settings: list[Setting], slices: Slices) -> Iterator[report.Plan]:
+  """Their plans: first those that --json has from another sitting."""
+  there = {
+    (plan['setting'], plan['topology'], plan['slices']): plan
+    for plan in _planned_before()
+  }
+
+  def found(setting: Setting) -> report.Plan | None:
+    return there.get((setting.digest, slices.name, slices.number))
+
+  yield from filter(None, map(found, settings))
+  left = [setting for setting in settings if found(setting) is None]
+  for setting in track(left, f'{len(left)} settings, number'):
+    yield plan(setting, slices)
+
+
+def _planned_before() -> list[report.Plan]:
+  if _JSON.value is None or not pathlib.Path(_JSON.value).exists():
+    return []
+  file = pathlib.Path(_JSON.value)
+  try:
+    plans = json.loads(file.read_text(encoding='utf-8'))['plans']
+    report.table(plans)
+    _ = [plan['setting'] for plan in plans]
+  except (ValueError, TypeError, KeyError) as error:
+    raise UserError(
+      f'{file} is of no sweep; name another file, or remove it'
+    ) from error
+  return plans
 
 
 def _write_json(result: Any) -> None:
@@ -91,7 +132,9 @@ def _write_json(result: Any) -> None:
     return
   text = json.dumps(result, indent=2)
   try:
-    pathlib.Path(_JSON.value).write_text(f'{text}\n', encoding='utf-8')
+    partial = pathlib.Path(f'{_JSON.value}.partial')
+    partial.write_text(f'{text}\n', encoding='utf-8')
+    partial.replace(_JSON.value)
   except OSError as error:
     raise UserError(f'--json={_JSON.value}: {error.strerror}') from error
 

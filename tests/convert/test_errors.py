@@ -15,6 +15,7 @@ from unifluid_jax.convert.assembly import Constant
 from unifluid_jax.convert.export import Weights, export, export_own
 from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.convert.provenance import verify
 from unifluid_jax.errors import UserError
 
 
@@ -158,11 +159,15 @@ def test_a_head_of_its_own(folder):
   change(
     folder, **{'model.embed_tokens.weight': table, 'lm_head.weight': table}
   )
-  open_pretrained(str(folder))
-  for other in (table + 1, table[:, 1:], np.ones((), np.float32)):
+  verify(open_pretrained(str(folder)))
+  told = 'lm_head.weight in .* is not the embedding table'
+  for other in (table[:, 1:], np.ones((), np.float32)):
     change(folder, **{'lm_head.weight': other})
-    assert 'lm_head.weight' in message(folder)
-    assert 'is not the embedding table' in message(folder)
+    assert re.search(told, message(folder))
+  change(folder, **{'lm_head.weight': table + 1})
+  opened = open_pretrained(str(folder))  # --dry-run reads no values
+  with pytest.raises(UserError, match=told):
+    verify(opened)
 
 
 def test_two_models_in_one_file(tmp_path):

@@ -29,7 +29,7 @@ def make_head(width=WIDTH, depth=DEPTH, **shape):
 
 @pytest.fixture(scope='module')
 def fresh():
-  return nnx.jit(make_head)()
+  return nnx.jit(lambda: make_head(edits=True))()
 
 
 @pytest.fixture(scope='module')
@@ -53,11 +53,11 @@ def inputs():
 
 
 @nnx.jit
-def run(head, x_t, time, hidden):
-  return head(x_t, time, head.embed_condition(hidden))
+def run(head, x_t, time, hidden, sources=None):
+  return head(x_t, time, head.embed_condition(hidden, sources))
 
 
-def reference(head, x_t, time, hidden):
+def reference(head, x_t, time, hidden, sources=None):
   """MAR's head in numpy float64, block by block."""
   _, flat = parameters.flatten(head)
   p = {name: np.asarray(value, float) for name, value in flat.items()}
@@ -79,6 +79,8 @@ def reference(head, x_t, time, hidden):
   embedding = linear('time_out', silu(linear('time_in', wave)))
   y = silu(embedding + linear('condition', hidden))
   x = linear('input', x_t)
+  if sources is not None:
+    x += linear('source', np.asarray(sources, float))
   for i in range(DEPTH):
     modulation = linear('blocks/blocks/modulation', y, i)
     shift, scale, gate = np.split(modulation, 3, axis=-1)
@@ -94,6 +96,14 @@ def test_head_is_mars(head):
   x_t, time, hidden = inputs()
   got = run(head, x_t, time, hidden)
   expected = reference(head, x_t, time, hidden)
+  np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_sources_are_further_input_channels(head):
+  x_t, time, hidden = inputs()
+  sources = x_t[::-1]
+  got = run(head, x_t, time, hidden, sources)
+  expected = reference(head, x_t, time, hidden, sources)
   np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 
 

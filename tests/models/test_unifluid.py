@@ -12,6 +12,7 @@ from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.latents import from_tokens, to_tokens
+from unifluid_jax.models.unifluid import sources_of_written
 
 EXAMPLES = tiny.examples()
 
@@ -26,8 +27,10 @@ def forward(unifluid, batch, tokens, order, sources=None):
 
   @jax.jit
   def run(batch, tokens, order, sources):
-    hidden = unifluid.hidden_of_rows(batch, tokens, order, sources)
-    return hidden, unifluid.image_targets(hidden, batch, tokens, order)
+    written = None if sources is None else sources_of_written(batch, sources)
+    hidden = unifluid.hidden_of_rows(batch, tokens, order, written)
+    targets = unifluid.image_targets(hidden, batch, tokens, order, written)
+    return hidden, targets
 
   return run(batch, tokens, order, sources)
 
@@ -137,8 +140,9 @@ def test_a_slot_is_told_the_source_token_of_its_target(letters, order_name):
   batch = pack(letters, EXAMPLES, 1)
   order = masking.draw_order(jax.random.key(1), 1, 3, tiny.TOKENS)
   tokens, sources = tiny.tokens(1, 3), tiny.tokens(1, 1)
+  written = sources_of_written(batch, sources)
   embed = jax.jit(unifluid.embed_row)
-  told = embed(batch, tokens, order, sources) - embed(batch, tokens, order)
+  told = embed(batch, tokens, order, written) - embed(batch, tokens, order)
   start = int(batch.source_slots[0, 0])
   image = batch.generated_slots[0].tolist().index(start)
   targets = np.array(order.positions[0, image])
@@ -149,6 +153,10 @@ def test_a_slot_is_told_the_source_token_of_its_target(letters, order_name):
     sources[0, 0][targets] @ unifluid.source_in[...]
   )
   np.testing.assert_allclose(told[0], expected, atol=1e-5)
+  _, pairs = forward(unifluid, batch, tokens, order, sources)
+  given = np.zeros((3, tiny.TOKENS, sources.shape[-1]), np.float32)
+  given[image] = sources[0, 0][targets]
+  np.testing.assert_array_equal(pairs.sources[0], given.reshape(-1, 6))
 
 
 def test_tokens_are_channel_major_and_invertible():

@@ -2,13 +2,19 @@
 
 import pytest
 
+from experiments import unifluid_2b
 from unifluid_jax.chips import CHIPS
+from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models.stack import REMAT_POLICIES
 from unifluid_jax.planning import report
 from unifluid_jax.planning.estimate import Work, estimate, roofline
 from unifluid_jax.planning.hlo import Traffic
 from unifluid_jax.planning.memory import Overflow, read_overflow
+from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.programs import Program
-from unifluid_jax.planning.sweep import fastest
+from unifluid_jax.planning.sweep import fastest, variants
 from unifluid_jax.planning.topology import Slices
 
 # Two chips that are two devices each.
@@ -52,6 +58,28 @@ def test_what_does_not_fit_is_a_result():
   text = report.describe(found | plan)
   assert 'does not fit: 10.50 GiB a chip over the 189.50 GiB' in text
   assert '+10.5, does not fit' in report.table([found | plan])
+
+
+def test_variants_divide_and_differ():
+  """Of 8 rows on 2 x 4 devices."""
+  config = unifluid_2b.get_config('tiny')
+  config.data.update(rows=8, examples=8)
+  experiment = build(Experiment, config)
+  slices = Slices('v5e:2x2', CHIPS['v5e'], 8, (None,) * 8, 2)
+  training = list(variants(Setting('x', experiment, 'train', 32), slices))
+  # 4 rows over 4 groups; 8 and 16 rows over 8 groups of one copy or four, or
+  # over 4; each with every remat policy.
+  assert len(training) == (1 + 3 + 3) * len(REMAT_POLICIES)
+  assert len({way.digest for way in training}) == len(training)
+  for way in training:
+    make = way.experiment.mesh
+    assert make.data * make.tensor <= 4
+    assert way.experiment.data.rows == way.experiment.data.examples
+  sampling = list(variants(Setting('x', experiment, 'sample', 32), slices))
+  assert {way.images for way in sampling} == {16, 32, 64}
+  assert len({way.digest for way in sampling}) == len(sampling) == 9
+  with pytest.raises(UserError, match="program is 'serve'"):
+    Setting('x', experiment, 'serve', 1)
 
 
 def test_the_fastest_fits():

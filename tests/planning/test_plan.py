@@ -69,6 +69,31 @@ def test_the_sampler_compiles_for_two_slices(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_goes_on_where_it_was(tmp_path):
+  file = tmp_path / 'sweep.json'
+  command = (
+    'plan',
+    '--config=experiments/unifluid_2b_sample.py:tiny',
+    '--topology=v5e:2x2',
+    '--program=sample',
+    '--images=1',  # of its variants, only two images over two groups divide
+    '--sweep',
+    f'--json={file}',
+  )
+  output = process.succeed(*command)
+  first = json.loads(file.read_text())
+  (only,) = first['plans']
+  assert (only['batch'], only['mesh']) == (2, '1x2x2')
+  assert first['fastest'] == only
+  assert 'The fastest that fits:' in output
+  # The time that compiling took would differ.
+  process.succeed(*command)
+  assert json.loads(file.read_text()) == first
+  file.write_text('{}')
+  assert 'sweep.json is of no sweep' in process.fail(*command)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [

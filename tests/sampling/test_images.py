@@ -17,6 +17,7 @@ from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import Flow
 from unifluid_jax.diffusion.solvers import Euler
 from unifluid_jax.errors import UserError
+from unifluid_jax.models.unifluid import sources_of_written
 from unifluid_jax.sampling import images
 from unifluid_jax.sampling.seeds import sample_keys
 
@@ -65,19 +66,21 @@ def sources_of(batch):
 def whole_row_states(row, tokens, order, order_name):
   """Hidden states of the image slots of one packed row."""
   unifluid = model(order_name)
-  hidden = unifluid.hidden_of_rows(row, tokens, order, sources_of(row))
+  sources = sources_of_written(row, sources_of(row))
+  hidden = unifluid.hidden_of_rows(row, tokens, order, sources)
   start = row.generated_slots[0, 0]
-  return jax.lax.dynamic_slice_in_dim(hidden[0], start, tiny.TOKENS)
+  states = jax.lax.dynamic_slice_in_dim(hidden[0], start, tiny.TOKENS)
+  return states, sources[0, 0]
 
 
 @functools.partial(jax.jit, static_argnames=('order_name', 'guidance'))
-def draw_token(hidden, key, fraction, order_name, guidance):
+def draw_token(hidden, sources, key, fraction, order_name, guidance):
   """One token from the hidden states with and without the prompt."""
   head = model(order_name).head
-  condition = head.embed_condition(hidden)
+  condition = head.embed_condition(hidden, sources)
 
   def predict(x, time):
-    return head(x, time, condition[: x.shape[0]])
+    return head(x, time, jax.tree.map(lambda c: c[: x.shape[0]], condition))
 
   guided = predict
   if guidance.scale != 1:
@@ -107,12 +110,11 @@ def reference(order_name, letters, counts, guidance, example, key, positions):
       )
       slot = positions[j] if order_name == 'masked' else first
       known = jnp.asarray(raster)[None, None]
-      hidden = jnp.stack(
-        [whole_row_states(row, known, order, order_name)[slot] for row in rows]
-      )
+      states = [whole_row_states(row, known, order, order_name) for row in rows]
       drawn.append(
         draw_token(
-          hidden,
+          jnp.stack([hidden[slot] for hidden, _ in states]),
+          jnp.stack([sources[positions[j]] for _, sources in states]),
           jax.random.fold_in(key, j),
           (first + count) / tiny.TOKENS,
           order_name,

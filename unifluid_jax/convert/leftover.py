@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from unifluid_jax.convert.layouts.layout import CONNECTOR, GEMMA, VAE, Layout
+from unifluid_jax.convert.layouts.layout import CONNECTOR, VAE, Layout
 from unifluid_jax.convert.readers.reader import Reader
 from unifluid_jax.errors import UserError
 
@@ -33,15 +33,10 @@ def split(
     found: Table and prefix of each part that the file has.
     wanted: Parts that are taken.
 
-  Raises:
-    UserError: There is a text head that is not the embedding table.
   """
   left: list[str] = []
   aside: list[str] = []
   for name in sorted({*reader.header} - used):
-    if _TIED.search(name) and GEMMA in wanted:
-      layout, prefix = found[GEMMA]
-      _check_tied(reader, name, prefix + layout.anchor)
     known = (
       _ASIDE.search(name)
       or _TIED.search(name)
@@ -69,20 +64,39 @@ def _belongs(name: str, layout: Layout, prefix: str, wanted: bool) -> bool:
   return bool(prefix)
 
 
-def _check_tied(reader: Reader, name: str, table_name: str) -> None:
-  """A text head of its own must be the embedding table."""
-  table, head = reader.read(table_name), reader.read(name)
-  step = max(1, (1 << 24) // max(math.prod(table.shape[1:]), 1))
-  same = (
-    table.ndim
-    and table.shape == head.shape
-    and all(
-      np.array_equal(table[i : i + step], head[i : i + step], equal_nan=True)
-      for i in range(0, len(table), step)
-    )
+def text_heads(reader: Reader, table: str) -> tuple[str, ...]:
+  """Names of text heads, which Gemma's embedding table makes superfluous.
+
+  Args:
+    reader: The file.
+    table: Name of the embedding table.
+
+  Raises:
+    UserError: The shape of a head is not the table's.
+  """
+  heads = tuple(name for name in reader.header if _TIED.search(name))
+  for name in heads:
+    if reader.header[name].shape != reader.header[table].shape:
+      raise _untied(reader, name)
+  return heads
+
+
+def check_tied(reader: Reader, head: str, table: str) -> None:
+  """Reads a text head, which must be the embedding table.
+
+  Raises:
+    UserError: It is another.
+  """
+  ours, theirs = reader.read(table), reader.read(head)
+  step = max(1, (1 << 24) // max(math.prod(ours.shape[1:]), 1))
+  for i in range(0, len(ours), step):
+    part = slice(i, i + step)
+    if not np.array_equal(ours[part], theirs[part], equal_nan=True):
+      raise _untied(reader, head)
+
+
+def _untied(reader: Reader, head: str) -> UserError:
+  return UserError(
+    f'{head} in {reader.header[head].file} is not the embedding table; '
+    'Gemma has one table for both'
   )
-  if not same:
-    raise UserError(
-      f'{name} in {reader.header[name].file} is not the embedding table; '
-      'Gemma has one table for both'
-    )

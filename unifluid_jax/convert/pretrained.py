@@ -17,7 +17,7 @@ from unifluid_jax.convert.layouts import (
   flax_gemma,
   hugging_face,
 )
-from unifluid_jax.convert.layouts.layout import Header, Layout
+from unifluid_jax.convert.layouts.layout import GEMMA, Header, Layout
 from unifluid_jax.convert.parts import Part, assemble
 from unifluid_jax.convert.problems import told
 from unifluid_jax.convert.readers.reader import Reader, open_reader
@@ -51,12 +51,14 @@ class Pretrained:
     reader: Their files.
     parts: The parts, by name.
     aside: Tensors that are known and not needed.
+    heads: Those of them that must be the embedding table, and its name.
   """
 
   path: str
   reader: Reader
   parts: dict[str, Part]
   aside: tuple[str, ...]
+  heads: Mapping[str, str]
 
   @property
   def arrays(self) -> dict[str, LazyArray]:
@@ -112,7 +114,7 @@ def open_pretrained(
   configs = configs or {}
   if own.is_own(path):
     parts = own.read_parts(path, reader, wanted)
-    pretrained = Pretrained(path, reader, parts, ())
+    pretrained = Pretrained(path, reader, parts, (), {})
     for name in sorted(configs.keys() & pretrained.configs.keys()):
       check_config(name, pretrained.configs[name], configs[name], path)
     return pretrained
@@ -146,7 +148,12 @@ def open_pretrained(
   problems += [f'{name} is left over, no table knows it' for name in left]
   if problems:
     raise UserError(told(path, problems))
-  return Pretrained(path, reader, parts, aside)
+  heads: Mapping[str, str] = {}
+  if GEMMA in parts:
+    layout, prefix = found[GEMMA]
+    table = prefix + layout.anchor
+    heads = dict.fromkeys(leftover.text_heads(reader, table), table)
+  return Pretrained(path, reader, parts, aside, heads)
 
 
 def _find_parts(header: Header, path: str) -> dict[str, tuple[Layout, str]]:

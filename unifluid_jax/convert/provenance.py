@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from unifluid_jax.convert import own
+from unifluid_jax.convert.leftover import check_tied
 from unifluid_jax.convert.pretrained import Pretrained
 from unifluid_jax.errors import UserError
 
@@ -46,16 +47,19 @@ def describe_files(path: str, files: Iterable[pathlib.Path]) -> dict[str, Any]:
 
 
 def verify(source: Pretrained) -> None:
-  """Compares tensors in our own layout with their checksums.
+  """Reads what must be equal: our own tensors to their checksums, others' text
+  head to their embedding table.
 
-  Files of others have none. Of several processes, each checks its share.
+  Of several processes, each checks its share of the checksums.
 
   Args:
     source: What was opened.
 
   Raises:
-    UserError: A tensor is not what was written.
+    UserError: A tensor is not what was written, or Gemma's head is not tied.
   """
+  for head, table in source.heads.items():
+    check_tied(source.reader, head, table)
   if not own.is_own(source.path):
     return
   reader = source.reader

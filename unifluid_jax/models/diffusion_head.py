@@ -11,6 +11,7 @@ objective has any).
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,19 @@ class DiffusionHeadConfig:
   depth: int
   remat: str = 'none'
   unroll: int = 1
+
+
+class Condition(NamedTuple):
+  """What the head knows of its tokens, embedded.
+
+  Attributes:
+    hidden: The transformer's hidden states, which modulate the layer norms.
+    source: Tokens of the images that are edited, which enter the stream; None
+      where nothing is edited.
+  """
+
+  hidden: Float[Array, 'n W']
+  source: Float[Array, 'n W'] | None
 
 
 def embed_time(time: Float[Array, ' n']) -> Float[Array, 'n 256']:
@@ -137,6 +151,7 @@ class DiffusionHead(nnx.Module):
     token_dim: int,
     condition_dim: int,
     output_channels: int,
+    edits: bool = False,
     rngs: nnx.Rngs,
   ):
     """Makes the head with fresh parameters.
@@ -146,6 +161,7 @@ class DiffusionHead(nnx.Module):
       token_dim: Z, channels of a token.
       condition_dim: D, width of the transformer.
       output_channels: O, see `Objective.output_channels`.
+      edits: Whether there can be sources, see `embed_condition`.
       rngs: Source of the parameters' keys.
     """
     width = config.width
@@ -163,6 +179,8 @@ class DiffusionHead(nnx.Module):
       _xavier(rngs, condition_dim, width, ('embed', 'mlp'))
     )
     self.input = Linear(_xavier(rngs, token_dim, width, (None, 'embed')))
+    if edits:
+      self.source = Linear(_xavier(rngs, token_dim, width, (None, 'embed')))
     self.blocks = Stack(
       lambda rngs: ResidualBlock(width, rngs=rngs),
       config.depth,
@@ -172,15 +190,29 @@ class DiffusionHead(nnx.Module):
     )
     self.final = FinalLayer(width, output_channels)
 
-  def embed_condition(self, hidden: Float[Array, 'n D']) -> Float[Array, 'n W']:
-    """Embeds the transformer's hidden states, one a token."""
-    return self.condition(hidden.astype(jnp.float32))
+  def embed_condition(
+    self,
+    hidden: Float[Array, 'n D'],
+    sources: Float[Array, 'n Z'] | None = None,
+  ) -> Condition:
+    """Embeds what is known of each token.
+
+    Args:
+      hidden: The transformer's hidden states.
+      sources: Tokens at the same places of the images that are edited, zeros
+        where there is none. They are further input channels, as in
+        InstructPix2Pix (arXiv 2211.09800, section 3.2).
+    """
+    embedded = self.condition(hidden.astype(jnp.float32))
+    return Condition(
+      embedded, None if sources is None else self.source(sources)
+    )
 
   def __call__(
     self,
     x_t: Float[Array, 'n Z'],
     time: Float[Array, ' n'],
-    condition: Float[Array, 'n W'],
+    condition: Condition,
   ) -> Float[Array, 'n O']:
     """Predicts what the objective asks for.
 
@@ -191,9 +223,12 @@ class DiffusionHead(nnx.Module):
     """
     embedding = self.time_out(jax.nn.silu(self.time_in(embed_time(time))))
     axes = ('rows', None)
-    embedding = constrain(jax.nn.silu(embedding + condition), axes)
+    embedding = constrain(jax.nn.silu(embedding + condition.hidden), axes)
+    x = self.input(x_t)
+    if condition.source is not None:
+      x += condition.source
     x, _ = self.blocks(
-      constrain(self.input(x_t), axes),
+      constrain(x, axes),
       lambda block, x, _: (constrain(block(x, embedding), axes), None),
     )
     return self.final(x, embedding)

@@ -74,11 +74,15 @@ class UniFluidConfig:
 
 
 class ImageTargets(NamedTuple):
-  """What the diffusion head learns: hidden state -> token, with a weight."""
+  """What the diffusion head learns: hidden state -> token, with a weight.
+
+  `sources` are the tokens at the same places of the images that are edited.
+  """
 
   hidden: Float[Array, 'B W D']
   tokens: Float[Array, 'B W Z']
   weights: Float[Array, 'B W']
+  sources: Float[Array, 'B W Z'] | None
 
 
 class UniFluid(nnx.Module):
@@ -133,6 +137,7 @@ class UniFluid(nnx.Module):
       token_dim=config.token_dim,
       condition_dim=width,
       output_channels=head_channels,
+      edits=config.source_tokens,
       rngs=rngs,
     )
 
@@ -169,8 +174,7 @@ class UniFluid(nnx.Module):
     """What tells a slot which token it has to write.
 
     That is the token's grid position and, of an image that is edited, the
-    source's token at that place: what InstructPix2Pix (arXiv 2211.09800,
-    section 3.2) does by more input channels.
+    source's token at that place. The head is given the same.
 
     Args:
       target: Grid positions.
@@ -219,7 +223,7 @@ class UniFluid(nnx.Module):
     batch: Batch,
     tokens: Float[Array, 'B G N Z'],
     order: masking.Order,
-    sources: Float[Array, 'B E N Z'] | None = None,
+    sources: Float[Array, 'B G N Z'] | None = None,
   ) -> Float[Array, 'B L D']:
     """Inputs of the transformer for packed rows.
 
@@ -227,7 +231,7 @@ class UniFluid(nnx.Module):
       batch: The rows; pixels of generated and source images are not looked at.
       tokens: Tokens of the generated images, raster order.
       order: Orders they are written in.
-      sources: Tokens of the source images, raster order; None for E = 0.
+      sources: Tokens of their sources, see `sources_of_written`.
     """
     length = batch.token_ids.shape[1]
     x = self.gemma.embed(batch.token_ids)
@@ -241,13 +245,6 @@ class UniFluid(nnx.Module):
         kind == Kind.UNDERSTANDING, _gather(soft, index).astype(x.dtype), x
       )
     if batch.generated_slots.shape[1]:
-      if sources is not None:
-        becomes = (
-          batch.generated_slots[..., None] == batch.source_slots[:, None]
-        )
-        sources = jnp.einsum(
-          'bge,benz->bgnz', becomes.astype(sources.dtype), sources
-        )
       written = self.write_inputs(tokens, order, sources)
       index = masking.image_index(
         batch.generated_slots, self.config.image_tokens, length
@@ -275,7 +272,7 @@ class UniFluid(nnx.Module):
     batch: Batch,
     tokens: Float[Array, 'B G N Z'],
     order: masking.Order,
-    sources: Float[Array, 'B E N Z'] | None = None,
+    sources: Float[Array, 'B G N Z'] | None = None,
   ) -> Float[Array, 'B L D']:
     """Final hidden states of packed rows, teacher forced; see `embed_row`."""
     mask_ar = batch.mask_ar
@@ -307,6 +304,7 @@ class UniFluid(nnx.Module):
     batch: Batch,
     tokens: Float[Array, 'B G N Z'],
     order: masking.Order,
+    sources: Float[Array, 'B G N Z'] | None = None,
   ) -> ImageTargets:
     """Pairs each hidden state of an image slot with the token it writes."""
     rows, images, count, _ = tokens.shape
@@ -315,17 +313,29 @@ class UniFluid(nnx.Module):
       (batch.generated_slots >= 0)[..., None], (rows, images, count)
     )
     slots = jnp.maximum(batch.generated_slots, 0)[..., None] + offsets
-    if self.config.order == masking.MASKED:
-      written = tokens
+    is_masked = self.config.order == masking.MASKED
+    if is_masked:
       present = present & ~masking.is_visible(order)
-    else:
-      written = _take(tokens, order.positions)
     flat = (rows, images * count)
+
+    def written(values):
+      values = values if is_masked else _take(values, order.positions)
+      return values.reshape(*flat, -1)
+
     return ImageTargets(
       constrain(_take(hidden, slots.reshape(flat)), ('rows', None, None)),
-      written.reshape(*flat, -1),
+      written(tokens),
       present.reshape(flat).astype(jnp.float32),
+      None if sources is None else written(sources),
     )
+
+
+def sources_of_written(
+  batch: Batch, sources: Float[Array, 'B E N Z']
+) -> Float[Array, 'B G N Z']:
+  """The source of each image that is written; zeros where it has none."""
+  becomes = batch.generated_slots[..., None] == batch.source_slots[:, None]
+  return jnp.einsum('bge,benz->bgnz', becomes.astype(sources.dtype), sources)
 
 
 def _take(

@@ -1,7 +1,10 @@
 """A plan: a config's program, compiled for slices and judged."""
 
+import dataclasses
+import hashlib
 from typing import Any
 
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.planning.estimate import (
   estimate,
@@ -15,36 +18,62 @@ from unifluid_jax.training.sharding import make_mesh
 PROGRAMS = ('train', 'sample')
 
 
-def plan(
-  name: str,
-  experiment: Experiment,
-  slices: Slices,
-  program: str = 'train',
-  images: int = 32,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What is planned.
+
+  Attributes:
+    name: What the plan calls the config.
+    experiment: The config.
+    program: 'train', or 'sample' for the image sampler.
+    images: Images of a batch of the sampler.
+  """
+
+  name: str
+  experiment: Experiment
+  program: str
+  images: int
+
+  def __post_init__(self):
+    if self.program not in PROGRAMS:
+      raise UserError(
+        f'the program is {self.program!r}; it must be one of {PROGRAMS}'
+      )
+
+  @property
+  def trains(self) -> bool:
+    """Whether the program is the training step."""
+    return self.program == 'train'
+
+  @property
+  def digest(self) -> str:
+    """Differs between settings of which any value differs."""
+    return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+
+def plan(setting: Setting, slices: Slices) -> dict[str, Any]:
   """Plans one program.
 
   Args:
-    name: What the plan calls the config.
-    experiment: The config.
+    setting: The program.
     slices: Where it would run.
-    program: 'train', or 'sample' for the image sampler.
-    images: Images of a batch of the sampler.
 
   Raises:
     UserError: The mesh or the batch does not divide.
   """
+  experiment, images = setting.experiment, setting.images
   mesh = make_mesh(experiment.mesh, slices.devices)
-  if program == 'train':
+  if setting.trains:
     compiled, work = train_step(experiment, mesh), training_work(experiment)
   else:
     compiled = image_sampler(experiment, mesh, images)
     work = sampling_work(experiment, images)
   sizes = 'x'.join(str(mesh.shape[axis]) for axis in mesh.axis_names)
   return {
-    'config': name,
-    'program': program,
-    'batch': experiment.data.rows if program == 'train' else images,
+    'config': setting.name,
+    'program': setting.program,
+    'setting': setting.digest,
+    'batch': experiment.data.rows if setting.trains else images,
     'mesh': sizes,
-    'remat': experiment.model.remat if program == 'train' else '',
+    'remat': experiment.model.remat if setting.trains else '',
   } | estimate(slices, compiled, work)

@@ -119,11 +119,12 @@ def abstract_batch(
   """Shapes of a batch; on a mesh its rows are split."""
   sharding = None if mesh is None else NamedSharding(mesh, ROWS)
   side = experiment.data.image_size
+  read_side = experiment.model.encoder.image_size
 
   def array(*shape: int, dtype=jnp.int32):
     return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
 
-  def images(count: int):
+  def images(count: int, side: int):
     return array(count, side, side, 3, dtype=jnp.uint8)
 
   slots = array(row.length)
@@ -136,11 +137,11 @@ def abstract_batch(
     text_slots=array(row.text_targets),
     text_targets=array(row.text_targets),
     text_weights=array(row.text_targets, dtype=jnp.float32),
-    understanding_images=images(row.understanding_images),
+    understanding_images=images(row.understanding_images, read_side),
     understanding_slots=array(row.understanding_images),
-    source_images=images(row.source_images),
+    source_images=images(row.source_images, side),
     source_slots=array(row.source_images),
-    generated_images=images(row.generated_images),
+    generated_images=images(row.generated_images, side),
     generated_slots=array(row.generated_images),
   )
 

@@ -4,46 +4,52 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
-from unifluid_jax.experiment import Experiment
 from unifluid_jax.models.stack import REMAT_POLICIES
+from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.report import Plan
+from unifluid_jax.planning.topology import Slices
 
 _BATCHES = (0.5, 1, 2)
 _DATA = (1, 4)
 _TENSOR = (1, 2)
 
 
-def variants(
-  experiment: Experiment, devices: int, slices: int
-) -> Iterator[Experiment]:
-  """The config with other batches, splits of the mesh and remat policies.
+def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
+  """The setting with other batches, splits of the mesh and remat policies.
 
   Args:
-    experiment: The config; its batch is halved and doubled, its rows shared by
-      four times as many copies of the weights, its matrices split in two.
-    devices: Devices of a slice.
-    slices: Number of slices. Variants that do not divide are left out.
+    setting: Its batch is halved and doubled, shared by four times as many
+      copies of the weights, its matrices split in two. A sampler has no
+      backward pass, and so no remat policy.
+    slices: Where it would run. Variants that do not divide are left out.
   """
-  mesh, data = experiment.mesh, experiment.data
+  experiment = setting.experiment
+  mesh, data, model = experiment.mesh, experiment.data, experiment.model
+  devices = len(slices.devices) // slices.number
+  policies = tuple(REMAT_POLICIES) if setting.trains else (model.remat,)
+  parts = experiment.training.accumulate if setting.trains else 1
   for factor, copies, tensor, remat in itertools.product(
-    _BATCHES, _DATA, _TENSOR, REMAT_POLICIES
+    _BATCHES, _DATA, _TENSOR, policies
   ):
     split = dataclasses.replace(
       mesh, data=mesh.data * copies, fsdp=-1, tensor=tensor
     )
-    groups = slices * devices // tensor
-    rows = round(data.rows * factor)
-    if devices % (split.data * tensor) or rows % (
-      groups * experiment.training.accumulate
-    ):
+    rows, images = round(data.rows * factor), round(setting.images * factor)
+    batch = rows if setting.trains else images
+    groups = len(slices.devices) // tensor
+    divides = batch and not batch % (groups * parts)
+    if devices % (split.data * tensor) or not divides:
       continue
+    examples = round(data.examples * factor)
     yield dataclasses.replace(
-      experiment,
-      mesh=split,
-      data=dataclasses.replace(
-        data, rows=rows, examples=round(data.examples * factor)
+      setting,
+      images=images,
+      experiment=dataclasses.replace(
+        experiment,
+        mesh=split,
+        data=dataclasses.replace(data, rows=rows, examples=examples),
+        model=dataclasses.replace(model, remat=remat),
       ),
-      model=dataclasses.replace(experiment.model, remat=remat),
     )
 
 

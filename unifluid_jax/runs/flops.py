@@ -48,9 +48,9 @@ def forward_flops(experiment: Experiment) -> Forward:
   targets = data.rows * data.row.text_targets
   coded = written + data.rows * data.row.source_images
   head = head_parameters(experiment) * experiment.training.repeats
-  inputs = experiment.token_dim * gemma.width
-  inputs *= 1 + experiment.model.source_tokens
-  condition = experiment.model.head.width * gemma.width
+  source = experiment.token_dim * experiment.model.source_tokens
+  inputs = (experiment.token_dim + source) * gemma.width
+  condition = experiment.model.head.width * (gemma.width + source)
   return Forward(
     decoder=2 * slots * decoder_parameters(experiment) + 2 * tokens * inputs,
     attention=slots * attention_flops(experiment, data.row.length),

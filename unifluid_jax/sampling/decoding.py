@@ -122,6 +122,19 @@ def _masked(model, images, first, step):
   return jnp.take_along_axis(hidden, asked[..., None], axis=1), cache
 
 
+def asked_sources(
+  images: Images, first: Int[Array, ''] | int, step: Step
+) -> Float[Array, 'R m Z'] | None:
+  """Tokens of the sources at the places of the tokens that are asked for."""
+  if images.sources is None:
+    return None
+  asked = jax.lax.dynamic_slice_in_dim(
+    images.positions, first, step.queries, axis=1
+  )
+  index = images.to_rows(asked)[..., None]
+  return jnp.take_along_axis(images.sources, index, axis=1)
+
+
 def _forward(model, images, x, offsets, mask, index):
   """Slots `x`, `offsets` behind their prefix."""
   hidden, cache = model(

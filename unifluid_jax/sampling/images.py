@@ -27,6 +27,7 @@ from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.sampling.decoding import (
   Images,
   Step,
+  asked_sources,
   hidden_states,
   to_raster,
 )
@@ -156,7 +157,14 @@ def write_images(
     )(keys)
     fraction = (first + step.queries) / total
     tokens = _draw_tokens(
-      model, solver, guidance, temperature, fraction, hidden, token_keys
+      model,
+      solver,
+      guidance,
+      temperature,
+      fraction,
+      hidden,
+      asked_sources(images, first, step),
+      token_keys,
     )
     written = jax.lax.dynamic_update_slice(
       images.written, tokens, (0, first, 0)
@@ -192,11 +200,16 @@ def _draw_tokens(
   temperature: float,
   fraction: Float[Array, ''] | float,
   hidden: Float[Array, 'R m D'],
+  sources: Float[Array, 'R m Z'] | None,
   keys: Key[Array, 'B m'],
 ) -> Float[Array, 'B m Z']:
   """The diffusion head's samples for a step's hidden states."""
+
+  def flat(values):
+    return values.reshape(-1, values.shape[-1])
+
   condition = model.head.embed_condition(
-    hidden.astype(jnp.float32).reshape(-1, hidden.shape[-1])
+    flat(hidden), None if sources is None else flat(sources)
   )
 
   def predict(x_t, time):

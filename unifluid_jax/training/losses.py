@@ -138,7 +138,13 @@ def image_loss_sum(
   hidden = hidden.reshape(-1, hidden.shape[-1])
   tokens = targets.tokens.reshape(-1, targets.tokens.shape[-1])
   hidden = constrain(hidden, ('rows', None))
-  condition = jnp.repeat(model.head.embed_condition(hidden), repeats, axis=0)
+  sources = targets.sources
+  if sources is not None:
+    sources = sources.reshape(tokens.shape)
+  condition = jax.tree.map(
+    lambda x: jnp.repeat(x, repeats, axis=0),
+    model.head.embed_condition(hidden, sources),
+  )
 
   def predict(x_t, time):
     return model.head(x_t, time, condition)
@@ -161,7 +167,7 @@ def losses(
   batch: Batch,
   tokens: Float[Array, 'B G N Z'],
   order: masking.Order,
-  sources: Float[Array, 'B E N Z'] | None,
+  sources: Float[Array, 'B G N Z'] | None,
   counts: Counts,
   repeats: int,
   key: PRNGKeyArray,
@@ -174,7 +180,7 @@ def losses(
     batch: The rows, or a microbatch of them.
     tokens: Tokens of the generated images, raster order.
     order: Orders they are written in.
-    sources: Tokens of the source images, if there are any.
+    sources: Tokens of their sources, if there can be any.
     counts: Targets of the global batch.
     repeats: Noise levels drawn per image token.
     key: Random key.
@@ -188,7 +194,7 @@ def losses(
   )
   image = jnp.float32(0)
   if batch.generated_slots.shape[1]:
-    targets = model.image_targets(hidden, batch, tokens, order)
+    targets = model.image_targets(hidden, batch, tokens, order, sources)
     image = image_loss_sum(model, objective, targets, repeats, key)
   return Losses(
     image / jnp.maximum(counts.image, 1), text / jnp.maximum(counts.text, 1)

@@ -19,6 +19,7 @@ from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Objective
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import encode_tokens
+from unifluid_jax.models.unifluid import sources_of_written
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
 from unifluid_jax.training.optimizer import ema_update
@@ -93,7 +94,7 @@ class _Inputs(NamedTuple):
   batch: Batch
   tokens: Float[Array, 'B G N Z']
   order: masking.Order
-  sources: Float[Array, 'B E N Z'] | None
+  sources: Float[Array, 'B G N Z'] | None
 
 
 def _draw_inputs(
@@ -109,7 +110,9 @@ def _draw_inputs(
     )
   sources = None
   if batch.source_slots.shape[1]:
-    sources = encode_tokens(vae, batch.source_images, context.patch)
+    sources = sources_of_written(
+      batch, encode_tokens(vae, batch.source_images, context.patch)
+    )
   order = masking.draw_order(
     order_key,
     rows,
