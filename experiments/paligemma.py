@@ -3,7 +3,7 @@
 Decoder, encoder and connector come from one PaliGemma, so that understanding
 works from the first step on; what writes images is new and is trained here, on
 the embedded emoji. `version=2` is PaliGemma 2 3B, `version=1` PaliGemma 3B,
-both at 224 px. One accelerator of 80 GB, or a v5e-8.
+both reading at 224 px and writing at 256. One accelerator of 80 GB, or a v5e-8.
 
     python -m unifluid_jax.train --config=experiments/paligemma.py \
       --workdir=runs/paligemma
@@ -32,14 +32,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   emoji = quickstart.get_config().data.sources
   config.data.update(sources=emoji, max_text=96, num_workers=2)
   config.data.update(rows=8, examples=8, groups=2)
-  # An edit is the longest: 256 soft tokens, 96 of text, 196 of the result; the
+  # An edit is the longest: 256 soft tokens, 96 of text, 256 of the result; the
   # rest of the row is for a short example beside it.
   config.data.row.update(length=640, understanding_images=2, generated_images=2)
   config.init.update(
     backbone=folder,
     encoder=folder,
     frozen=('^encoder/',),
-    new=('^(token|mask)_', '_positions$', '^head/'),
+    new=('^(token|mask|source)_', '_positions$', '^head/'),
     dtype=('^encoder/=bfloat16',),
   )
   config.training.update(steps=20_000, text_weight=0.005)

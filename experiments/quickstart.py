@@ -22,10 +22,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.36),
-      'captioning': emoji('captioning', 0.20),
+      'text_to_image': emoji('text_to_image', 0.38),
+      'captioning': emoji('captioning', 0.19),
       'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.22, 'name', 'kind', 'category'),
+      'vqa_identity': emoji('vqa', 0.21, 'name', 'kind', 'category'),
       'editing': emoji('editing', 0.03),
       'editing_exact': emoji('editing', 0.16, 'tone', 'background', 'flip'),
     },
@@ -88,7 +88,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 2500,
+    'steps': 2800,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }

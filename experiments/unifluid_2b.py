@@ -21,7 +21,7 @@ from unifluid_jax import config as config_lib
 from unifluid_jax.models import sizes
 
 # What no checkpoint has: it starts fresh.
-NEW = ('^connector', '^(token|mask)_', '_positions$', '^head/')
+NEW = ('^connector', '^(token|mask|source)_', '_positions$', '^head/')
 
 COCO = {
   'kind': 'tfds',
@@ -53,7 +53,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.seed = 0
   config.tokenizer = {'path': 'tokenizer.model'}
   config.data = {
-    'image_size': encoder.image_size,
+    'image_size': 256,
     'sources': {
       'text_to_image': COCO | {'task': 'text_to_image', 'weight': 0.5},
       'captioning': COCO | {'task': 'captioning', 'weight': 0.5},

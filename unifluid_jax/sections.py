@@ -69,7 +69,8 @@ class DataConfig:
   """What batches are made of.
 
   Attributes:
-    image_size: Side in pixels of all images.
+    image_size: Side in pixels of images that are written; they are read at the
+      size of `model.encoder`.
     sources: The sources, by name.
     max_text: Most tokens of a prompt, and of a text target.
     examples: Examples of a step, over all processes, of which those are

@@ -115,9 +115,9 @@ def test_published_sizes(letters):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_the_mask_token_is_treated_as_what_else_writes_images(name, letters):
+def test_all_that_writes_images_is_treated_alike(name, letters):
   config = get_config(name, 'tiny')
-  config.model.order = 'masked'
+  config.model.update(order='masked', source_tokens=True)
   experiment = build(Experiment, config)
   shapes = jax.eval_shape(
     lambda: parameters.flatten(state.make_unifluid(experiment, letters))[1]
@@ -129,9 +129,9 @@ def test_the_mask_token_is_treated_as_what_else_writes_images(name, letters):
       next((f for p, f in factors.items() if re.search(p, name)), 1.0),
     )
     for name in shapes
-    if re.match('head|token|mask|.*_positions$', name)
+    if re.match('head|token|mask|source|.*_positions$', name)
   }
-  assert 'mask_token' in shapes and 'known_positions' in shapes
+  assert {'mask_token', 'source_in', 'known_positions'} <= {*shapes}
   assert len(treated) == 1
 
 
