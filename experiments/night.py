@@ -1,7 +1,7 @@
 """The four tasks on all concepts without skin tones, hours on two CPU cores.
 
 The quickstart's recipe on the 1,262 concepts that have no skin tone and are no
-flag or keycap, with a wider encoder and a larger vocabulary: about an hour where
+flag or keycap, with a wider encoder and a larger vocabulary: about an hour if
 nothing else runs. A whole night has room for eight times as many steps
 (`--config.training.steps=100000`). It goes on where it was stopped, in as many
 sittings as it takes.

@@ -108,6 +108,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'guidance': {'scale': 2.0},
     'temperature': 0.8,
   }
+  config.edit_sampling = {
+    'solver': 'euler',
+    'head_steps': 20,
+    'guidance': {'scale': 1.2},
+    'temperature': 0.0,
+  }
   config.evaluation = {
     'samples': 8,
     'targets': {

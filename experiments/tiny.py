@@ -50,8 +50,9 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.model.head = {'width': 32, 'depth': 2}
   config.model.patch = 2
   config.training.update(steps=2, log_every=1)
-  if config.get('sampling', {}).get('steps'):
-    config.sampling.steps = 4
+  for section in ('sampling', 'edit_sampling'):
+    if config.get(section, {}).get('steps'):
+      config[section].steps = 4
   if 'init' in config:
     # Published weights are not tiny.
     config.init.update(backbone='', encoder='', vae='')

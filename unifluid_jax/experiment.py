@@ -42,7 +42,11 @@ TOKENIZER_FILE = 'tokenizer.model'
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A whole config file."""
+  """A whole config file.
+
+  `sampling` is for images from text, `edit_sampling` for edits, whose source
+  says so much that guidance and noise do more harm than good.
+  """
 
   seed: int
   data: DataConfig
@@ -53,6 +57,7 @@ class Experiment:
   optimizer: OptimizerConfig
   tokenizer: TokenizerConfig = TokenizerConfig()
   sampling: ImageSamplingConfig = ImageSamplingConfig()
+  edit_sampling: ImageSamplingConfig = ImageSamplingConfig()
   text_sampling: TextSamplingConfig = TextSamplingConfig()
   mesh: MeshConfig = MeshConfig()
   init: InitConfig = InitConfig()
@@ -67,8 +72,9 @@ class Experiment:
       )
     # Both refuse what cannot be sampled, before hours of training.
     objective = make_objective(self.model.objective)
-    make_solver(self.sampling.solver, objective, self.sampling.head_steps)
-    tokens_per_step(self.grid**2, self.sampling.steps)
+    for sampling in (self.sampling, self.edit_sampling):
+      make_solver(sampling.solver, objective, sampling.head_steps)
+      tokens_per_step(self.grid**2, sampling.steps)
 
   @property
   def grid(self) -> int:

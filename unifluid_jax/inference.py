@@ -168,6 +168,7 @@ class Model:
       Example((image, prompts.EDIT.format(instruction=text)), '')
       for image, text in self._pairs(images, instructions)
     ]
+    sampling = sampling or self.experiment.edit_sampling
     return self.write_images(examples, seed, 1, sampling)
 
   def caption(

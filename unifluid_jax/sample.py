@@ -40,10 +40,18 @@ Sampling = ImageSamplingConfig | TextSamplingConfig
 
 
 class _Task(NamedTuple):
-  """A task: what of the model does it, and the flags that it takes."""
+  """A task.
+
+  Attributes:
+    run: What of the model does it.
+    reads: Flags that are read for each result.
+    section: Section of the config with the sampler's settings.
+    settings: Flags that change them.
+  """
 
   run: Callable[..., inference.Pictures | list[str]]
   reads: tuple[str, ...]
+  section: str
   settings: tuple[str, ...]
 
 
@@ -51,14 +59,25 @@ _IMAGE_SETTINGS = ('steps', 'head_steps', 'solver', 'guidance', 'temperature')
 _TEXT_SETTINGS = ('max_tokens', 'top_k', 'top_p', 'temperature')
 _TASKS = {
   'generate': _Task(
-    inference.Model.generate, ('prompt',), ('samples', *_IMAGE_SETTINGS)
+    inference.Model.generate,
+    ('prompt',),
+    'sampling',
+    ('samples', *_IMAGE_SETTINGS),
   ),
   'edit': _Task(
-    inference.Model.edit, ('image', 'instruction'), _IMAGE_SETTINGS
+    inference.Model.edit,
+    ('image', 'instruction'),
+    'edit_sampling',
+    _IMAGE_SETTINGS,
   ),
-  'caption': _Task(inference.Model.caption, ('image',), _TEXT_SETTINGS),
+  'caption': _Task(
+    inference.Model.caption, ('image',), 'text_sampling', _TEXT_SETTINGS
+  ),
   'answer': _Task(
-    inference.Model.answer, ('image', 'question'), _TEXT_SETTINGS
+    inference.Model.answer,
+    ('image', 'question'),
+    'text_sampling',
+    _TEXT_SETTINGS,
   ),
 }
 
@@ -145,9 +164,7 @@ def _sampling(task: _Task, model: inference.Model) -> Sampling:
     for name in task.settings
     if name != 'samples' and flags.FLAGS[name].present
   }
-  if task.settings == _TEXT_SETTINGS:
-    return dataclasses.replace(model.experiment.text_sampling, **changes)
-  sampling = model.experiment.sampling
+  sampling = getattr(model.experiment, task.section)
   if 'guidance' in changes:
     scale = changes['guidance']
     changes['guidance'] = dataclasses.replace(sampling.guidance, scale=scale)

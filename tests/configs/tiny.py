@@ -88,6 +88,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.mesh = {'data': 1, 'fsdp': -1, 'tensor': 1, 'slices': -1}
   config.optimizer = {'learning_rate': 1e-3}
   config.sampling = {'head_steps': 2, 'guidance': {'scale': 2.0}}
+  config.edit_sampling = {'head_steps': 2}
   config.text_sampling = {'max_tokens': 4}
   config.evaluation = {
     'samples': 1,

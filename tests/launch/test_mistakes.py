@@ -54,7 +54,9 @@ def test_a_wrong_flag(flag, message, tmp_path):
     ('model.dtype=floot', "model.dtype is 'floot'; it must be one of"),
     ('model.objective=flo', "objective 'flo' is unknown"),
     ('sampling.solver=ancestrl', "solver 'ancestrl' is unknown"),
-    ('sampling.steps=99', 'sampling.steps is 99'),
+    ('sampling.steps=99', '99 decoding steps (sampling.steps'),
+    ('edit_sampling.steps=99', '99 decoding steps (sampling.steps'),
+    ('edit_sampling.solver=ancestrl', "solver 'ancestrl' is unknown"),
     ('data.rows=3', 'data.rows is 3'),
     ('tokenizer.vocab_size=600', 'the tokenizer has 600 pieces'),
   ],
@@ -273,7 +275,8 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     ),
     (
       ['--task=generate', '--prompt=fox', '--steps=99'],
-      'sampling.steps is 99; an image of 4 tokens takes 1 to 4 decoding steps',
+      '99 decoding steps (sampling.steps, edit_sampling.steps); an image of 4 '
+      'tokens takes 1 to 4',
     ),
     (
       ['--task=generate', '--prompt=' + 'fox ' * 99],

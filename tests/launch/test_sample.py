@@ -47,6 +47,8 @@ def test_images_and_texts(finished, tmp_path):
     f'--out={edited}',
   )
   assert (edited / '0001_0.png').exists()
+  settings = json.loads((edited / 'samples.json').read_text())['sampling']
+  assert settings['guidance']['scale'] == 1.0  # of the config's edit_sampling
 
   photograph = tmp_path / 'photograph.png'  # of another size and mode
   PIL.Image.new('LA', (40, 25), (90, 255)).save(photograph)

@@ -102,4 +102,5 @@ def _decoding(experiment: Experiment) -> dict[str, Any]:
     f'text_to_image{suffix}': to_dict(sampling)
     for suffix, sampling in decodings(experiment).items()
   }
-  return {**generation, 'edit': to_dict(experiment.sampling), 'text': text}
+  edit = to_dict(experiment.edit_sampling)
+  return {**generation, 'edit': edit, 'text': text}
