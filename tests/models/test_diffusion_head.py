@@ -80,7 +80,7 @@ def reference(head, x_t, time, hidden, sources=None):
   y = silu(embedding + linear('condition', hidden))
   x = linear('input', x_t)
   if sources is not None:
-    x += linear('source', np.asarray(sources, float))
+    x += np.asarray(sources, float) @ p['source']
   for i in range(DEPTH):
     modulation = linear('blocks/blocks/modulation', y, i)
     shift, scale, gate = np.split(modulation, 3, axis=-1)
@@ -105,6 +105,10 @@ def test_sources_are_further_input_channels(head):
   got = run(head, x_t, time, hidden, sources)
   expected = reference(head, x_t, time, hidden, sources)
   np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+  np.testing.assert_array_equal(
+    run(head, x_t, time, hidden, jnp.zeros_like(x_t)),
+    run(head, x_t, time, hidden),
+  )
 
 
 def test_output_is_zero_at_init_and_its_gradient_is_not(fresh):

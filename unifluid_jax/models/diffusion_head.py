@@ -180,7 +180,8 @@ class DiffusionHead(nnx.Module):
     )
     self.input = Linear(_xavier(rngs, token_dim, width, (None, 'embed')))
     if edits:
-      self.source = Linear(_xavier(rngs, token_dim, width, (None, 'embed')))
+      # Without a bias: no source is a source of zeros.
+      self.source = _xavier(rngs, token_dim, width, (None, 'embed'))
     self.blocks = Stack(
       lambda rngs: ResidualBlock(width, rngs=rngs),
       config.depth,
@@ -204,9 +205,9 @@ class DiffusionHead(nnx.Module):
         InstructPix2Pix (arXiv 2211.09800, section 3.2).
     """
     embedded = self.condition(hidden.astype(jnp.float32))
-    return Condition(
-      embedded, None if sources is None else self.source(sources)
-    )
+    if sources is None:
+      return Condition(embedded, None)
+    return Condition(embedded, sources @ self.source[...])
 
   def __call__(
     self,
