@@ -24,13 +24,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     image_size=64,
     concepts='all',
     artists=EmojiConfig.artists,
-    examples=512,
-    rows=160,
+    examples=680,
+    rows=128,
     groups=8,
   )
   config.data.row = {
     'length': 512,
-    'text_targets': 64,
+    'text_targets': 40,
     'understanding_images': 4,
     'generated_images': 4,
     'source_images': 2,
