@@ -78,7 +78,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     | {'vocab_size': 1024, 'layers': 4, 'kv_heads': 4, 'mlp_dim': 512}
     # A cap of 50 does nothing in so short a run but take its time.
     | {'attention_softcap': None},
-    # Half the pixels are enough to tell what a drawing shows, and leave less of
+    # Half the side is enough to tell what a drawing shows, and leaves less of
     # an artist's hand to learn by heart.
     'encoder': config_lib.to_dict(sizes.SIGLIP_SIZES['tiny'])
     | {'image_size': 16, 'patch_size': 4, 'layers': 2},

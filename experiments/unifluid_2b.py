@@ -113,5 +113,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'head_steps': 100,
     'guidance': {'scale': 3.0, 'schedule': 'linear'},
   }
-  config.edit_sampling = {'solver': 'ancestral', 'head_steps': 100}
   return arguments.finish(config, is_tiny)

@@ -100,6 +100,23 @@ def test_nothing_gives_nothing(model):
   assert (again.shape, again.dtype) == ((0, 16, 16, 3), 'float32')
 
 
+def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
+  seen = []
+
+  def write(sampling, params, prefix, keys):
+    seen.append(sampling)
+    tokens = np.zeros((len(keys), 4, 16), np.float32)
+    return images(len(keys)), tokens, np.zeros((len(keys), 4), np.int32)
+
+  monkeypatch.setattr(model._programs, 'write_images', write)
+  model.generate(['a'])
+  model.edit(images(1), ['a'])
+  model.edit(images(1), ['a'], sampling=model.experiment.sampling)
+  drawn, edited, told = seen
+  assert drawn == told == model.experiment.sampling
+  assert edited == model.experiment.edit_sampling != drawn
+
+
 def test_a_text_that_is_not_in_a_list(model):
   for read in (
     lambda: model.generate('x'),

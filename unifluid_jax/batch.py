@@ -3,7 +3,7 @@ pipeline and the models share.
 
 Legend: B rows of a batch, L slots of a row, T text targets of a row, U
 understanding images, E source images (to be edited) and G generated images of
-a row, S image side in pixels.
+a row, S and S2 sides in pixels of images that are read and written.
 
 A row of L = 16 slots that holds two packed examples, a caption (2 soft tokens
 of an understanding image, prompt, answer) and a text-to-image pair (prompt,

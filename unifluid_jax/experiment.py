@@ -16,6 +16,7 @@ from unifluid_jax.data.sources.tfds import TfdsTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import train_tokenizer
+from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.errors import UserError
@@ -44,8 +45,8 @@ TOKENIZER_FILE = 'tokenizer.model'
 class Experiment:
   """A whole config file.
 
-  `sampling` is for images from text, `edit_sampling` for edits, whose source
-  says so much that guidance and noise do more harm than good.
+  `sampling` is for images from text, `edit_sampling` for edits: by default the
+  same without guidance, since a source says so much that it does harm.
   """
 
   seed: int
@@ -57,7 +58,7 @@ class Experiment:
   optimizer: OptimizerConfig
   tokenizer: TokenizerConfig = TokenizerConfig()
   sampling: ImageSamplingConfig = ImageSamplingConfig()
-  edit_sampling: ImageSamplingConfig = ImageSamplingConfig()
+  edit_sampling: ImageSamplingConfig = None  # type: ignore[assignment]
   text_sampling: TextSamplingConfig = TextSamplingConfig()
   mesh: MeshConfig = MeshConfig()
   init: InitConfig = InitConfig()
@@ -70,11 +71,25 @@ class Experiment:
         f'data.image_size is {side}; the VAE and model.patch make one token '
         f'of {stride}x{stride} pixels, so it must be a multiple of {stride}'
       )
-    # Both refuse what cannot be sampled, before hours of training.
-    objective = make_objective(self.model.objective)
-    for sampling in (self.sampling, self.edit_sampling):
+    if self.data.row.source_images and not self.model.source_tokens:
+      raise UserError(
+        f'data.row.source_images is {self.data.row.source_images}, but '
+        'model.source_tokens is off; set the first to 0 or the other to True'
+      )
+    if self.edit_sampling is None:
+      unguided = dataclasses.replace(self.sampling, guidance=Guidance())
+      object.__setattr__(self, 'edit_sampling', unguided)
+    self._check_sampling('sampling', self.sampling)
+    self._check_sampling('edit_sampling', self.edit_sampling)
+
+  def _check_sampling(self, name: str, sampling: ImageSamplingConfig) -> None:
+    """Refuses what cannot be sampled, before hours of training."""
+    try:
+      objective = make_objective(self.model.objective)
       make_solver(sampling.solver, objective, sampling.head_steps)
       tokens_per_step(self.grid**2, sampling.steps)
+    except UserError as error:
+      raise UserError(f'{name}: {error}') from None
 
   @property
   def grid(self) -> int:

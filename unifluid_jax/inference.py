@@ -160,6 +160,8 @@ class Model:
   ) -> Pictures:
     """Edits each image [S S 3] by its instruction.
 
+    Without `sampling` as the config's `edit_sampling` says.
+
     Raises:
       UserError: If an image is of another size, an instruction is too long, or
         there are not as many of both.
@@ -215,7 +217,10 @@ class Model:
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
   ) -> Pictures:
-    """Writes images after the prefixes of examples; targets are ignored."""
+    """Writes images after the prefixes of examples; targets are ignored.
+
+    Without `sampling` as the config's `sampling` says.
+    """
     sampling = sampling or self.experiment.sampling
     rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
     if not rows:

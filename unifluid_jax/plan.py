@@ -14,15 +14,15 @@ v5e, v5p, v6e or tpu7x, with the chips along each dimension. HBM is what the
 compiler assigns; FLOPs come from formulas, bytes from the compiled program;
 time is a roofline, so speeds are upper bounds. A program that does not fit is
 reported as such. --sweep tries other batches, splits of the mesh and remat
-policies, up to 48 compilations, and tells the fastest that fits; --json then
-has all plans, is written after each, and what is in it is not planned again.
+policies, up to 48 compilations, and tells the fastest that fits. Its --json
+file is written after each, and plans that it has are not made again; remove it
+after a change of the code.
 --table makes a table of the plans in a folder, and compiles nothing.
 """
 
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -34,7 +34,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.planning import report
 from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
-from unifluid_jax.planning.sweep import fastest, variants
+from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices, describe, prepare
 from unifluid_jax.progress import track
 
@@ -51,7 +51,9 @@ _PROGRAM = flags.DEFINE_enum(
 _IMAGES = flags.DEFINE_integer(
   'images', 32, 'Images of a batch of the sampler.', lower_bound=1
 )
-_JSON = flags.DEFINE_string('json', None, 'Where to write the plan as JSON.')
+_JSON = flags.DEFINE_string(
+  'json', None, 'Where to write the plan as JSON; a sweep goes on there.'
+)
 _SWEEP = flags.DEFINE_bool('sweep', False, 'Find the fastest that fits.')
 _TABLE = flags.DEFINE_string(
   'table', None, 'Folder of plans; its README.md is written.'
@@ -84,32 +86,18 @@ def _sweep(setting: Setting, slices: Slices) -> None:
       f'no batch of the sweep divides over the {len(slices.devices)} devices; '
       'halve or double data.rows, or --images of the sampler'
     )
-  plans: list[report.Plan] = []
-  for result in _plan_all(settings, slices):
-    plans.append(result)
-    _write_json({'fastest': fastest(plans), 'plans': plans})
+  before = _planned_before()
+  plans, left = split(settings, slices, before)
+  others = [found for found in before if found not in plans]
+  for way in track(left, f'{len(left)} settings, number'):
+    plans.append(plan(way, slices))
+    _write_json({'fastest': fastest(plans), 'plans': plans + others})
   sys.stdout.write(report.table(plans))
   best = fastest(plans)
   if best is None:
     sys.stdout.write('\nNone of them fits.\n')
   else:
     sys.stdout.write(f'\nThe fastest that fits:\n{report.describe(best)}\n')
-
-
-def _plan_all(settings: list[Setting], slices: Slices) -> Iterator[report.Plan]:
-  """Their plans: first those that --json has from another sitting."""
-  there = {
-    (plan['setting'], plan['topology'], plan['slices']): plan
-    for plan in _planned_before()
-  }
-
-  def found(setting: Setting) -> report.Plan | None:
-    return there.get((setting.digest, slices.name, slices.number))
-
-  yield from filter(None, map(found, settings))
-  left = [setting for setting in settings if found(setting) is None]
-  for setting in track(left, f'{len(left)} settings, number'):
-    yield plan(setting, slices)
 
 
 def _planned_before() -> list[report.Plan]:
@@ -124,6 +112,8 @@ def _planned_before() -> list[report.Plan]:
     raise UserError(
       f'{file} is of no sweep; name another file, or remove it'
     ) from error
+  except OSError as error:
+    raise UserError(f'--json={file}: {error.strerror}') from error
   return plans
 
 

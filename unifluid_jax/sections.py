@@ -69,8 +69,8 @@ class DataConfig:
   """What batches are made of.
 
   Attributes:
-    image_size: Side in pixels of images that are written; they are read at the
-      size of `model.encoder`.
+    image_size: Side in pixels of all images; what is read is then resized to
+      `model.encoder.image_size`.
     sources: The sources, by name.
     max_text: Most tokens of a prompt, and of a text target.
     examples: Examples of a step, over all processes, of which those are
@@ -237,7 +237,7 @@ class InitConfig:
       embedding table: 'normal', N(0, 0.02^2), or 'mean' of the old rows.
       Empty if there must be none.
     resize_positions: Whether the encoder's table of positions may be resized
-      to the model's image size.
+      to `model.encoder.image_size`.
     dtype: Dtypes that frozen matrices are kept in, as 'PATTERN=DTYPE' with a
       regular expression of names; the first that matches, else float32.
   """

@@ -70,8 +70,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'mlp_dim': 16,
     },
     'encoder': {
-      'image_size': 16,
-      'patch_size': 8,
+      'image_size': 8,
+      'patch_size': 4,
       'width': 16,
       'layers': 1,
       'heads': 2,

@@ -154,7 +154,7 @@ def test_another_config(folder):
 def test_a_head_of_its_own(folder):
   table = load_file(folder / 'model.safetensors')['model.embed_tokens.weight']
   change(folder, **{'lm_head.weight': table})
-  open_pretrained(str(folder))
+  verify(open_pretrained(str(folder)))
   table[-1, -1] = np.nan
   change(
     folder, **{'model.embed_tokens.weight': table, 'lm_head.weight': table}
@@ -216,8 +216,6 @@ def test_no_partial_checkpoint_is_left(folder, tmp_path, own):
 
 
 def test_a_damaged_tensor_of_ours(folder, tmp_path):
-  from unifluid_jax.convert.provenance import verify  # noqa: PLC0415
-
   out = tmp_path / 'out'
   export_own(weights(folder), out, keep)
   verify(open_pretrained(str(out)))

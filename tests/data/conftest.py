@@ -18,7 +18,7 @@ def layout() -> LayoutConfig:
   return LayoutConfig(
     understanding_tokens=2,
     generated_tokens=4,
-    source_tokens=False,
+    source_tokens=True,
     understanding_size=2,
     generated_size=4,
     max_text=6,

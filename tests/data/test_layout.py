@@ -15,7 +15,7 @@ READ_TOO = READ + 100
 WRITTEN = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
 # tokens: b BOS, s separator, i BOI, e EOS, letters themselves, . no text
-# kinds: T text, U image that is read, S source tokens, G image that is written
+# kinds: T text, U image that is read, G image that is written
 PICTURES = {
   'text to image': (
     Example(('ac',), WRITTEN),
@@ -102,7 +102,7 @@ def test_picture(name, tokenizer, layout):
   slots = lay_out(example, tokenizer, layout)
   assert slots.token_ids.tolist() == ids_of(tokens.split(), tokenizer)
   assert [int(k) for k in slots.kind] == [
-    {'T': 1, 'U': 2, 'G': 3, 'S': 4}[k] for k in kinds.split()
+    {'T': 1, 'U': 2, 'G': 3}[k] for k in kinds.split()
   ]
   assert slots.mask_ar.tolist() == [int(bit) for bit in mask_ar.split()]
   assert slots.text_slots.tolist() == list(targets)
@@ -136,7 +136,6 @@ def test_prefix_is_the_beginning_of_the_whole(name, tokenizer, layout):
 
 def test_source_tokens(tokenizer, layout):
   """An image that is edited is read twice; one that is described, once."""
-  layout = dataclasses.replace(layout, source_tokens=True)
   edit = Example((READ, 'a'), WRITTEN)
   slots = lay_out(edit, tokenizer, layout)
   assert [int(k) for k in slots.kind] == [2] * 2 + [1] * 3 + [3] * 4
@@ -148,10 +147,11 @@ def test_source_tokens(tokenizer, layout):
   described = lay_out(Example((READ, 'a'), 'f'), tokenizer, layout)
   assert described.source_images.shape == (0, 4, 4, 3)
   assert not described.source_slots.size
+  unread = dataclasses.replace(layout, source_tokens=False)
+  assert not lay_out(edit, tokenizer, unread).source_slots.size
 
 
 def test_the_last_image_is_the_source(tokenizer, layout):
-  layout = dataclasses.replace(layout, source_tokens=True)
   style = np.full_like(READ, 9)
   slots = lay_out(Example((style, READ, 'a'), WRITTEN), tokenizer, layout)
   assert slots.understanding_images.shape[0] == 2

@@ -265,7 +265,6 @@ def test_length_of_prefixes(tokenizer, layout):
 
 def test_sources_of_edits(tokenizer, layout):
   """Prefixes for images carry the sources' pixels, also when packed."""
-  layout = dataclasses.replace(layout, source_tokens=True)
   examples = [
     Example((image(5, 2), 'abc'), image(1, 4)),
     Example((), image(1, 4)),

@@ -53,10 +53,11 @@ def test_a_wrong_flag(flag, message, tmp_path):
     ('model.remat=half', "model.remat is 'half'; it must be one of"),
     ('model.dtype=floot', "model.dtype is 'floot'; it must be one of"),
     ('model.objective=flo', "objective 'flo' is unknown"),
-    ('sampling.solver=ancestrl', "solver 'ancestrl' is unknown"),
-    ('sampling.steps=99', '99 decoding steps (sampling.steps'),
-    ('edit_sampling.steps=99', '99 decoding steps (sampling.steps'),
-    ('edit_sampling.solver=ancestrl', "solver 'ancestrl' is unknown"),
+    ('sampling.solver=ancestrl', "sampling: solver 'ancestrl' is unknown"),
+    ('sampling.steps=99', 'sampling: 99 decoding steps; an image'),
+    ('edit_sampling.steps=99', 'edit_sampling: 99 decoding steps; an image'),
+    ('edit_sampling.solver=ancestrl', "edit_sampling: solver 'ancestrl'"),
+    ('model.source_tokens=False', 'data.row.source_images is 2, but'),
     ('data.rows=3', 'data.rows is 3'),
     ('tokenizer.vocab_size=600', 'the tokenizer has 600 pieces'),
   ],
@@ -275,8 +276,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     ),
     (
       ['--task=generate', '--prompt=fox', '--steps=99'],
-      '99 decoding steps (sampling.steps, edit_sampling.steps); an image of 4 '
-      'tokens takes 1 to 4',
+      '99 decoding steps; an image of 4 tokens takes 1 to 4',
     ),
     (
       ['--task=generate', '--prompt=' + 'fox ' * 99],

@@ -10,6 +10,7 @@ import pytest
 
 from tests import tiny
 from unifluid_jax import masking
+from unifluid_jax.data.example import Example
 from unifluid_jax.errors import UserError
 from unifluid_jax.models.latents import from_tokens, to_tokens
 from unifluid_jax.models.unifluid import sources_of_written
@@ -157,6 +158,30 @@ def test_a_slot_is_told_the_source_token_of_its_target(letters, order_name):
   given = np.zeros((3, tiny.TOKENS, sources.shape[-1]), np.float32)
   given[image] = sources[0, 0][targets]
   np.testing.assert_array_equal(pairs.sources[0], given.reshape(-1, 6))
+
+
+def test_each_edit_has_its_own_source(letters):
+  """Of a row with a longer prompt without one before two edits."""
+  examples = [
+    Example(('a cat on a mat beside',), tiny.image(10)),
+    Example((tiny.image(1), 'edit: flip'), tiny.image(11)),
+    Example((tiny.image(2), 'edit: dark'), tiny.image(12)),
+  ]
+  slots = [tiny.lay_out(e, letters, tiny.LAYOUT) for e in examples]
+  row = tiny.RowConfig(96, 0, 3, 4, 3)
+  batch, _ = tiny.pack(slots, 1, row, tiny.LAYOUT, letters.pad_id)
+  tokens = tiny.tokens(1, 3)
+  written = sources_of_written(jax.tree.map(jnp.asarray, batch), tokens)
+  found = {}
+  for g, picture in enumerate(batch.generated_images[0]):
+    for e, source in enumerate(batch.source_images[0]):
+      if (written[0, g] == tokens[0, e]).all():
+        found[picture.tobytes()] = source.tobytes()
+  assert found == {
+    tiny.image(11).tobytes(): tiny.image(1).tobytes(),
+    tiny.image(12).tobytes(): tiny.image(2).tobytes(),
+  }
+  assert (written == 0).all((2, 3)).sum() == 2, 'the prompt, and no image'
 
 
 def test_tokens_are_channel_major_and_invertible():

@@ -14,7 +14,7 @@ from unifluid_jax.planning.hlo import Traffic
 from unifluid_jax.planning.memory import Overflow, read_overflow
 from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.programs import Program
-from unifluid_jax.planning.sweep import fastest, variants
+from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices
 
 # Two chips that are two devices each.
@@ -72,14 +72,27 @@ def test_variants_divide_and_differ():
   assert len(training) == (1 + 3 + 3) * len(REMAT_POLICIES)
   assert len({way.digest for way in training}) == len(training)
   for way in training:
-    make = way.experiment.mesh
-    assert make.data * make.tensor <= 4
+    mesh = way.experiment.mesh
+    assert mesh.data * mesh.tensor <= 4
     assert way.experiment.data.rows == way.experiment.data.examples
   sampling = list(variants(Setting('x', experiment, 'sample', 32), slices))
   assert {way.images for way in sampling} == {16, 32, 64}
   assert len({way.digest for way in sampling}) == len(sampling) == 9
   with pytest.raises(UserError, match="program is 'serve'"):
     Setting('x', experiment, 'serve', 1)
+
+
+def test_a_sweep_makes_what_is_not_there():
+  experiment = build(Experiment, unifluid_2b.get_config('tiny'))
+  slices = Slices('v5e:2x2', CHIPS['v5e'], 4, (None,) * 4, 1)
+  settings = [Setting('x', experiment, 'sample', n) for n in (1, 2, 3)]
+  plans = [
+    {'setting': settings[n].digest, 'topology': topology, 'slices': 1, 'n': n}
+    for n, topology in ((2, 'v5e:2x2'), (0, 'v6e:2x2'), (1, 'v5e:2x2'))
+  ]
+  found, left = split(settings, slices, plans)
+  assert [plan['n'] for plan in found] == [1, 2]
+  assert left == settings[:1]
 
 
 def test_the_fastest_fits():

@@ -20,14 +20,14 @@ from unifluid_jax.training.step import make_train_step
 SMALL_CHANGE = 0.06
 
 
-def experiment(remat, frozen=()):
+def experiment(remat, frozen=(), edits=False):
   """The quickstart with matrices wide enough to be all that matters."""
   config = quickstart.get_config('tiny')
   config.model.gemma.update(width=256, layers=2, mlp_dim=1024, head_dim=64)
   config.model.encoder.update(width=128, layers=2, mlp_dim=512, heads=2)
-  config.model.update(remat=remat, unroll=2, source_tokens=False)
+  config.model.update(remat=remat, unroll=2, source_tokens=edits)
   config.model.head = {'width': 256, 'depth': 2, 'unroll': 2}
-  config.data.row.source_images = 0
+  config.data.row.source_images = 2 * edits
   config.vae = {'latent_channels': 4, 'widths': (64,), 'patch_size': 4}
   config.init = {'frozen': frozen}
   return build(Experiment, config)
@@ -54,6 +54,14 @@ def test_hardware_flops_are_those_of_the_step(remat, frozen):
   small = experiment(remat, frozen)
   expected = counted(small)
   found = flops.hardware_flops(small)
+  assert found == pytest.approx(expected, rel=SMALL_CHANGE)
+
+
+@pytest.mark.slow
+def test_sources_of_edits_cost_what_they_are_counted_at():
+  edits, none = experiment('none', edits=True), experiment('none')
+  expected = counted(edits) - counted(none)
+  found = flops.hardware_flops(edits) - flops.hardware_flops(none)
   assert found == pytest.approx(expected, rel=SMALL_CHANGE)
 
 

@@ -32,7 +32,6 @@ def split(
     used: Names that are needed.
     found: Table and prefix of each part that the file has.
     wanted: Parts that are taken.
-
   """
   left: list[str] = []
   aside: list[str] = []

@@ -34,8 +34,8 @@ model.generate(['a red fox']).images
 ## Files
 
 - `model*.safetensors`: the parameters, `gemma/`, `encoder/`, `connector`,
-  `token_*`, `*_positions`, `head/`, and the VAE's under `vae/`; layers are
-  stacked on the first axis.
+  `token_*`, `mask_token`, `source_in`, `*_positions`, `head/`, and the VAE's
+  under `vae/`; layers are stacked on the first axis.
 - `config.json`: format and version, the whole config (`experiment`), SHA-256
   of each tensor (`checksums`).
 - `tokenizer.model`: the SentencePiece vocabulary.

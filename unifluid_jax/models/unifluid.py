@@ -2,7 +2,9 @@
 
 Texts enter by Gemma's embedding, images to be understood by a SigLIP encoder
 and a linear connector, images to be written as VAE tokens by a linear layer.
-Texts leave by Gemma's tied softmax head, image tokens by a diffusion head.
+Texts leave by Gemma's tied softmax head, image tokens by a diffusion head. An
+image that is edited is understood, and its VAE tokens are added where those of
+the result are written.
 
 Legend: B rows, L slots, D width, T text targets, U, E and G images of a row,
 N tokens of a generated image, Z dimensions of a token, M soft tokens of an
@@ -335,6 +337,7 @@ def sources_of_written(
 ) -> Float[Array, 'B G N Z']:
   """The source of each image that is written; zeros where it has none."""
   becomes = batch.generated_slots[..., None] == batch.source_slots[:, None]
+  becomes &= batch.source_slots[:, None] >= 0
   return jnp.einsum('bge,benz->bgnz', becomes.astype(sources.dtype), sources)
 
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 from typing import Any
+
+import jax
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
@@ -47,8 +50,10 @@ class Setting:
 
   @property
   def digest(self) -> str:
-    """Differs between settings of which any value differs."""
-    return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+    """Differs between settings of which any value, or the compiler, differs."""
+    compiler = importlib.metadata.version('libtpu')
+    text = f'{self} {jax.__version__} {compiler}'
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plan(setting: Setting, slices: Slices) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def abstract_batch(
 ) -> Batch:
   """Shapes of a batch; on a mesh its rows are split."""
   sharding = None if mesh is None else NamedSharding(mesh, ROWS)
-  side = experiment.data.image_size
+  written_side = experiment.data.image_size
   read_side = experiment.model.encoder.image_size
 
   def array(*shape: int, dtype=jnp.int32):
@@ -139,9 +139,9 @@ def abstract_batch(
     text_weights=array(row.text_targets, dtype=jnp.float32),
     understanding_images=images(row.understanding_images, read_side),
     understanding_slots=array(row.understanding_images),
-    source_images=images(row.source_images, side),
+    source_images=images(row.source_images, written_side),
     source_slots=array(row.source_images),
-    generated_images=images(row.generated_images, side),
+    generated_images=images(row.generated_images, written_side),
     generated_slots=array(row.generated_images),
   )
 

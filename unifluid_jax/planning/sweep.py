@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from unifluid_jax.models.stack import REMAT_POLICIES
 from unifluid_jax.planning.plan import Setting
@@ -51,6 +51,18 @@ def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
         model=dataclasses.replace(model, remat=remat),
       ),
     )
+
+
+def split(
+  settings: Sequence[Setting], slices: Slices, plans: Iterable[Plan]
+) -> tuple[list[Plan], list[Setting]]:
+  """Plans that are there of settings, and the settings that are left."""
+  there = {
+    (plan['setting'], plan['topology'], plan['slices']): plan for plan in plans
+  }
+  found = [there.get((s.digest, slices.name, slices.number)) for s in settings]
+  left = [s for s, p in zip(settings, found, strict=True) if p is None]
+  return [plan for plan in found if plan is not None], left
 
 
 def fastest(plans: Iterable[Plan]) -> Plan | None:

@@ -48,7 +48,7 @@ def forward_flops(experiment: Experiment) -> Forward:
   targets = data.rows * data.row.text_targets
   coded = written + data.rows * data.row.source_images
   head = head_parameters(experiment) * experiment.training.repeats
-  source = experiment.token_dim * experiment.model.source_tokens
+  source = experiment.token_dim * bool(data.row.source_images)
   inputs = (experiment.token_dim + source) * gemma.width
   condition = experiment.model.head.width * (gemma.width + source)
   return Forward(

@@ -85,8 +85,7 @@ def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
   steps = tokens if steps is None else steps
   if not 1 <= steps <= tokens:
     raise UserError(
-      f'{steps} decoding steps (sampling.steps, edit_sampling.steps); an image '
-      f'of {tokens} tokens takes 1 to {tokens}'
+      f'{steps} decoding steps; an image of {tokens} tokens takes 1 to {tokens}'
     )
   counts, left = [], tokens
   for step in range(1, steps + 1):

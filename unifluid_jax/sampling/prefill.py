@@ -27,11 +27,7 @@ class Prefilled(NamedTuple):
   length: Int[Array, ' B']
 
 
-def prefill(
-  model: UniFluid,
-  prefix: Batch,
-  more: int,
-) -> Prefilled:
+def prefill(model: UniFluid, prefix: Batch, more: int) -> Prefilled:
   """Reads prefixes, see `data.packing.prefix_batch`.
 
   Args:
