@@ -16,8 +16,8 @@ time is a roofline, so speeds are upper bounds. A program that does not fit is
 reported as such. --sweep tries other batches, splits of the mesh and remat
 policies, up to 48 compilations, and tells the fastest that fits. Its --json
 file is written after each, and plans that it has are not made again; remove it
-after a change of the code.
---table makes a table of the plans in a folder, and compiles nothing.
+after a change of the code. --table makes a table of the plans in a folder, and
+compiles nothing.
 """
 
 import json
@@ -106,8 +106,7 @@ def _planned_before() -> list[report.Plan]:
   file = pathlib.Path(_JSON.value)
   try:
     plans = json.loads(file.read_text(encoding='utf-8'))['plans']
-    report.table(plans)
-    _ = [plan['setting'] for plan in plans]
+    report.table(plan for plan in plans if plan['setting'])
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
       f'{file} is of no sweep; name another file, or remove it'
