@@ -7,8 +7,9 @@ import pytest
 from unifluid_jax.planning.hlo import read_traffic
 
 # A loop of five rounds that gathers a quarter of a matrix, in the background of
-# two fusions; then a reduce-scatter, an all-reduce across slices, a copy to a
-# chip's inner memory and the update of one row of ten.
+# two fusions; then a reduce-scatter, an all-reduce across slices, copies to a
+# chip's inner memory of 16 numbers and of two of them, a fusion in a fusion
+# that reads one row of six, and the update of one row of ten.
 MODULE = (pathlib.Path(__file__).parent / 'step.hlo').read_text()
 
 
@@ -31,6 +32,8 @@ def test_hbm():
   scatter = 4 * 4
   reduced = 4 * 4  # the result is in another memory
   copied = 16 * 4
+  started = 2 * 4
+  layer = 16 * 4
   update = 2 * 32 * 4  # one row in, one row out
   traffic = read_traffic(MODULE, devices_per_slice=8)
-  assert traffic.hbm == scatter + reduced + copied + update
+  assert traffic.hbm == scatter + reduced + copied + started + layer + update

@@ -171,16 +171,32 @@ def _hbm(module: _Module, computation: list[_Instruction]) -> float:
     ):
       continue
     if instruction.opcode.endswith('-start'):
-      # The result names the source and the destination, both once.
-      total += _in_hbm(instruction.result)
+      total += _started(instruction)
       continue
-    inner = module.get(_named('calls', instruction), [])
+    inner = _called(module, instruction)
     total += _written(instruction, inner, results)
     for place, operand in enumerate(instruction.operands):
       whole = _in_hbm(results.get(operand, ''))
       if whole:
-        total += min(whole, _read(instruction, inner, place, whole))
+        total += min(whole, _read(module, instruction, place, whole))
   return total
+
+
+def _called(module: _Module, instruction: _Instruction) -> list[_Instruction]:
+  """What a fusion is made of; nothing for other instructions."""
+  return module.get(_named('calls', instruction), [])
+
+
+def _started(instruction: _Instruction) -> int:
+  """Bytes of what runs in the background.
+
+  Its result names the source and the destination; of a slice the source is
+  more than what is read.
+  """
+  if instruction.opcode.removesuffix('-start') not in _READS_A_PART:
+    return _in_hbm(instruction.result)
+  (_, from_hbm), (size, to_hbm), *_ = _sizes(instruction.result)
+  return size * (from_hbm + to_hbm)
 
 
 def _written(
@@ -207,28 +223,32 @@ def _written(
 
 
 def _read(
-  instruction: _Instruction,
-  inner: list[_Instruction],
-  place: int,
-  whole: int,
+  module: _Module, instruction: _Instruction, place: int, whole: int
 ) -> float:
   """Bytes that are read of an operand of so many bytes."""
   if instruction.opcode in _READS_A_PART and place == 0:
     return sum(size for size, _ in _sizes(instruction.result))
   if instruction.opcode == 'dynamic-update-slice' and place == 0:
     return 0
+  inner = _called(module, instruction)
   names = {
     i.name
     for i in inner
     if i.opcode == 'parameter' and i.text.startswith(f'{place})')
   }
-  read = 0
+  read = 0.0
   while names:
     users = [i for i in inner if names & {*i.operands}]
     source, names = names, {i.name for i in users if i.opcode == 'bitcast'}
     for user in users:
       if user.opcode in _READS_A_PART:
         read += sum(size for size, _ in _sizes(user.result))
+      elif user.opcode == 'fusion':
+        read += sum(
+          _read(module, user, place, whole)
+          for place, operand in enumerate(user.operands)
+          if operand in source
+        )
       elif user.opcode not in _PASSES_ON and not _updates(user, source):
         return whole
   return read if inner else whole
