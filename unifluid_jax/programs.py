@@ -16,7 +16,7 @@ from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import encode_tokens, from_tokens, to_unit
+from unifluid_jax.models.latents import decode_tokens, encode_tokens, to_unit
 from unifluid_jax.models.vae import VAE
 from unifluid_jax.runs.vae_state import make_vae
 from unifluid_jax.sampling import images as images_lib
@@ -124,10 +124,12 @@ class Programs:
     self, vae_params: Parameters, tokens: Float[Array, 'n N Z']
   ) -> UInt8[Array, 'n S S 3']:
     """The pixels of image tokens in raster order."""
-    vae = self._vae(vae_params)
-    side = self._experiment.data.image_size // self._experiment.vae.stride
-    latents = from_tokens(tokens, self._experiment.model.patch, side)
-    pixels = vae.decode(vae.denormalise(latents))
+    pixels = decode_tokens(
+      self._vae(vae_params),
+      tokens,
+      self._experiment.model.patch,
+      self._experiment.data.image_size,
+    )
     return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
   @_program

@@ -8,7 +8,13 @@ import einops
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
+from unifluid_jax.models.chunks import map_rows
 from unifluid_jax.models.vae import VAE
+
+PIXELS = 65_536
+"""Most pixels that a device encodes or decodes at once, unless an image is
+larger: their activations then stay near the arithmetic (a VAE holds hundreds
+of channels a pixel)."""
 
 
 def to_unit(images: UInt8[Array, '*n']) -> Float[Array, '*n']:
@@ -23,11 +29,39 @@ def encode_tokens(
   key: PRNGKeyArray | None = None,
 ) -> Float[Array, 'B G N Z']:
   """Standardised tokens of images: samples, or the means without a key."""
-  rows, count = images.shape[:2]
-  posterior = vae.encode(to_unit(images.reshape(-1, *images.shape[2:])))
+  rows, count, side = images.shape[:3]
+  posterior = map_rows(
+    lambda some: vae.encode(to_unit(some)),
+    images.reshape(-1, *images.shape[2:]),
+    at_once(side),
+  )
   latents = posterior.mean if key is None else posterior.sample(key)
   tokens = to_tokens(vae.normalise(latents), patch)
   return tokens.reshape(rows, count, *tokens.shape[1:])
+
+
+def decode_tokens(
+  vae: VAE, tokens: Float[Array, 'n N Z'], patch: int, side: int
+) -> Float[Array, 'n S S 3']:
+  """Images, about in [-1, 1] but not clipped, of standardised tokens.
+
+  Args:
+    vae: The autoencoder.
+    tokens: In raster order.
+    patch: Side of the group of latents that makes a token.
+    side: S, pixels.
+  """
+
+  def decode(some):
+    latents = from_tokens(some, patch, side // vae.config.stride)
+    return vae.decode(vae.denormalise(latents))
+
+  return map_rows(decode, tokens, at_once(side))
+
+
+def at_once(side: int) -> int:
+  """Images of side x side pixels that a device takes in one go."""
+  return max(1, PIXELS // side**2)
 
 
 def to_tokens(

@@ -19,6 +19,7 @@ RULES: dict[str, tuple[str, ...]] = {
   'embed': ('fsdp',),
   'encoder_embed': ('fsdp',),
   'vocab': ('tensor',),
+  'vocab_share': ('tensor', 'fsdp'),
   'heads': ('tensor',),
   'kv_heads': ('tensor',),
   'mlp': ('tensor',),
@@ -65,3 +66,12 @@ def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
     return x
   spec = partition_spec(mesh, axes, x.shape)
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def shards(axes: Axes, shape: tuple[int, ...]) -> int:
+  """In how many parts the first axis is split on the mesh of `constrain`."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return 1
+  names = partition_spec(mesh, axes, shape)[0]
+  return math.prod(mesh.shape[name] for name in names or ())

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Objective
+from unifluid_jax.models.chunks import split_rows
 from unifluid_jax.models.gemma import Gemma
 from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.unifluid import ImageTargets, UniFluid
@@ -88,13 +89,15 @@ def _chunked(
   chunks: int,
 ) -> Float[Array, 'B T']:
   """Log-probabilities of the targets, by a running log-sum-exp."""
-  vocabulary, width = gemma.embedding.shape
+  vocabulary = gemma.embedding.shape[0]
   size = -(-vocabulary // chunks)
   table = gemma.embedding[...].astype(hidden.dtype)
   table = jnp.pad(table, ((0, size * chunks - vocabulary), (0, 0)))
-  # Chunk c holds ids c, c + chunks, ...: a share of what each device has.
-  parts = table.reshape(size, chunks, width).swapaxes(0, 1)
-  parts = constrain(parts, (None, 'vocab', 'embed'))
+  # Chunk c holds ids c, c + chunks, ...: whole rows of each device. Its gradient
+  # comes back to where the table lies, and meets that of the inputs there.
+  table = constrain(table, ('vocab', 'embed'))
+  table = constrain(table, ('vocab_share', None))
+  parts = constrain(split_rows(table, chunks), (None, 'vocab_share', None))
 
   @jax.checkpoint
   def look(seen, part):

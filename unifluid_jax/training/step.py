@@ -18,6 +18,7 @@ from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Objective
 from unifluid_jax.models import parameters
+from unifluid_jax.models.chunks import split_rows
 from unifluid_jax.models.latents import encode_tokens
 from unifluid_jax.models.unifluid import sources_of_written
 from unifluid_jax.training import losses as losses_lib
@@ -123,15 +124,6 @@ def _draw_inputs(
   return jax.lax.stop_gradient(_Inputs(batch, tokens, order, sources))
 
 
-def _split(inputs: _Inputs, parts: int) -> _Inputs:
-  """Rows b, b + parts, ... of each leaf make microbatch b: [parts B/parts]."""
-
-  def split(x):
-    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
-
-  return jax.tree.map(split, inputs)
-
-
 def _losses(
   context: StepContext,
   params: Parameters,
@@ -183,8 +175,10 @@ def _gradients(
     jax.tree.map(jnp.zeros_like, state.params),
     losses_lib.Losses(jnp.float32(0), jnp.float32(0)),
   )
-  parts = (_split(inputs, context.accumulate), keys)
-  return jax.lax.scan(accumulate, zeros, parts)[0]
+  microbatches = jax.tree.map(
+    lambda x: split_rows(x, context.accumulate), inputs
+  )
+  return jax.lax.scan(accumulate, zeros, (microbatches, keys))[0]
 
 
 def task_weights(
