@@ -5,10 +5,13 @@ major inside it (LTH14/mar, models/mar.py patchify).
 """
 
 import einops
+import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from unifluid_jax.models.chunks import map_rows
+from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.vae import VAE
 
 PIXELS = 65_536
@@ -30,10 +33,11 @@ def encode_tokens(
 ) -> Float[Array, 'B G N Z']:
   """Standardised tokens of images: samples, or the means without a key."""
   rows, count, side = images.shape[:3]
+  vae = _gathered(vae)
   posterior = map_rows(
     lambda some: vae.encode(to_unit(some)),
     images.reshape(-1, *images.shape[2:]),
-    at_once(side),
+    _at_once(side),
   )
   latents = posterior.mean if key is None else posterior.sample(key)
   tokens = to_tokens(vae.normalise(latents), patch)
@@ -51,15 +55,23 @@ def decode_tokens(
     patch: Side of the group of latents that makes a token.
     side: S, pixels.
   """
+  vae = _gathered(vae)
 
   def decode(some):
     latents = from_tokens(some, patch, side // vae.config.stride)
     return vae.decode(vae.denormalise(latents))
 
-  return map_rows(decode, tokens, at_once(side))
+  return map_rows(decode, tokens, _at_once(side))
 
 
-def at_once(side: int) -> int:
+def _gathered(vae: VAE) -> VAE:
+  """With its weights whole on every device, once and not for each part."""
+  graphdef, state = nnx.split(vae)
+  whole = jax.tree.map(lambda x: constrain(x, (None,) * x.ndim), state)
+  return nnx.merge(graphdef, whole)
+
+
+def _at_once(side: int) -> int:
   """Images of side x side pixels that a device takes in one go."""
   return max(1, PIXELS // side**2)
 
