@@ -10,7 +10,8 @@ from unifluid_jax.planning.hlo import read_traffic
 # two fusions; then a reduce-scatter, an all-reduce across slices, copies to a
 # chip's inner memory of 16 numbers and of two of them, a fusion in a fusion
 # that reads one row of six, and the update of one row of ten.
-MODULE = (pathlib.Path(__file__).parent / 'step.hlo').read_text()
+FOLDER = pathlib.Path(__file__).parent
+MODULE = (FOLDER / 'step.hlo').read_text()
 
 
 def test_interconnect():
@@ -37,3 +38,22 @@ def test_hbm():
   update = 2 * 32 * 4  # one row in, one row out
   traffic = read_traffic(MODULE, devices_per_slice=8)
   assert traffic.hbm == scatter + reduced + copied + started + layer + update
+
+
+@pytest.mark.parametrize(
+  ('target', 'kind', 'received'),
+  [
+    ('{1,2,3,4}x', 'ALL_REDUCE', 2 * 32 * 4 * 3 / 4),
+    ('{1:2}x', 'ALL_REDUCE', 2 * 32 * 4 / 2),
+    ('{1,2,3,4}x', 'ALL_GATHER', 32 * 4 * 3 / 4),
+    ('{1,2,3,4}x', 'ONE_TO_ONE', 32 * 4),
+  ],
+)
+def test_hosts_move_what_goes_between_slices(target, kind, received):
+  """It is a `send` and a `recv` of the device, not a collective."""
+  text = (FOLDER / 'slices.hlo').read_text()
+  text = text.replace('{1,2,3,4}x', target).replace('ALL_REDUCE', kind)
+  traffic = read_traffic(text, devices_per_slice=16)
+  assert traffic.dcn == pytest.approx(received)
+  assert traffic.ici == 0
+  assert traffic.hbm == 2 * 32 * 4 + 4  # a handle comes with what is received

@@ -40,6 +40,9 @@ _RECEIVED = {
   'reduce-scatter': lambda size, n: size * (n - 1),
 }
 
+# Who moves what goes from slice to slice, by way of the hosts.
+_BETWEEN_SLICES = 'xla_megascale_runtime'
+
 # Inside of a fusion these neither write a result nor read an operand.
 _GOES_THROUGH = ('parameter', *_RECEIVED)
 _PASSES_ON = ('bitcast', 'tuple', *_RECEIVED)
@@ -174,7 +177,9 @@ def _hbm(module: _Module, computation: list[_Instruction]) -> float:
       total += _started(instruction)
       continue
     inner = _called(module, instruction)
-    total += _written(instruction, inner, results)
+    # What a `send` names as its result is its operand.
+    if instruction.opcode != 'send':
+      total += _written(instruction, inner, results)
     for place, operand in enumerate(instruction.operands):
       whole = _in_hbm(results.get(operand, ''))
       if whole:
@@ -274,6 +279,8 @@ def _collectives(
     if name not in times:
       continue
     for i in computation:
+      if i.opcode == 'recv' and _BETWEEN_SLICES in i.text:
+        yield True, times[name] * _received_from_slices(i)
       opcode = i.opcode.removesuffix('-start')
       if opcode not in _RECEIVED:
         continue
@@ -293,6 +300,19 @@ def _collectives(
       known = channels.get(key, (crosses, 0.0))
       channels[key] = (crosses, max(known[1], times[name] * received))
   yield from channels.values()
+
+
+def _received_from_slices(recv: _Instruction) -> float:
+  """Bytes of what the hosts of all slices do together for their devices."""
+  size, _ = next(_sizes(recv.result))
+  kind = re.search(r'transfer_type="(\w+)"', recv.text)
+  target = re.search(r'megascale_target="\{([\d,:]+)\}', recv.text)
+  opcode = kind[1].lower().replace('_', '-') if kind else ''
+  if opcode not in _RECEIVED or not target:
+    return size
+  first, _, last = target[1].partition(':')
+  slices = int(last) - int(first) + 1 if last else first.count(',') + 1
+  return _RECEIVED[opcode](size, slices)
 
 
 def _executions_of_all(module: _Module, entry: str) -> dict[str, int]:

@@ -93,8 +93,8 @@ def _chunked(
   size = -(-vocabulary // chunks)
   table = gemma.embedding[...].astype(hidden.dtype)
   table = jnp.pad(table, ((0, size * chunks - vocabulary), (0, 0)))
-  # Chunk c holds ids c, c + chunks, ...: whole rows of each device. The gradient
-  # goes back to where the table lies, and meets that of the inputs there.
+  # Chunk c holds ids c, c + chunks, ...: whole rows of each device. The
+  # gradient goes back to where the table lies, and meets that of the inputs.
   table = constrain(table, ('vocab', 'embed'))
   table = constrain(table, ('vocab_share', None))
   parts = constrain(split_rows(table, chunks), (None, 'vocab_share', None))
