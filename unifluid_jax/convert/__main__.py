@@ -139,6 +139,7 @@ def _from_run(workdir: pathlib.Path) -> Weights:
     arrays=arrays,
     configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
     experiment=to_dict(experiment),
+    step=averaged.step,
     tokenizer=(workdir / TOKENIZER_FILE).read_bytes(),
     source={'path': str(workdir)},
   )
@@ -173,6 +174,7 @@ def _from_files(path: str) -> Weights:
     prefixes=metadata.get('prefixes')
     or {name: part.prefix for name, part in source.parts.items()},
     experiment=metadata.get('experiment'),
+    step=metadata.get('step'),
     tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
     source={} if _DRY_RUN.value else describe_files(path, source.reader.files),
   )
