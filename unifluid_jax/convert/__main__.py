@@ -31,7 +31,7 @@ from unifluid_jax.convert.export import (
   export_own,
 )
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE
-from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.convert.pretrained import Pretrained, open_pretrained
 from unifluid_jax.convert.provenance import describe_files, verify
 from unifluid_jax.convert.recognise import named_config
 from unifluid_jax.convert.shapes import Config
@@ -152,6 +152,7 @@ def _from_files(path: str) -> Weights:
   for part in wanted.keys() - source.configs.keys():
     raise UserError(f'--model is {_MODEL.value}, but {path} holds no {part}')
   sys.stdout.write('\n'.join(table.lines(source)) + '\n')
+  _check_one_dtype(source)
   configs = {**source.configs, **wanted}
   _resize(configs, GEMMA, 'vocab_size', _VOCAB_SIZE.value)
   _resize(configs, ENCODER, 'image_size', _IMAGE_SIZE.value)
@@ -178,6 +179,17 @@ def _from_files(path: str) -> Weights:
     tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
     source={} if _DRY_RUN.value else describe_files(path, source.reader.files),
   )
+
+
+def _check_one_dtype(source: Pretrained) -> None:
+  """A parameter of mixed dtypes could not be given back as it was."""
+  for part in source.parts.values():
+    for name, tensors in part.mixed.items():
+      if storage_dtype(_DTYPE.value, name) is None:
+        raise UserError(
+          f'{source.path} holds {name} in several dtypes: {tensors}; choose '
+          f"one, such as --dtype='^{name}$=float32'"
+        )
 
 
 def _resize(
