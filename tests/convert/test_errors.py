@@ -16,6 +16,7 @@ from unifluid_jax.convert.export import Weights, export, export_own
 from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.pretrained import open_pretrained
 from unifluid_jax.convert.provenance import verify
+from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.errors import UserError
 
 
@@ -213,6 +214,20 @@ def test_no_partial_checkpoint_is_left(folder, tmp_path, own):
   export_own(good, out, keep)
   with pytest.raises(UserError, match='exists and is not empty'):
     export_own(good, out, keep)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  (tmp_path / 'link').symlink_to(tmp_path / 'nothing')
+  for place, why in (
+    ('file', 'exists and is not empty'),
+    ('link', 'exists and is not empty'),
+    ('file/below/it', 'cannot be written: Not a directory'),
+  ):
+    with pytest.raises(UserError, match=f'{tmp_path / place} {why}'):
+      check_new(tmp_path / place)
+  check_new(tmp_path / 'new' / 'folder')
+  assert not (tmp_path / 'new').exists()
 
 
 def test_a_damaged_tensor_of_ours(folder, tmp_path):

@@ -49,6 +49,9 @@ def test_there_and_back(gemma, tmp_path):
   assert before.keys() == after.keys()
   for name, value in before.items():
     assert value.tobytes() == after[name].tobytes()
+  # Before a run of hours is read, or anything else.
+  told = process.fail('convert', '--source=no/such', f'--out={own}')
+  assert told == f'{own} exists and is not empty; choose another place'
 
 
 def test_surgery_and_dtypes(gemma, tmp_path):

@@ -34,6 +34,7 @@ from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE
 from unifluid_jax.convert.pretrained import Pretrained, open_pretrained
 from unifluid_jax.convert.provenance import describe_files, verify
 from unifluid_jax.convert.recognise import named_config
+from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.convert.tokenizers import convert_tokenizer
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -81,6 +82,8 @@ def main() -> None:
   if source.endswith('.json'):
     _write_tokenizer(pathlib.Path(source), out)
     return
+  if not _DRY_RUN.value:
+    check_new(out)
   workdir = pathlib.Path(source)
   weights = _from_run(workdir) if _is_run(workdir) else _from_files(source)
   if _DRY_RUN.value:
