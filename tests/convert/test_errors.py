@@ -165,6 +165,11 @@ def test_a_head_of_its_own(folder):
   for other in (table[:, 1:], np.ones((), np.float32)):
     change(folder, **{'lm_head.weight': other})
     assert re.search(told, message(folder))
+  config = folder / 'config.json'
+  content = json.loads(config.read_text()) | {'tie_word_embeddings': False}
+  config.write_text(json.dumps(content))
+  change(folder, **{'lm_head.weight': None})
+  assert f'{folder} lacks lm_head.weight' in message(folder)
   change(folder, **{'lm_head.weight': table + 1})
   opened = open_pretrained(str(folder))  # --dry-run reads no values
   with pytest.raises(UserError, match=told):
@@ -310,3 +315,30 @@ def test_what_is_no_file_of_weights(folder, tmp_path):
   assert f'{file} cannot be read as plain tensors' in message(file)
   torch.save({1: torch.ones(2)}, file)
   assert 'its tensors are none' in message(file)
+
+
+class Program:
+  """What a pickle may hold in place of tensors."""
+
+  def __init__(self, ran):
+    self._ran = ran
+
+  def __reduce__(self):
+    return self._ran.touch, ()
+
+
+@pytest.mark.parametrize('suffix', ['ckpt', 'bin', 'npz'])
+def test_no_program_in_a_file_is_run(suffix, tmp_path):
+  import torch  # noqa: PLC0415
+
+  file, ran = tmp_path / f'a.{suffix}', tmp_path / 'ran'
+  content = {'params/img/x': np.array([Program(ran)], object)}
+  if suffix == 'npz':
+    np.savez(file, **content)
+  else:
+    torch.save(content, file)
+  told = message(file)
+  assert str(file) in told and 'weights_only' not in told
+  if suffix != 'npz':
+    assert 'which might run anything' in told
+  assert not ran.exists()
