@@ -79,6 +79,7 @@ def test_surgery_and_dtypes(gemma, tmp_path):
     (['--model=sd'], '--model is sd, but'),
     (['--image_size=32'], '--image_size is given, but the source holds no'),
     (['--dtype=int8'], "--dtype has 'int8'"),
+    (['--dtype=mpl=bfloat16'], "'mpl=bfloat16', which matches no parameter"),
     (['--to=siglip'], 'there is no encoder to export; there are gemma'),
   ],
 )

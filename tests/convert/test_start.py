@@ -200,6 +200,10 @@ def test_a_converted_checkpoint_is_a_source(files, letters, tmp_path):
     ({'encoder': ''}, r'no source for \d+ parameters: encoder/'),
     ({'new': (*NEW, '^haed/')}, "'\\^haed/', which matches no parameter"),
     ({'frozen': ('^enc$',)}, "init.frozen has '\\^enc\\$'"),
+    (
+      {'dtype': ('^en=bfloat16', 'ecn=float32')},
+      "init.dtype has 'ecn=float32'",
+    ),
     ({'new_rows': ''}, 'has 310 rows and the vocabulary 320'),
     ({'backbone': 'no/such'}, 'no/such does not exist'),
   ],

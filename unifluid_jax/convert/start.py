@@ -92,11 +92,12 @@ def check_complete(
       pattern matches no parameter.
   """
   loaded, names = {*loaded}, sorted(names)
-  for key in ('new', 'frozen'):
-    for pattern in getattr(init, key):
+  for key in ('new', 'frozen', 'dtype'):
+    for entry in getattr(init, key):
+      pattern = entry.rpartition('=')[0] if key == 'dtype' else entry
       if not any(re.search(pattern, name) for name in names):
         raise UserError(
-          f'init.{key} has {pattern!r}, which matches no parameter of the model'
+          f'init.{key} has {entry!r}, which matches no parameter of the model'
         )
   if not init.sources:
     return
