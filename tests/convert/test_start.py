@@ -156,9 +156,9 @@ def _check_step_of_an_export(weights, out):
   assert not inference.load(out).raster
   file = out / 'config.json'
   content = json.loads(file.read_text())
-  for step, raster in ((6, True), (None, True)):
-    file.write_text(json.dumps(content | {'step': step}))
-    assert inference.load(out).raster == raster
+  del content['step']  # An older export's is taken for that of the end.
+  file.write_text(json.dumps(content))
+  assert inference.load(out).raster
   file.write_text(json.dumps(content | {'step': '6'}))
   with pytest.raises(UserError, match="is damaged: step is '6'"):
     inference.load(out)
