@@ -72,14 +72,16 @@ def load(workdir: str | AnyPath) -> 'Model':
   workdir = to_path(str(workdir))
   exported = own.is_own(str(workdir))
   if exported:
-    experiment = build(Experiment, read_exported(str(workdir)))
+    written = read_exported(str(workdir))
+    experiment = build(Experiment, written.experiment)
   else:
     experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
   if exported:
     graphdef = make_context(experiment, tokenizer).graphdef
     params, vae = load_exported(str(workdir))
-    step = experiment.training.steps  # Of exports, this is taken for granted.
+    # An export of before the step was kept was mostly of a whole training.
+    step = experiment.training.steps if written.step is None else written.step
   else:
     graphdef, params, vae, step = restore_averaged(
       experiment, tokenizer, workdir

@@ -152,6 +152,7 @@ def test_configs_as_the_hub_has_them(size):
   ('content', 'unused'),
   [
     ({'model_type': 'gemma3_text'}, {'attn_logit_softcapping': 5.0}),
+    ({'model_type': 'gemma3'}, {'text_config': {'final_logit_softcapping': 5}}),
     (
       {'model_type': 'gemma', 'hidden_act': 'gelu'},
       {'attn_logit_softcapping': 5.0, 'final_logit_softcapping': 6.0},

@@ -16,6 +16,7 @@ from unifluid_jax.convert.export import Weights, export, export_own
 from unifluid_jax.convert.hf_config import from_json
 from unifluid_jax.convert.pretrained import open_pretrained
 from unifluid_jax.convert.provenance import verify
+from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.errors import UserError
 
 
@@ -164,6 +165,11 @@ def test_a_head_of_its_own(folder):
   for other in (table[:, 1:], np.ones((), np.float32)):
     change(folder, **{'lm_head.weight': other})
     assert re.search(told, message(folder))
+  config = folder / 'config.json'
+  content = json.loads(config.read_text()) | {'tie_word_embeddings': False}
+  config.write_text(json.dumps(content))
+  change(folder, **{'lm_head.weight': None})
+  assert f'{folder} lacks lm_head.weight' in message(folder)
   change(folder, **{'lm_head.weight': table + 1})
   opened = open_pretrained(str(folder))  # --dry-run reads no values
   with pytest.raises(UserError, match=told):
@@ -213,6 +219,20 @@ def test_no_partial_checkpoint_is_left(folder, tmp_path, own):
   export_own(good, out, keep)
   with pytest.raises(UserError, match='exists and is not empty'):
     export_own(good, out, keep)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  (tmp_path / 'link').symlink_to(tmp_path / 'nothing')
+  for place, why in (
+    ('file', 'exists and is not empty'),
+    ('link', 'exists and is not empty'),
+    ('file/below/it', 'cannot be written: Not a directory'),
+  ):
+    with pytest.raises(UserError, match=f'{tmp_path / place} {why}'):
+      check_new(tmp_path / place)
+  check_new(tmp_path / 'new' / 'folder')
+  assert not (tmp_path / 'new').exists()
 
 
 def test_a_damaged_tensor_of_ours(folder, tmp_path):
@@ -295,3 +315,30 @@ def test_what_is_no_file_of_weights(folder, tmp_path):
   assert f'{file} cannot be read as plain tensors' in message(file)
   torch.save({1: torch.ones(2)}, file)
   assert 'its tensors are none' in message(file)
+
+
+class Program:
+  """What a pickle may hold in place of tensors."""
+
+  def __init__(self, ran):
+    self._ran = ran
+
+  def __reduce__(self):
+    return self._ran.touch, ()
+
+
+@pytest.mark.parametrize('suffix', ['ckpt', 'bin', 'npz'])
+def test_no_program_in_a_file_is_run(suffix, tmp_path):
+  import torch  # noqa: PLC0415
+
+  file, ran = tmp_path / f'a.{suffix}', tmp_path / 'ran'
+  content = {'params/img/x': np.array([Program(ran)], object)}
+  if suffix == 'npz':
+    np.savez(file, **content)
+  else:
+    torch.save(content, file)
+  told = message(file)
+  assert str(file) in told and 'weights_only' not in told
+  if suffix != 'npz':
+    assert 'which might run anything' in told
+  assert not ran.exists()

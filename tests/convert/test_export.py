@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from safetensors.numpy import load_file
 
 from tests.convert import hub, official
-from unifluid_jax.convert import table
+from unifluid_jax.convert import safetensors_file, table
 from unifluid_jax.convert.assembly import Constant, read
 from unifluid_jax.convert.export import Weights, export, export_own
 from unifluid_jax.convert.pretrained import Pretrained, open_pretrained
@@ -232,6 +232,45 @@ def test_a_killed_export_is_made_again(tmp_path):
     export_own(weights(source), out, keep)
     assert not partial.exists()
     assert open_pretrained(str(out)).arrays.keys() == source.arrays.keys()
+
+
+@pytest.mark.parametrize('moved', range(3))
+def test_an_export_killed_as_it_is_moved(moved, tmp_path, monkeypatch):
+  """Into a folder that was there: no model is seen, the next run makes it."""
+
+  class Killed(BaseException):
+    pass
+
+  source = open_pretrained(str(hub.save(hub.vae('sd'), tmp_path / 'hf')))
+  out = tmp_path / 'out'
+  out.mkdir()
+  rename, left = pathlib.Path.rename, [moved]
+
+  def kill(self, target):
+    if not left[0]:
+      raise Killed
+    left[0] -= 1
+    return rename(self, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'rename', kill)
+    # What a kill leaves no time for.
+    patch.setattr(safetensors_file, '_clear', lambda path: None)
+    patch.setattr(safetensors_file.shutil, 'rmtree', lambda *_, **__: None)
+    if moved < 2:
+      with pytest.raises(Killed):
+        export_own(weights(source), out, keep)
+    else:
+      export_own(weights(source), out, keep)
+  assert (out / 'config.json').exists() == (moved == 2)
+  if moved < 2:
+    (out / 'model-00002-of-00002.safetensors').touch()  # Of larger shards.
+    export_own(weights(source), out, keep)
+  assert_same_bytes(out, out)
+  names = {'config.json', 'model.safetensors'}
+  assert {file.name for file in out.iterdir()} - {'.partial'} == names
+  with pytest.raises(UserError, match='is not empty'):
+    export_own(weights(source), out, keep)
 
 
 def test_a_part_that_is_not_there(tmp_path):

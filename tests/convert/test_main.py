@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests import process
 from tests.convert import hub, official
@@ -49,6 +49,9 @@ def test_there_and_back(gemma, tmp_path):
   assert before.keys() == after.keys()
   for name, value in before.items():
     assert value.tobytes() == after[name].tobytes()
+  # Before a run of hours is read, or anything else.
+  told = process.fail('convert', '--source=no/such', f'--out={own}')
+  assert told == f'{own} exists and is not empty; choose another place'
 
 
 def test_surgery_and_dtypes(gemma, tmp_path):
@@ -76,6 +79,7 @@ def test_surgery_and_dtypes(gemma, tmp_path):
     (['--model=sd'], '--model is sd, but'),
     (['--image_size=32'], '--image_size is given, but the source holds no'),
     (['--dtype=int8'], "--dtype has 'int8'"),
+    (['--dtype=mpl=bfloat16'], "'mpl=bfloat16', which matches no parameter"),
     (['--to=siglip'], 'there is no encoder to export; there are gemma'),
   ],
 )
@@ -86,6 +90,20 @@ def test_mistakes(gemma, tmp_path, flags, message):
   assert not list(tmp_path.iterdir())
   if flags == ['--dtype=int8']:
     assert '--out must be given' in process.fail('convert', f'--source={gemma}')
+
+
+def test_layers_of_several_dtypes(tmp_path):
+  """They are one parameter: widened unasked, they would not come back."""
+  source = hub.save(hub.gemma('gemma 2 GQA'), tmp_path / 'hf')
+  file = source / 'model.safetensors'
+  content = load_file(file)
+  first, name = (f'model.layers.{i}.mlp.down_proj.weight' for i in (0, 2))
+  content[name] = content[name].astype(np.float16)
+  save_file(content, file)
+  out = tmp_path / 'out'
+  told = process.fail('convert', f'--source={source}', f'--out={out}')
+  assert f'{first} in float32 and {name} in float16; choose one' in told
+  assert not out.exists()
 
 
 @pytest.mark.parametrize('name', ['tokenizer.model', 'folder/own'])

@@ -251,6 +251,16 @@ def test_the_first_caption_is_transformers(walked):
 @pytest.mark.slow
 def test_what_was_exported_is_what_was_trained(walked):
   assert caption(walked, 'export') == caption(walked, '2b')
+  export = walked / 'export' / '2b'
+  assert json.loads((export / 'config.json').read_text())['step'] == 1
+  flags = [f'--source={export}', f'--out={walked / "out" / "longer"}']
+  told = process.fail('convert', *flags, '--vocab_size=600')
+  assert f'--vocab_size is of parts, and {export} is a whole UniFluid' in told
+  table = process.succeed(
+    'convert', f'--source={walked / "runs" / "2b"}', '--dry_run'
+  )
+  names = {line.split()[0] for line in table.splitlines() if line[0] == ' '}
+  assert names == {*open_pretrained(str(export)).arrays}
   ours = open_pretrained(str(walked / 'export' / '2b')).arrays
   for part, folder in (
     ('gemma', 'gemma'),

@@ -1,6 +1,7 @@
 """Runs that start from files: what is loaded, frozen, fresh, and refused."""
 
 import dataclasses
+import json
 import shutil
 
 import jax.numpy as jnp
@@ -123,6 +124,7 @@ def _check_export(model, experiment, workdir, out):
       'vae': experiment.vae,
     },
     experiment=to_dict(experiment),
+    step=averaged.step,
     tokenizer=tokenizer,
   )
   export_own(weights, out, lambda name, dtype: dtype)
@@ -135,7 +137,31 @@ def _check_export(model, experiment, workdir, out):
   drawn, expected = (m.generate(['a fox'], seed=3) for m in (again, model))
   np.testing.assert_array_equal(drawn.tokens, expected.tokens)
   np.testing.assert_array_equal(drawn.images, expected.images)
-  assert 'unifluid_jax' in (out / 'README.md').read_text()
+  _check_step_of_an_export(dataclasses.replace(weights, step=3), out)
+
+
+def _check_step_of_an_export(weights, out):
+  """Half way through its fade to raster order, it draws in random order."""
+  training = {'steps': 9, 'anneal': (2, 6)}
+  experiment = weights.experiment | {
+    'training': weights.experiment['training'] | training
+  }
+  shutil.rmtree(out)
+  export_own(
+    dataclasses.replace(weights, experiment=experiment),
+    out,
+    lambda name, dtype: dtype,
+  )
+  assert '| trained for | 3 of 9 steps, ' in (out / 'README.md').read_text()
+  assert not inference.load(out).raster
+  file = out / 'config.json'
+  content = json.loads(file.read_text())
+  del content['step']  # An older export's is taken for that of the end.
+  file.write_text(json.dumps(content))
+  assert inference.load(out).raster
+  file.write_text(json.dumps(content | {'step': '6'}))
+  with pytest.raises(UserError, match="is damaged: step is '6'"):
+    inference.load(out)
 
 
 def load_start(config, letters):
@@ -174,6 +200,10 @@ def test_a_converted_checkpoint_is_a_source(files, letters, tmp_path):
     ({'encoder': ''}, r'no source for \d+ parameters: encoder/'),
     ({'new': (*NEW, '^haed/')}, "'\\^haed/', which matches no parameter"),
     ({'frozen': ('^enc$',)}, "init.frozen has '\\^enc\\$'"),
+    (
+      {'dtype': ('^en=bfloat16', 'ecn=float32')},
+      "init.dtype has 'ecn=float32'",
+    ),
     ({'new_rows': ''}, 'has 310 rows and the vocabulary 320'),
     ({'backbone': 'no/such'}, 'no/such does not exist'),
   ],

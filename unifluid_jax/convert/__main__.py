@@ -14,7 +14,10 @@ section and `unifluid_jax.sample --workdir` read; see `own`.
 
 import dataclasses
 import pathlib
+import re
 import sys
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags, logging
@@ -31,9 +34,10 @@ from unifluid_jax.convert.export import (
   export_own,
 )
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE
-from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.convert.pretrained import Pretrained, open_pretrained
 from unifluid_jax.convert.provenance import describe_files, verify
 from unifluid_jax.convert.recognise import named_config
+from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.convert.tokenizers import convert_tokenizer
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -41,7 +45,11 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.folder import read_experiment
-from unifluid_jax.runs.restore import restore_averaged
+from unifluid_jax.runs.restore import (
+  Averaged,
+  averaged_shapes,
+  restore_averaged,
+)
 from unifluid_jax.sections import NEW_ROWS, check_storage, storage_dtype
 
 _SOURCE = flags.DEFINE_string('source', None, 'File or folder to read.')
@@ -69,6 +77,7 @@ _NEW_ROWS = flags.DEFINE_enum(
 _IMAGE_SIZE = flags.DEFINE_integer(
   'image_size', None, 'Pixels to resize the table of positions to.'
 )
+_SURGERY = (_VOCAB_SIZE, _NEW_ROWS, _IMAGE_SIZE)
 
 
 def main() -> None:
@@ -81,9 +90,11 @@ def main() -> None:
   if source.endswith('.json'):
     _write_tokenizer(pathlib.Path(source), out)
     return
+  if not _DRY_RUN.value:
+    check_new(out)
   workdir = pathlib.Path(source)
   weights = _from_run(workdir) if _is_run(workdir) else _from_files(source)
-  if _DRY_RUN.value:
+  if weights is None:
     return
   if _TO.value in TARGETS:
     export(weights, _TO.value, out, _dtype_of)
@@ -96,6 +107,14 @@ def _dtype_of(name: str, own_dtype: np.dtype) -> np.dtype:
   """The dtype that the flags want a parameter in."""
   wanted = storage_dtype(_DTYPE.value, name)
   return own_dtype if wanted is None else np.dtype(wanted)
+
+
+def _check_patterns(names: Collection[str]) -> None:
+  """A pattern of --dtype that matches nothing is a mistake."""
+  for entry in _DTYPE.value:
+    pattern = entry.rpartition('=')[0]
+    if not any(re.search(pattern, name) for name in names):
+      raise UserError(f'--dtype has {entry!r}, which matches no parameter')
 
 
 def _write_tokenizer(source: pathlib.Path, out: pathlib.Path) -> None:
@@ -118,39 +137,73 @@ def _is_run(folder: pathlib.Path) -> bool:
   ).is_dir()
 
 
-def _from_run(workdir: pathlib.Path) -> Weights:
-  """The averaged parameters of a training run, and its VAE."""
-  for flag in (_MODEL, _VOCAB_SIZE, _NEW_ROWS, _IMAGE_SIZE):
-    if flag.value:
-      raise UserError(
-        f'--{flag.name} is of files, and {workdir} is a run, which is written '
-        'as it is; leave it out'
-      )
+def _from_run(workdir: pathlib.Path) -> Weights | None:
+  """The averaged parameters of a training run, and its VAE.
+
+  Returns:
+    What to write; None for --dry_run.
+  """
+  _check_as_it_is(workdir, 'a run', (_MODEL, *_SURGERY))
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+  shapes = averaged_shapes(experiment, tokenizer, workdir)
+  sys.stdout.write('\n'.join(table.lines_of_ours(_named(shapes))) + '\n')
+  _check_patterns(_named(shapes))
+  if _DRY_RUN.value:
+    return None
   averaged = restore_averaged(experiment, tokenizer, workdir)
-  params = averaged.params | {
-    f'{VAE}/{name}': value for name, value in averaged.vae.items()
-  }
-  arrays = {name: Held(value) for name, value in params.items()}
-  sys.stdout.write('\n'.join(table.lines_of_ours(arrays)) + '\n')
+  arrays = {name: Held(value) for name, value in _named(averaged).items()}
   model = experiment.model
   return Weights(
     arrays=arrays,
     configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
     experiment=to_dict(experiment),
+    step=averaged.step,
     tokenizer=(workdir / TOKENIZER_FILE).read_bytes(),
     source={'path': str(workdir)},
   )
 
 
-def _from_files(path: str) -> Weights:
-  """The parts of a file or folder, with the surgery that the flags want."""
+def _named(averaged: Averaged) -> dict[str, Any]:
+  """All parameters, the VAE's under its own prefix."""
+  vae = {f'{VAE}/{name}': value for name, value in averaged.vae.items()}
+  return averaged.params | vae
+
+
+def _check_as_it_is(
+  path: pathlib.Path, what: str, unknown: Sequence[flags.FlagHolder]
+) -> None:
+  """The config of a whole UniFluid says all of its shapes."""
+  for flag in unknown:
+    if flag.value:
+      raise UserError(
+        f'--{flag.name} is of parts, and {path} is {what}, which is written '
+        'as it is; leave it out'
+      )
+
+
+def _from_files(path: str) -> Weights | None:
+  """The parts of a file or folder, with the surgery that the flags want.
+
+  Returns:
+    What to write; None for --dry_run.
+  """
+  metadata = own.read_metadata(path)
+  if 'experiment' in metadata:
+    _check_as_it_is(pathlib.Path(path), 'a whole UniFluid', _SURGERY)
   wanted = dict([named_config(_MODEL.value)] if _MODEL.value else [])
   source = open_pretrained(path, configs=wanted)
   for part in wanted.keys() - source.configs.keys():
     raise UserError(f'--model is {_MODEL.value}, but {path} holds no {part}')
   sys.stdout.write('\n'.join(table.lines(source)) + '\n')
+  carried = {name: part.carried for name, part in source.parts.items()}
+  _check_patterns(
+    [
+      *source.arrays,
+      *(f'{part}/{name}' for part in carried for name in carried[part]),
+    ]
+  )
+  _check_one_dtype(source)
   configs = {**source.configs, **wanted}
   _resize(configs, GEMMA, 'vocab_size', _VOCAB_SIZE.value)
   _resize(configs, ENCODER, 'image_size', _IMAGE_SIZE.value)
@@ -162,20 +215,32 @@ def _from_files(path: str) -> Weights:
     resize_positions=_IMAGE_SIZE.value is not None,
     path=path,
   )
-  if not _DRY_RUN.value:
-    verify(source)
-  metadata = own.read_metadata(path) if own.is_own(path) else {}
+  if _DRY_RUN.value:
+    return None
+  verify(source)
   tokenizer = pathlib.Path(path) / TOKENIZER_FILE
   return Weights(
     arrays=arrays,
     configs=configs,
-    carried={name: part.carried for name, part in source.parts.items()},
+    carried=carried,
     prefixes=metadata.get('prefixes')
     or {name: part.prefix for name, part in source.parts.items()},
     experiment=metadata.get('experiment'),
+    step=metadata.get('step'),
     tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
-    source={} if _DRY_RUN.value else describe_files(path, source.reader.files),
+    source=describe_files(path, source.reader.files),
   )
+
+
+def _check_one_dtype(source: Pretrained) -> None:
+  """A parameter of mixed dtypes could not be given back as it was."""
+  for part in source.parts.values():
+    for name, tensors in part.mixed.items():
+      if storage_dtype(_DTYPE.value, name) is None:
+        raise UserError(
+          f'{source.path} holds {name} in several dtypes: {tensors}; choose '
+          f"one, such as --dtype='^{name}$=float32'"
+        )
 
 
 def _resize(

@@ -50,6 +50,7 @@ class Weights:
     carried: Foreign tensors to give back, by part and foreign name.
     prefixes: Prefix that the names of each part had.
     experiment: The whole config, of a whole UniFluid.
+    step: Steps that a whole UniFluid was trained for.
     tokenizer: SentencePiece model, of a whole UniFluid.
     source: Where the weights come from, for the metadata.
   """
@@ -61,6 +62,7 @@ class Weights:
   )
   prefixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   experiment: Mapping[str, Any] | None = None
+  step: int | None = None
   tokenizer: bytes | None = None
   source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -196,7 +198,7 @@ def export_own(
     checksums = write(folder, 'model', entries)
     more: dict[str, Any] = {}
     if weights.experiment is not None:
-      more['experiment'] = weights.experiment
+      more |= {'step': weights.step, 'experiment': weights.experiment}
     content = own.describe(
       weights.configs,
       **more,
@@ -208,7 +210,7 @@ def export_own(
     if weights.tokenizer is not None:
       (folder / TOKENIZER_FILE).write_bytes(weights.tokenizer)
     if weights.experiment is not None:
-      card = model_card(entries, weights.experiment)
+      card = model_card(entries, weights.experiment, weights.step)
       (folder / 'README.md').write_text(card, encoding='utf-8')
   return checksums
 

@@ -1,5 +1,6 @@
 """The config.json of transformers and diffusers: what a checkpoint is."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ class Described(NamedTuple):
   Attributes:
     configs: The config of each part of the model.
     latents: Shift and scale of a VAE's latents, where it has them by channel.
+    tied: Whether Gemma's text head is its embedding table.
   """
 
   configs: Mapping[str, Config]
   latents: autoencoder.Statistics | None = None
+  tied: bool = True
 
 
 def from_json(content: Any, file: str) -> Described:
@@ -45,10 +48,12 @@ def _describe(content: Any) -> Described:
   fields = Fields(content)
   kind = fields.get('model_type', fields.get('_class_name'))
   if kind == autoencoder.CLASS:
-    config = autoencoder.read(content)
-    return Described({VAE: config}, autoencoder.read_statistics(content))
+    return Described(
+      {VAE: autoencoder.read(content)}, autoencoder.read_statistics(content)
+    )
+  tied = fields.one_of('tie_word_embeddings', (True, False), default=True)
   if kind in gemma.MODEL_TYPES:
-    return Described({GEMMA: gemma.read(content, kind)})
+    return Described({GEMMA: gemma.read(content, kind)}, tied=tied)
   if kind == siglip.MODEL_TYPE:
     return Described({ENCODER: siglip.read(content)})
   if kind not in (*_AROUND, 'siglip'):
@@ -62,5 +67,9 @@ def _describe(content: Any) -> Described:
   }
   if kind in _AROUND:
     text = fields.get('text_config', {})
-    parts[GEMMA] = gemma.read(text, _AROUND[kind])
-  return Described(parts)
+    config = gemma.read(text, _AROUND[kind])
+    if kind == 'gemma3':
+      # transformers caps logits in the text model alone, not around it.
+      config = dataclasses.replace(config, final_softcap=None)
+    parts[GEMMA] = config
+  return Described(parts, tied=tied)

@@ -28,7 +28,7 @@ model.generate(['a red fox']).images
 | --- | --- |
 | decoder | {layers} layers, width {width} |
 | images | {size} px, {tokens} |
-| trained for | {steps} steps, lambda {text_weight} |
+| trained for | {trained}, lambda {text_weight} |
 | trained on | {sources} |
 
 ## Files
@@ -36,8 +36,8 @@ model.generate(['a red fox']).images
 - `model*.safetensors`: the parameters, `gemma/`, `encoder/`, `connector`,
   `token_*`, `mask_token`, `source_in`, `*_positions`, `head/`, and the VAE's
   under `vae/`; layers are stacked on the first axis.
-- `config.json`: format and version, the whole config (`experiment`), SHA-256
-  of each tensor (`checksums`).
+- `config.json`: format and version, the whole config (`experiment`), the
+  training's `step`, SHA-256 of each tensor (`checksums`).
 - `tokenizer.model`: the SentencePiece vocabulary.
 
 The parameters are the moving average of the training's. What the weights and
@@ -46,16 +46,22 @@ the data of this model may be used for is for its maker to say here.
 
 
 def model_card(
-  entries: Mapping[str, Entry], experiment: Mapping[str, Any]
+  entries: Mapping[str, Entry],
+  experiment: Mapping[str, Any],
+  step: int | None,
 ) -> str:
   """The card's text, in Markdown.
 
   Args:
     entries: The tensors.
     experiment: The whole config, as plain dictionaries.
+    step: Steps that it was trained for; None where that is not known.
   """
   data, model = experiment['data'], experiment['model']
   training = experiment['training']
+  trained = f'{training["steps"]} steps'
+  if step not in (None, training['steps']):
+    trained = f'{step} of {trained}'
   count = sum(math.prod(tensor.shape) for tensor in entries.values())
   return _CARD.format(
     millions=count / 1e6,
@@ -63,7 +69,7 @@ def model_card(
     width=model['gemma']['width'],
     size=data['image_size'],
     tokens=f'{model["objective"]} diffusion, {model["order"]} order',
-    steps=training['steps'],
+    trained=trained,
     text_weight=training['text_weight'],
     sources=', '.join(data['sources']),
   )

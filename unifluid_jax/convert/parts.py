@@ -29,6 +29,7 @@ class Part:
     arrays: Its parameters, by our names.
     carried: Foreign tensors that our model has no place for and an export
       gives back, by their names without the prefix.
+    mixed: Two tensors of different dtypes, of each parameter that has such.
   """
 
   layout: Layout
@@ -37,6 +38,7 @@ class Part:
   pieces: tuple[Piece, ...]
   arrays: dict[str, LazyArray]
   carried: dict[str, LazyArray]
+  mixed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def as_it_is(
@@ -93,12 +95,19 @@ def assemble(
     prefix, header, [*(piece.theirs for piece in pieces), *carried]
   )
   arrays: dict[str, LazyArray] = {}
+  mixed: dict[str, str] = {}
   lead = '' if config is None else f'{layout.part}/'
   if not problems:
     for our_name, own_pieces in by_ours.items():
+      kinds = _dtypes(own_pieces, header)
+      dtype = np.dtype('float32' if len(kinds) > 1 else min(kinds))
       arrays[lead + our_name] = Assembled(
-        ours[our_name], _dtype(own_pieces, header), tuple(own_pieces), read
+        ours[our_name], dtype, tuple(own_pieces), read
       )
+      if len(kinds) > 1:
+        mixed[lead + our_name] = ' and '.join(
+          f'{prefix}{theirs} in {kind}' for kind, theirs in kinds.items()
+        )
     if isinstance(config, VAEConfig):
       arrays |= _statistics(config, described)
     missing = sorted({lead + our_name for our_name in ours} - {*arrays})
@@ -106,7 +115,10 @@ def assemble(
   kept: dict[str, LazyArray] = {}
   if not problems:
     kept = {name: as_it_is(name, t, read) for name, t in carried.items()}
-  return Part(layout, prefix, config, tuple(pieces), arrays, kept), problems
+  return (
+    Part(layout, prefix, config, tuple(pieces), arrays, kept, mixed),
+    problems,
+  )
 
 
 def _dtype_problems(
@@ -120,10 +132,12 @@ def _dtype_problems(
   ]
 
 
-def _dtype(pieces: Iterable[Piece], header: Header) -> np.dtype:
-  """The widest dtype of the pieces."""
-  kinds = {header[piece.theirs].dtype for piece in pieces}
-  return np.dtype('float32' if len(kinds) > 1 else kinds.pop())
+def _dtypes(pieces: Iterable[Piece], header: Header) -> dict[str, str]:
+  """The dtypes of the pieces, each with the first that has it."""
+  kinds: dict[str, str] = {}
+  for piece in pieces:
+    kinds.setdefault(header[piece.theirs].dtype, piece.theirs)
+  return kinds
 
 
 def _connector_shapes(

@@ -153,6 +153,11 @@ def open_pretrained(
     layout, prefix = found[GEMMA]
     table = prefix + layout.anchor
     heads = dict.fromkeys(leftover.text_heads(reader, table), table)
+    if not heads and not described.tied:
+      raise UserError(
+        f'{path} lacks lm_head.weight, which its config.json says is no copy '
+        'of the embedding table (tie_word_embeddings); download it again'
+      )
   return Pretrained(path, reader, parts, aside, heads)
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,6 +25,12 @@ from unifluid_jax.errors import UserError
 _NAMES = {dtype: name for name, dtype in SAFETENSORS.items()}
 _SHARD_BYTES = 5 * 10**9
 _CHUNK_BYTES = 1 << 27
+
+# In a folder: what is not whole yet, and the mark that it is being moved.
+_PARTIAL, _MOVING = '.partial', '.moving'
+# Of the files that are moved, and the one that is moved last.
+_SUFFIXES = ('.safetensors', '.json', '.md', '.model')
+_LAST = 'config.json'
 
 
 class Entry(NamedTuple):
@@ -62,11 +69,69 @@ def entry(array: LazyArray, dtype: np.dtype) -> Entry:
   return Entry(array.shape, dtype, chunks)
 
 
+def check_new(path: pathlib.Path) -> None:
+  """Makes sure that a folder can be made, or is there and empty.
+
+  Raises:
+    UserError: There is something already, or it may not be written.
+  """
+  try:
+    if (path.exists() or path.is_symlink()) and not _is_free(path):
+      raise UserError(f'{path} exists and is not empty; choose another place')
+    there = path
+    while not there.exists():
+      there = there.parent
+    # Asks the disk itself: modes say nothing of a mount, or to root.
+    with tempfile.TemporaryFile(dir=there):
+      pass
+  except OSError as error:
+    raise _unwritable(path, error) from error
+
+
+def _is_free(path: pathlib.Path) -> bool:
+  """Whether a folder holds nothing but what a killed run has left."""
+  if not path.is_dir():
+    return False
+  names = {file.name for file in path.iterdir()}
+  others = names - {_PARTIAL, _MOVING}
+  return not others or (_MOVING in names and all(map(_is_written, others)))
+
+
+def _is_written(name: str) -> bool:
+  return pathlib.PurePath(name).suffix in _SUFFIXES
+
+
+def _move_into(path: pathlib.Path, partial: pathlib.Path) -> None:
+  """Moves files into a folder; a mark is there until they all are."""
+  (path / _MOVING).touch()
+  # Without config.json, nobody takes the rest for a model.
+  for file in sorted(partial.iterdir(), key=lambda f: (f.name == _LAST, f)):
+    file.rename(path / file.name)
+  (path / _MOVING).unlink()
+
+
+def _clear(path: pathlib.Path) -> None:
+  """Removes what a move that was cut short has brought."""
+  if (path / _MOVING).exists():
+    for file in path.iterdir():
+      if _is_written(file.name):
+        file.unlink()
+    (path / _MOVING).unlink()
+
+
+def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
+  return UserError(
+    f'{path} cannot be written: {error.strerror or error}; make room there, '
+    'or choose another place'
+  )
+
+
 @contextlib.contextmanager
 def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A folder that appears only when everything is in it.
 
   A folder that is there and empty, such as a mounted one, stays the same.
+  Where the move into it was cut short, the next run begins anew.
 
   Args:
     path: Where it is to be.
@@ -77,28 +142,25 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     UserError: There is something already, or the disk is full.
   """
+  check_new(path)
   is_there = path.is_dir()
   partial = (
-    path / '.partial' if is_there else path.with_name(f'.{path.name}.partial')
+    path / _PARTIAL if is_there else path.with_name(f'.{path.name}{_PARTIAL}')
   )
-  if path.exists() and not (is_there and {*path.iterdir()} <= {partial}):
-    raise UserError(f'{path} exists and is not empty; choose another place')
   try:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    _clear(path)
     yield partial
     if is_there:
-      for file in sorted(partial.iterdir()):
-        file.rename(path / file.name)
+      _move_into(path, partial)
     else:
       partial.rename(path)
   except OSError as error:
-    raise UserError(
-      f'{path} cannot be written: {error.strerror or error}; make room there, '
-      'or choose another place'
-    ) from error
+    raise _unwritable(path, error) from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+    _clear(path)
 
 
 def write(

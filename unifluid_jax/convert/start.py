@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -92,11 +92,12 @@ def check_complete(
       pattern matches no parameter.
   """
   loaded, names = {*loaded}, sorted(names)
-  for key in ('new', 'frozen'):
-    for pattern in getattr(init, key):
+  for key in ('new', 'frozen', 'dtype'):
+    for entry in getattr(init, key):
+      pattern = entry.rpartition('=')[0] if key == 'dtype' else entry
       if not any(re.search(pattern, name) for name in names):
         raise UserError(
-          f'init.{key} has {pattern!r}, which matches no parameter of the model'
+          f'init.{key} has {entry!r}, which matches no parameter of the model'
         )
   if not init.sources:
     return
@@ -115,11 +116,23 @@ def check_complete(
     )
 
 
-def read_exported(folder: str) -> dict[str, Any]:
-  """The whole config of an exported UniFluid, as plain dictionaries.
+class Exported(NamedTuple):
+  """What an exported UniFluid is.
+
+  Attributes:
+    experiment: The whole config, as plain dictionaries.
+    step: Steps that it was trained for; None where that is not known.
+  """
+
+  experiment: dict[str, Any]
+  step: int | None
+
+
+def read_exported(folder: str) -> Exported:
+  """What the config.json of an exported UniFluid says.
 
   Raises:
-    UserError: It is only a part of one.
+    UserError: It is only a part of one, or it is damaged.
   """
   metadata = own.read_metadata(folder)
   if 'experiment' not in metadata:
@@ -127,7 +140,10 @@ def read_exported(folder: str) -> dict[str, Any]:
       f'{folder} holds only {", ".join(metadata["parts"])}, no whole UniFluid; '
       'name it in the init section of a training'
     )
-  return metadata['experiment']
+  step = metadata.get('step')
+  if step is not None and type(step) is not int:
+    raise UserError(f'{folder} is damaged: step is {step!r}; copy it again')
+  return Exported(metadata['experiment'], step)
 
 
 def load_exported(folder: str) -> tuple[Parameters, Parameters]:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
+import jax
 import numpy as np
 
 from unifluid_jax.convert.assembly import LazyArray
@@ -40,7 +41,9 @@ def lines(source: Pretrained) -> Iterator[str]:
     )
 
 
-def lines_of_ours(arrays: Mapping[str, LazyArray]) -> Iterator[str]:
+def lines_of_ours(
+  arrays: Mapping[str, LazyArray | jax.ShapeDtypeStruct],
+) -> Iterator[str]:
   """The parameters of a run, one line each, and sums."""
   total = 0
   for name, array in sorted(arrays.items()):

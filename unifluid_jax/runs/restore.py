@@ -11,7 +11,7 @@ from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.state import make_context, train_state_targets
 from unifluid_jax.training.checkpoint import ABSENT, Checkpoints
 from unifluid_jax.training.sharding import MeshConfig, make_mesh
-from unifluid_jax.training.step import Parameters
+from unifluid_jax.training.step import Parameters, StepContext, TrainState
 
 
 class Averaged(NamedTuple):
@@ -49,9 +49,8 @@ def restore_averaged(
   Raises:
     UserError: If there is no complete checkpoint, or it is of another config.
   """
-  mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
   context = make_context(experiment, tokenizer)
-  target = train_state_targets(experiment, tokenizer, context, mesh)
+  target = _target(experiment, tokenizer, context, mesh)
   absent = jax.tree.map(lambda _: ABSENT, target)
   state = Checkpoints(workdir / 'checkpoints').restore(
     absent._replace(
@@ -68,3 +67,35 @@ def restore_averaged(
     state.vae,
     int(state.step),
   )
+
+
+def averaged_shapes(
+  experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
+) -> Averaged:
+  """Shapes and dtypes of what `restore_averaged` reads, without reading it.
+
+  Args:
+    experiment: The run's config.
+    tokenizer: The run's vocabulary.
+    workdir: The run's folder.
+
+  Raises:
+    UserError: If there is no complete checkpoint, or it is of another config.
+  """
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  step = checkpoints.newest(experiment.identity(tokenizer))
+  context = make_context(experiment, tokenizer)
+  target = _target(experiment, tokenizer, context, None)
+  return Averaged(
+    context.graphdef, {**target.ema, **target.frozen}, target.vae, step
+  )
+
+
+def _target(
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  context: StepContext,
+  mesh: jax.sharding.Mesh | None,
+) -> TrainState:
+  mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
+  return train_state_targets(experiment, tokenizer, context, mesh)

@@ -168,17 +168,29 @@ class Checkpoints:
     Raises:
       UserError: There is none, it is of another config, or it is damaged.
     """
+    arguments = checkpoint_utils.construct_restore_args(abstract_state)
+    with PROCESS.spend('restore'):
+      return self._read(
+        self.newest(identity),
+        state=ocp.args.PyTreeRestore(abstract_state, arguments),
+      )
+
+  def newest(self, identity: Identity) -> int:
+    """The newest complete step.
+
+    Args:
+      identity: What its state must have been made by.
+
+    Raises:
+      UserError: There is none, it is of another config, or it is damaged.
+    """
     step = self.latest_step
     if step is None:
       raise UserError(
         f'{self._directory} holds no complete checkpoint; train first'
       )
-    arguments = checkpoint_utils.construct_restore_args(abstract_state)
-    with PROCESS.spend('restore'):
-      self.check_identity(identity)
-      return self._read(
-        step, state=ocp.args.PyTreeRestore(abstract_state, arguments)
-      )
+    self.check_identity(identity)
+    return step
 
   def check_identity(self, wanted: Identity) -> None:
     """Makes sure that the newest checkpoint, if there is one, is of a config.

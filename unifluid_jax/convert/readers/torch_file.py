@@ -7,6 +7,7 @@ PyTorch installed (the `convert` extra). Tensors are mapped.
 import importlib
 import pathlib
 import pickle
+import re
 import struct
 from typing import Any
 
@@ -89,11 +90,20 @@ def _load(path: pathlib.Path) -> dict[Any, Any]:
       # The format before PyTorch 1.6 cannot be mapped.
       tensors = torch.load(path, **options)
   except _DAMAGE as error:
-    what = (str(error) or type(error).__name__).splitlines()[0][:200]
     raise UserError(
-      f'{path} cannot be read as plain tensors ({what}); it is damaged, or use '
-      'a safetensors file'
+      f'{path} cannot be read as plain tensors ({_reason(error)}); it is '
+      'damaged, or use a safetensors file'
     ) from error
   if not isinstance(tensors, dict):
     raise UserError(f'{path} holds no dictionary of tensors')
   return tensors
+
+
+def _reason(error: Exception) -> str:
+  """What is wrong, without PyTorch's advice to run what is in the file."""
+  text = str(error) or type(error).__name__
+  if found := re.search(r'GLOBAL (\S+)', text):
+    return f'it asks for {found[1]}, which might run anything'
+  if found := re.search(r'WeightsUnpickler error:\s*(.+)', text):
+    return found[1]
+  return text.splitlines()[0][:200]
