@@ -163,6 +163,7 @@ def test_tokens_per_step(tokens, steps):
   assert sum(counts) == tokens
   assert len(counts) == steps
   assert min(counts) >= 1
+  assert list(counts) == sorted(counts)
 
 
 def test_tokens_per_step_are_mars():

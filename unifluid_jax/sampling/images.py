@@ -77,7 +77,9 @@ def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
   """Tokens written in each decoding step: MaskGIT's cosine schedule.
 
   After step k of K, floor(N cos(pi/2 (k+1)/K)) tokens are left, but every
-  step writes one at least (Chang et al., arXiv 2202.04200; MAR).
+  step writes one at least (Chang et al., arXiv 2202.04200; MAR). The floors
+  make counts go up and down by one; here they are sorted, since each change of
+  the count is a program more to compile.
 
   Raises:
     UserError: More steps than tokens, or none.
@@ -94,7 +96,7 @@ def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
     goal = max(min(goal, left - 1), steps - step)
     counts.append(left - goal)
     left = goal
-  return tuple(counts)
+  return tuple(sorted(counts))
 
 
 def _spans(counts: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
