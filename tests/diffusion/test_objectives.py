@@ -94,7 +94,8 @@ def ddpm_case():
       asked.extend([x_t, time])
       return output
 
-    loss = Ddpm().loss(predict, x_0, keys[2])
+    noise = Ddpm().draw(keys[2], *x_0.shape)
+    loss = Ddpm().loss(predict, x_0, noise)
     return loss.sum(), (loss, *asked)
 
   (_, (loss, x_t, time)), gradient = jax.value_and_grad(run, has_aux=True)(
@@ -168,7 +169,8 @@ def test_flow_target_is_noise_minus_data():
   def predict(x_t, time):
     return (x_t - x_0) / (time / 1000)[:, None]
 
-  loss = jax.jit(lambda key: Flow().loss(predict, x_0, key))(jax.random.key(1))
+  noise = Flow().draw(jax.random.key(1), *x_0.shape)
+  loss = jax.jit(lambda noise: Flow().loss(predict, x_0, noise))(noise)
   np.testing.assert_allclose(loss, np.zeros(64), atol=1e-6)
 
 
@@ -179,7 +181,8 @@ def test_flow_time_is_logit_normal():
     asked.append(time / 1000)
     return x_t
 
-  Flow().loss(predict, jnp.zeros((5000, 1)), jax.random.key(2))
+  noise = Flow().draw(jax.random.key(2), 5000, 1)
+  Flow().loss(predict, jnp.zeros((5000, 1)), noise)
   t = np.asarray(asked[0], float)
   assert stats.kstest(np.log(t / (1 - t)), 'norm').pvalue > 1e-3
 
@@ -197,7 +200,8 @@ def test_flow_loss_of_the_best_predictor_is_the_conditional_variance():
     return -mu + slope * (x_t - (1 - t) * mu)
 
   x_0 = mu + s * jax.random.normal(jax.random.key(3), (count, 1))
-  loss = np.asarray(Flow().loss(predict, x_0, jax.random.key(4)), float)
+  noise = Flow().draw(jax.random.key(4), *x_0.shape)
+  loss = np.asarray(Flow().loss(predict, x_0, noise), float)
   expected, _ = integrate.quad(
     lambda z: variance(1 / (1 + np.exp(-z))) * stats.norm.pdf(z), -10, 10
   )

@@ -230,7 +230,7 @@ def train(objective, steps):
     return objective.loss(
       lambda x_t, time: head(x_t, time, condition),
       jnp.asarray(MEANS)[label] + STD * noise,
-      loss_key,
+      objective.draw(loss_key, 256, 2),
     ).mean()
 
   def step(carry, key):

@@ -48,6 +48,18 @@ class Steps(NamedTuple):
   next_sigma: Float[Array, '*S']
 
 
+class Noise(NamedTuple):
+  """What is random in the loss of n tokens.
+
+  Attributes:
+    level: How far from the data each token is taken, in the objective's unit.
+    eps: Standard normal numbers.
+  """
+
+  level: Float[Array, '*n'] | Int[Array, '*n']
+  eps: Float[Array, '*n Z']
+
+
 class Objective(abc.ABC):
   """What the head predicts and how it learns to."""
 
@@ -56,15 +68,27 @@ class Objective(abc.ABC):
     """Output channels of the head for tokens of `token_dim` channels."""
 
   @abc.abstractmethod
+  def draw_levels(
+    self, key: PRNGKeyArray, count: int
+  ) -> Float[Array, ' n'] | Int[Array, ' n']:
+    """A noise level for each of `count` tokens, in the objective's unit."""
+
+  def draw(self, key: PRNGKeyArray, count: int, channels: int) -> Noise:
+    """All that is random in the loss of `count` tokens."""
+    level_key, eps_key = jax.random.split(key)
+    eps = jax.random.normal(eps_key, (count, channels))
+    return Noise(self.draw_levels(level_key, count), eps)
+
+  @abc.abstractmethod
   def loss(
-    self, predict: Predict, x_0: Float[Array, 'n Z'], key: PRNGKeyArray
+    self, predict: Predict, x_0: Float[Array, 'n Z'], noise: Noise
   ) -> Float[Array, ' n']:
     """Loss of each token at a noise level of its own, a mean over channels.
 
     Args:
       predict: The head, bound to the conditions of the n tokens.
       x_0: Clean tokens.
-      key: Random key of the noise levels and the noise.
+      noise: What `draw` gave for them.
     """
 
   @abc.abstractmethod
@@ -94,14 +118,16 @@ class Ddpm(Objective):
     """Twice the token's: eps and variance logits."""
     return 2 * token_dim
 
+  def draw_levels(self, key: PRNGKeyArray, count: int) -> Int[Array, ' n']:
+    """Uniform timesteps of the training chain."""
+    return jax.random.randint(key, (count,), 0, markov.TIMESTEPS)
+
   def loss(
-    self, predict: Predict, x_0: Float[Array, 'n Z'], key: PRNGKeyArray
+    self, predict: Predict, x_0: Float[Array, 'n Z'], noise: Noise
   ) -> Float[Array, ' n']:
-    """Squared error plus variational bound at uniform timesteps."""
-    time_key, noise_key = jax.random.split(key)
+    """Squared error plus variational bound."""
     x_0 = x_0.astype(jnp.float32)
-    t = jax.random.randint(time_key, x_0.shape[:1], 0, markov.TIMESTEPS)
-    eps = jax.random.normal(noise_key, x_0.shape)
+    t, eps = noise
     level = _levels(t)
     x_t = level.alpha * x_0 + level.sigma * eps
     output = predict(x_t, t.astype(jnp.float32))
@@ -140,14 +166,16 @@ class Flow(Objective):
     """As many as the token's."""
     return token_dim
 
+  def draw_levels(self, key: PRNGKeyArray, count: int) -> Float[Array, ' n']:
+    """Logit-normal t."""
+    return jax.nn.sigmoid(jax.random.normal(key, (count,)))
+
   def loss(
-    self, predict: Predict, x_0: Float[Array, 'n Z'], key: PRNGKeyArray
+    self, predict: Predict, x_0: Float[Array, 'n Z'], noise: Noise
   ) -> Float[Array, ' n']:
     """Squared error of the velocity."""
-    time_key, noise_key = jax.random.split(key)
     x_0 = x_0.astype(jnp.float32)
-    t = jax.nn.sigmoid(jax.random.normal(time_key, x_0.shape[:1]))
-    eps = jax.random.normal(noise_key, x_0.shape)
+    t, eps = noise
     x_t = (1 - t)[:, None] * x_0 + t[:, None] * eps
     velocity = predict(x_t, TIME_SCALE * t)
     return jnp.mean((eps - x_0 - velocity) ** 2, axis=-1)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch
-from unifluid_jax.diffusion.objectives import Objective
+from unifluid_jax.diffusion.objectives import Noise, Objective
 from unifluid_jax.models.chunks import split_rows
 from unifluid_jax.models.gemma import Gemma
 from unifluid_jax.models.partition import constrain
@@ -123,8 +123,7 @@ def image_loss_sum(
   model: UniFluid,
   objective: Objective,
   targets: ImageTargets,
-  repeats: int,
-  key: PRNGKeyArray,
+  noise: Noise,
 ) -> Float[Array, '']:
   """Sum of the image tokens' diffusion losses.
 
@@ -132,10 +131,9 @@ def image_loss_sum(
     model: Holder of the diffusion head.
     objective: Diffusion objective.
     targets: Hidden states and the tokens they write.
-    repeats: Noise levels drawn per token (MAR's diffusion_batch_mul); the
+    noise: Some noise levels of each token (MAR's diffusion_batch_mul), whose
       condition is embedded once. Those of a token are neighbours, so that
       they lie where its row does.
-    key: Random key.
   """
   hidden = targets.hidden.astype(jnp.float32)
   hidden = hidden.reshape(-1, hidden.shape[-1])
@@ -144,6 +142,8 @@ def image_loss_sum(
   sources = targets.sources
   if sources is not None:
     sources = sources.reshape(tokens.shape)
+  noise = Noise(noise.level.ravel(), noise.eps.reshape(-1, tokens.shape[-1]))
+  repeats = noise.level.size // tokens.shape[0]
   condition = jax.tree.map(
     lambda x: jnp.repeat(x, repeats, axis=0),
     model.head.embed_condition(hidden, sources),
@@ -152,7 +152,7 @@ def image_loss_sum(
   def predict(x_t, time):
     return model.head(x_t, time, condition)
 
-  loss = objective.loss(predict, jnp.repeat(tokens, repeats, axis=0), key)
+  loss = objective.loss(predict, jnp.repeat(tokens, repeats, axis=0), noise)
   weights = jnp.repeat(targets.weights.reshape(-1), repeats)
   return (loss * weights).sum() / repeats
 
@@ -171,9 +171,8 @@ def losses(
   tokens: Float[Array, 'B G N Z'],
   order: masking.Order,
   sources: Float[Array, 'B G N Z'] | None,
+  noise: Noise,
   counts: Counts,
-  repeats: int,
-  key: PRNGKeyArray,
 ) -> Losses:
   """Both losses of packed rows, over the counts of the global batch.
 
@@ -184,9 +183,8 @@ def losses(
     tokens: Tokens of the generated images, raster order.
     order: Orders they are written in.
     sources: Tokens of their sources, if there can be any.
+    noise: Noise of the image tokens, see `image_loss_sum`; leaves [B ...].
     counts: Targets of the global batch.
-    repeats: Noise levels drawn per image token.
-    key: Random key.
   """
   hidden = model.hidden_of_rows(batch, tokens, order, sources)
   text = text_loss_sum(
@@ -198,7 +196,7 @@ def losses(
   image = jnp.float32(0)
   if batch.generated_slots.shape[1]:
     targets = model.image_targets(hidden, batch, tokens, order, sources)
-    image = image_loss_sum(model, objective, targets, repeats, key)
+    image = image_loss_sum(model, objective, targets, noise)
   return Losses(
     image / jnp.maximum(counts.image, 1), text / jnp.maximum(counts.text, 1)
   )

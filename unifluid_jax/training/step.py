@@ -5,6 +5,7 @@ that is killed and resumed repeats it exactly.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,10 +17,11 @@ from jaxtyping import Array, Float, Int
 
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch
-from unifluid_jax.diffusion.objectives import Objective
+from unifluid_jax.diffusion.objectives import Noise, Objective
 from unifluid_jax.models import parameters
 from unifluid_jax.models.chunks import split_rows
 from unifluid_jax.models.latents import encode_tokens
+from unifluid_jax.models.partition import sum_over_copies
 from unifluid_jax.models.unifluid import sources_of_written
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
@@ -96,12 +98,16 @@ class _Inputs(NamedTuple):
   tokens: Float[Array, 'B G N Z']
   order: masking.Order
   sources: Float[Array, 'B G N Z'] | None
+  noise: Noise
 
 
 def _draw_inputs(
-  context: StepContext, state: TrainState, batch: Batch, key: Array
+  context: StepContext, state: TrainState, batch: Batch
 ) -> _Inputs:
-  order_key, posterior_key = jax.random.split(key)
+  """What a step is fed; neither microbatches nor meshes change it."""
+  key = jax.random.fold_in(jax.random.key(context.seed), state.step)
+  input_key, noise_key = jax.random.split(key)
+  order_key, posterior_key = jax.random.split(input_key)
   rows, images = batch.generated_slots.shape
   vae = parameters.unflatten(context.vae_graphdef, state.vae)
   tokens = jnp.zeros((rows, 0, context.image_tokens, context.token_dim))
@@ -121,29 +127,13 @@ def _draw_inputs(
     context.image_tokens,
     masking.random_share(state.step, context.anneal),
   )
-  return jax.lax.stop_gradient(_Inputs(batch, tokens, order, sources))
-
-
-def _losses(
-  context: StepContext,
-  params: Parameters,
-  frozen: Parameters,
-  inputs: _Inputs,
-  counts: losses_lib.Counts,
-  key: Array,
-) -> losses_lib.Losses:
-  model = parameters.unflatten(context.graphdef, {**params, **frozen})
-  return losses_lib.losses(
-    model,
-    context.objective,
-    inputs.batch,
-    inputs.tokens,
-    inputs.order,
-    inputs.sources,
-    counts,
-    context.repeats,
-    key,
+  noise = context.objective.draw(
+    noise_key,
+    context.repeats * math.prod(tokens.shape[:-1]),
+    context.token_dim,
   )
+  noise = jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), noise)
+  return jax.lax.stop_gradient(_Inputs(batch, tokens, order, sources, noise))
 
 
 def _gradients(
@@ -151,34 +141,46 @@ def _gradients(
   state: TrainState,
   inputs: _Inputs,
   weights: Float[Array, '2'],
-  key: Array,
 ) -> tuple[Parameters, losses_lib.Losses]:
-  """Gradient of the weighted loss and both losses, over all microbatches."""
+  """Gradient of the weighted loss and both losses, over all rows."""
   model = parameters.unflatten(
     context.graphdef, {**state.params, **state.frozen}
   )
   counts = losses_lib.count_targets(model, inputs.batch, inputs.order)
 
-  def weighted(params, part, part_key):
-    both = _losses(context, params, state.frozen, part, counts, part_key)
+  def weighted(params, frozen, counts, weights, part: _Inputs):
+    both = losses_lib.losses(
+      parameters.unflatten(context.graphdef, {**params, **frozen}),
+      context.objective,
+      part.batch,
+      part.tokens,
+      part.order,
+      part.sources,
+      part.noise,
+      counts,
+    )
     return weights[0] * both.image + weights[1] * both.text, both
 
   gradient = jax.grad(weighted, has_aux=True)
-  if context.accumulate == 1:
-    return gradient(state.params, inputs, key)
 
-  def accumulate(total, part):
-    return jax.tree.map(jnp.add, total, gradient(state.params, *part)), None
+  def over_microbatches(params, *args):
+    *shared, inputs = args
+    if context.accumulate == 1:
+      return gradient(params, *shared, inputs)
 
-  keys = jax.random.split(key, context.accumulate)
-  zeros = (
-    jax.tree.map(jnp.zeros_like, state.params),
-    losses_lib.Losses(jnp.float32(0), jnp.float32(0)),
+    def add(total, part):
+      return jax.tree.map(jnp.add, total, gradient(params, *shared, part)), None
+
+    zeros = (
+      jax.tree.map(jnp.zeros_like, params),
+      losses_lib.Losses(jnp.float32(0), jnp.float32(0)),
+    )
+    parts = jax.tree.map(lambda x: split_rows(x, context.accumulate), inputs)
+    return jax.lax.scan(add, zeros, parts)[0]
+
+  return sum_over_copies(over_microbatches)(
+    state.params, state.frozen, counts, weights, inputs
   )
-  microbatches = jax.tree.map(
-    lambda x: split_rows(x, context.accumulate), inputs
-  )
-  return jax.lax.scan(accumulate, zeros, (microbatches, keys))[0]
 
 
 def task_weights(
@@ -198,11 +200,9 @@ def make_train_step(
   """
 
   def train_step(state, batch):
-    key = jax.random.fold_in(jax.random.key(context.seed), state.step)
-    input_key, diffusion_key = jax.random.split(key)
-    inputs = _draw_inputs(context, state, batch, input_key)
+    inputs = _draw_inputs(context, state, batch)
     weights = task_weights(context, state.balance)
-    gradient, both = _gradients(context, state, inputs, weights, diffusion_key)
+    gradient, both = _gradients(context, state, inputs, weights)
     norm = optax.global_norm(gradient)
     updates, opt_state = context.optimizer.update(
       gradient, state.opt_state, state.params
@@ -254,11 +254,9 @@ def make_balance_step(
   """
 
   def balance_step(state, batch):
-    key = jax.random.fold_in(jax.random.key(context.seed), state.step)
-    input_key, diffusion_key = jax.random.split(key)
-    inputs = _draw_inputs(context, state, batch, input_key)
+    inputs = _draw_inputs(context, state, batch)
     pairs = [
-      _gradients(context, state, inputs, jnp.array(one), diffusion_key)
+      _gradients(context, state, inputs, jnp.array(one))
       for one in ((1.0, 0.0), (0.0, 1.0))
     ]
     shared = [
