@@ -67,8 +67,15 @@ parse() {
   done
   [[ "$name" ]] || fail 'which TPU? Give --name=NAME, or set TPU_NAME'
   [[ "$zone" ]] || fail 'where is it? Give --zone=ZONE, or set TPU_ZONE'
+  # What gcloud says of these is no NOT_FOUND, and would be asked again.
+  [[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
+    fail "--name is '$name'; it must be of a-z, 0-9 and -, a letter first"
+  [[ "$zone" =~ ^[a-z]+-[a-z]+[0-9]+-[a-z0-9]+$ ]] ||
+    fail "--zone is '$zone'; it must be a zone, such as us-east5-b"
   [[ "$slices" =~ ^[1-9][0-9]*$ ]] ||
     fail "--slices is '$slices'; it must be a number from 1 on"
+  [[ "$dry_run" ]] || command -v gcloud >/dev/null ||
+    fail 'there is no gcloud; https://cloud.google.com/sdk/docs/install'
 }
 
 source "$root/launch/tpu_resource.sh"
@@ -253,6 +260,8 @@ setup() {
 status() {
   look
   echo "$name: $state"
+  [[ "$state" != UNKNOWN ]] ||
+    fail "gcloud does not tell the state of $name: $message"
   if [[ "$state" == ACTIVE || "$dry_run" ]]; then
     survey
     echo "$workers"

@@ -18,6 +18,7 @@ def test_the_port_is_pinned():
     (('a', 2, -1), '--process_id is -1'),
     (('a:b', 2, 1), "--coordinator is 'a:b'; it must be HOST or HOST:PORT"),
     ((':8476', 2, 1), "--coordinator is ':8476'"),
+    (('a:65536', 2, 1), "--coordinator is 'a:65536'"),
   ],
 )
 def test_flags_that_make_no_process(flags, message):

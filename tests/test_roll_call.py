@@ -17,7 +17,7 @@ def address() -> str:
 
 
 def call(address: str, count: int, present: list[int], timeout: float):
-  """What each process that is present is told; None if nothing is wrong."""
+  """What each process that is present is told; '' if nothing is wrong."""
   with concurrent.futures.ThreadPoolExecutor() as pool:
     calls = [
       pool.submit(call_roll, address, count, index, timeout)
@@ -57,6 +57,47 @@ def test_a_stranger_is_not_counted(address):
     with stranger:
       stranger.sendall(b'GET / HTTP/1.1\n')
       assert 'ids: 1.' in str(listening.exception())
+
+
+def test_another_number_of_processes(address):
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    calls = [pool.submit(call_roll, address, n, n - 2, 30) for n in (2, 3)]
+  for each in calls:
+    assert str(each.exception()).startswith(
+      'process 1 was started with --processes=3, and process 0 with '
+      '--processes=2; '
+    )
+
+
+def test_an_id_that_two_have(address):
+  for message in call(address, 3, [0, 1, 1], 30):
+    assert message.startswith('two processes were started with --process_id=1;')
+
+
+def test_one_that_is_restarted_meanwhile(address):
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    calls = [pool.submit(call_roll, address, 3, 0, 30)]
+    while True:
+      try:
+        with socket.create_connection(address.split(':')) as first:
+          first.sendall(b'1 3\n')
+        break
+      except ConnectionRefusedError:
+        continue
+    calls += [pool.submit(call_roll, address, 3, i, 30) for i in (1, 2)]
+    assert [each.exception() for each in calls] == [None] * 3
+
+
+def test_another_program_at_the_port(address):
+  host, port = address.split(':')
+  with (
+    concurrent.futures.ThreadPoolExecutor() as pool,
+    socket.create_server((host, int(port))) as server,
+  ):
+    calling = pool.submit(call_roll, address, 2, 1, 0.5)
+    with server.accept()[0] as caller:
+      caller.sendall(b'HTTP/1.1 400 Bad Request\n')
+    assert 'ids: 0.' in str(calling.exception())
 
 
 def test_a_port_in_use(address):

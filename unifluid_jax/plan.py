@@ -20,9 +20,11 @@ after a change of the code. --table makes a table of the plans in a folder, and
 compiles nothing.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -66,6 +68,7 @@ def main() -> None:
     _write_table(pathlib.Path(_TABLE.value))
     return
   experiment = build(Experiment, cli.require(_CONFIG))
+  _check_json()
   file = config_flags.get_config_filename(flags.FLAGS['config'])
   prepare()
   slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
@@ -116,16 +119,42 @@ def _planned_before() -> list[report.Plan]:
   return plans
 
 
+def _check_json() -> None:
+  """A file that cannot be written is told of before minutes of compiling."""
+  if _JSON.value is None:
+    return
+  file = pathlib.Path(_JSON.value)
+  if file.is_dir():
+    raise UserError(f'--json={file} is a folder; name a file in it')
+  with _telling_json():
+    partial = _partial(file)
+    partial.touch()
+    partial.unlink()
+
+
 def _write_json(result: Any) -> None:
   if _JSON.value is None:
     return
-  text = json.dumps(result, indent=2)
+  file = pathlib.Path(_JSON.value)
+  with _telling_json():
+    partial = _partial(file)
+    partial.write_text(f'{json.dumps(result, indent=2)}\n', encoding='utf-8')
+    partial.replace(file)
+
+
+def _partial(file: pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(f'{file}.partial')
+
+
+@contextlib.contextmanager
+def _telling_json() -> Iterator[None]:
   try:
-    partial = pathlib.Path(f'{_JSON.value}.partial')
-    partial.write_text(f'{text}\n', encoding='utf-8')
-    partial.replace(_JSON.value)
+    yield
   except OSError as error:
-    raise UserError(f'--json={_JSON.value}: {error.strerror}') from error
+    raise UserError(
+      f'--json={_JSON.value}: {error.strerror}; name a file in a folder that '
+      'can be written'
+    ) from error
 
 
 def _write_table(folder: pathlib.Path) -> None:
@@ -137,14 +166,17 @@ def _write_table(folder: pathlib.Path) -> None:
     'see `python -m unifluid_jax.plan --help`.\n\n'
   )
   text += report.table(map(_read_plan, files))
-  (folder / 'README.md').write_text(text, encoding='utf-8')
+  try:
+    (folder / 'README.md').write_text(text, encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'--table={folder}: {error.strerror}') from error
 
 
 def _read_plan(file: pathlib.Path) -> report.Plan:
   try:
     plan = json.loads(file.read_text(encoding='utf-8'))
     report.describe(plan)
-  except (ValueError, TypeError, KeyError) as error:
+  except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(
       f'{file} is no plan; remove it, or write it anew with --json'
     ) from error

@@ -64,7 +64,7 @@ def make_place(coordinator: str, count: int, index: int) -> Place:
   host, colon, port = coordinator.rpartition(':')
   if not colon:
     host, port = coordinator, str(PORT)
-  if not host or not port.isdigit():
+  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
     raise UserError(
       f'--coordinator is {coordinator!r}; it must be HOST or HOST:PORT'
     )

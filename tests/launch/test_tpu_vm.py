@@ -74,6 +74,8 @@ def test_software_version_by_type(cloud, kind, runtime):
     (['create', '--type=v9-8'], "--type is 'v9-8'"),
     (['create', '--name='], 'which TPU?'),
     (['create', '--zone='], 'where is it?'),
+    (['create', '--name=my pod'], "--name is 'my pod'"),
+    (['create', '--zone=us-east5'], "--zone is 'us-east5'"),
     (['create', '--slices=0'], "--slices is '0'"),
     (['create', '--sopt'], 'unknown argument --sopt'),
     (['creat'], 'unknown command creat'),
@@ -250,6 +252,8 @@ def test_status(cloud):
   output = cloud.fail('status')
   assert f'{NAME}: ACTIVE\nworker pod-w-0 done: unifluid 5/5' in output
   assert 'not every worker answers' in output
+  cloud.plan_faults('no answer')
+  assert 'the state of pod: ERROR: UNAVAILABLE' in cloud.fail('status')
 
 
 def test_logs_of_a_chosen_worker(cloud):

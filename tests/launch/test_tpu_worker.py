@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,20 @@ def test_gke_job_fills_its_slices():
   chips = math.prod(map(int, topology.split('x')))
   machines = chips // container['resources']['limits']['google.com/tpu']
   assert slice_['parallelism'] == slice_['completions'] == machines
-  for argument in container['command']:
-    if argument.startswith(('launch/', '--config=')):
-      assert (ROOT / argument.removeprefix('--config=')).exists()
+  # The checkout's place in the image, see launch/Dockerfile.
+  paths = re.findall('/unifluid_jax/(\\S+)', ' '.join(container['command']))
+  assert len(paths) == 2
+  assert all((ROOT / path).is_file() for path in paths)
+
+
+def test_gke_job_has_the_files_of_its_config():
+  """Copied to where the job looks for them."""
+  manifest = yaml.safe_load((ROOT / 'launch' / 'gke_job.yaml').read_text())
+  (replicated,) = manifest['spec']['replicatedJobs']
+  pod = replicated['template']['spec']['template']['spec']
+  (copy,), (train,) = pod['initContainers'], pod['containers']
+  folder = train['workingDir']
+  assert copy['command'][-2:] == ['gs://BUCKET/files/*', folder]
+  assert copy['volumeMounts'] == train['volumeMounts']
+  assert train['volumeMounts'][0]['mountPath'] == folder
+  assert train['env'][0]['value'] == f'{folder}/tensorflow_datasets'

@@ -55,6 +55,8 @@ def test_what_does_not_fit_is_a_result():
   found = estimate(SLICES, program, Work(10, 1e15, 2e15, 100))
   assert not found['fits']
   assert found['hbm_over_gib'] == pytest.approx(10.5)  # of both devices
+  assert found['hbm_gib_per_chip'] == pytest.approx(200)
+  assert found['bound_by'] is found['images_per_s'] is None
   text = report.describe(found | plan)
   assert 'does not fit: 10.50 GiB a chip over the 189.50 GiB' in text
   assert '+10.5, does not fit' in report.table([found | plan])

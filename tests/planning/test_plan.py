@@ -110,6 +110,11 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
   [
     (['--topology=v5e:3x5'], 'libtpu knows no topology v5e:3x5; near it: '),
     (['--topology=v5:4x4'], 'did you mean v5'),
+    (['--topology=V5E:0x2'], 'v6e, tpu7x; did you mean v5e?'),
+    (
+      ['--topology=v5e:2x2', '--json=none/plan.json'],
+      '--json=none/plan.json: No such file or directory; name a file in',
+    ),
     (['--topology=v5p:4x4'], 'a slice of v5p has 3 dimensions'),
     (['--topology=v5e:2x2', '--config.data.rows=6'], 'use 4 or 8'),
     (

@@ -3,7 +3,8 @@
 import pytest
 
 from unifluid_jax.errors import UserError
-from unifluid_jax.training.metrics import read_log
+from unifluid_jax.training.goodput import Goodput
+from unifluid_jax.training.metrics import Meter, Work, read_log
 
 
 def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path):
@@ -19,3 +20,5 @@ def test_a_damaged_line_is_named(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"step" 2}\n')
   with pytest.raises(UserError, match='metrics.jsonl is damaged'):
     read_log(tmp_path)
+  with pytest.raises(UserError, match='metrics.jsonl is damaged'):
+    Meter(tmp_path, 'x', 3, 2, Work(1, 1), Goodput())  # A run goes on.

@@ -101,8 +101,11 @@ def estimate(slices: Slices, program: Program, work: Work) -> dict[str, Any]:
     over = program.executable.needed - program.executable.limit
     return plan | {
       'fits': False,
+      'hbm_gib_per_chip': program.executable.needed * per_chip,
       'hbm_over_gib': over * per_chip,
       'hbm_components_gib': held,
+      # What reads plans finds the same keys in each.
+      **dict.fromkeys(('bound_by', 'mfu_bound', 'images_per_s', 'chip_hours')),
     }
   total = total_gib(program.executable) * per_chip
   held['activations and temporaries'] = total - sum(held.values())

@@ -67,10 +67,11 @@ def describe(name: str, count: int = 1) -> Slices:
   Raises:
     UserError: There is no such slice, or libtpu is not installed.
   """
-  match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', name)
+  match = re.fullmatch(r'(\w+):([1-9]\d*(?:x[1-9]\d*)*)', name)
   if not match or match[1] not in CHIPS:
-    family = difflib.get_close_matches(name.partition(':')[0], CHIPS, 1, 0.3)
-    hint = f'; did you mean {family[0]}?' if family else ''
+    given = name.partition(':')[0]
+    family = difflib.get_close_matches(given.lower(), CHIPS, 1, 0.3)
+    hint = f'; did you mean {family[0]}?' if family and family != [given] else ''
     raise UserError(
       f'--topology={name} must be FAMILY:SHAPE such as v5e:16x16, with one of '
       f'the families {", ".join(CHIPS)}{hint}'

@@ -189,20 +189,23 @@ def read_log(workdir: AnyPath) -> list[dict[str, float]]:
   Raises:
     UserError: A line is damaged.
   """
-  path = workdir / 'metrics.jsonl'
-  try:
-    return [json.loads(line) for line in _whole_lines(path)]
-  except ValueError as error:
-    raise UserError(
-      f'{path} is damaged ({error}); remove the line, or the file'
-    ) from error
+  return [values for _, values in _parsed_lines(workdir / 'metrics.jsonl')]
 
 
 def _truncate_log(path: AnyPath, step: int) -> None:
   """Keeps the lines up to `step`."""
-  lines = _whole_lines(path)
-  kept = [line for line in lines if json.loads(line)['step'] <= step]
+  lines = _parsed_lines(path)
+  kept = [line for line, values in lines if values['step'] <= step]
   write_whole(path, ''.join(kept).encode())
+
+
+def _parsed_lines(path: AnyPath) -> list[tuple[str, dict[str, float]]]:
+  try:
+    return [(line, json.loads(line)) for line in _whole_lines(path)]
+  except ValueError as error:
+    raise UserError(
+      f'{path} is damaged ({error}); remove the line, or the file'
+    ) from error
 
 
 def _whole_lines(path: AnyPath) -> list[str]:
