@@ -71,7 +71,9 @@ def describe(name: str, count: int = 1) -> Slices:
   if not match or match[1] not in CHIPS:
     given = name.partition(':')[0]
     family = difflib.get_close_matches(given.lower(), CHIPS, 1, 0.3)
-    hint = f'; did you mean {family[0]}?' if family and family != [given] else ''
+    hint = (
+      f'; did you mean {family[0]}?' if family and family != [given] else ''
+    )
     raise UserError(
       f'--topology={name} must be FAMILY:SHAPE such as v5e:16x16, with one of '
       f'the families {", ".join(CHIPS)}{hint}'
