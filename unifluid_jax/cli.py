@@ -4,13 +4,15 @@ exit code 0    done
           1    a user's mistake: one message, no traceback
           130  interrupted by Ctrl-C, training after saving; start again to
                go on
-          0    stopped by SIGTERM after saving (preemption)
+          0    stopped by SIGTERM (preemption), training after saving; start
+               again to go on
 
 Of several processes that train together, all fail if one does.
 """
 
 import errno
 import logging as logging_std
+import os
 import pathlib
 import signal
 import sys
@@ -24,10 +26,13 @@ from ml_collections import config_flags
 from unifluid_jax import processes
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, to_path
-from unifluid_jax.training.preemption import Interrupted
+from unifluid_jax.training.preemption import Interrupted, stop_at_once
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a full disk, a used up quota and a limit of file sizes raise."""
+_MENDS = dict.fromkeys(
+  (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), 'make room'
+) | {errno.EROFS: 'make it writable'}
+"""What to do if a full disk, a used up quota, a limit of file sizes or a disk
+that has become read-only lets nothing be written."""
 
 
 def define_config_flag() -> flags.FlagHolder:
@@ -76,13 +81,17 @@ def define_process_flags() -> Callable[[], None]:
   return start
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, resumes: bool = False) -> None:
   """Parses the flags and runs an entry point.
 
   Args:
     main: The program; flags are parsed before it is called.
+    resumes: Whether it goes on where it was if it is started again, so that
+      SIGTERM is no failure at any moment.
   """
   _set_up_logging()
+  if resumes:
+    stop_at_once()
   try:
     _run(main)
   except BaseException as error:
@@ -98,12 +107,12 @@ def _run(main: Callable[[], None]) -> None:
   except UserError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
-    if error.errno not in _FULL:
+    if error.errno not in _MENDS:
       raise
     file = f' {error.filename}' if error.filename else ''
     sys.exit(
-      f'error: cannot write{file}: {error.strerror}; make room and start the '
-      'same command again'
+      f'error: cannot write{file}: {error.strerror}; {_MENDS[error.errno]} '
+      'and start the same command again'
     )
   except Interrupted as interrupted:
     logging.info('%s; start the same command again to go on', interrupted)
@@ -149,13 +158,18 @@ def workdir_path(holder: flags.FlagHolder) -> AnyPath:
   """The folder of the run, made if it is not there.
 
   Raises:
-    UserError: The flag is not given, or the folder cannot be made.
+    UserError: The flag is not given, or the folder cannot be made or written.
   """
   path = to_path(require(holder))
   try:
     path.mkdir(parents=True, exist_ok=True)
   except (OSError, ImportError) as error:  # Buckets need the `tpu` extra.
     raise UserError(f'--workdir: cannot make {path}: {error}') from error
+  if isinstance(path, pathlib.Path) and not os.access(path, os.W_OK):
+    raise UserError(
+      f'--workdir: {path} cannot be written to; make it writable, or use '
+      'another folder'
+    )
   return path
 
 

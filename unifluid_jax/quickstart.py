@@ -123,4 +123,4 @@ def _peak_rss_gib() -> float:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, resumes=True)

@@ -17,7 +17,7 @@ from unifluid_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from unifluid_jax.training.goodput import PROCESS
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work, read_log
-from unifluid_jax.training.preemption import Interrupted
+from unifluid_jax.training.preemption import Interrupted, stop_at_once
 
 _STEPS = 6
 
@@ -97,6 +97,29 @@ def test_a_signal_saves_and_ends(number, tmp_path):
   assert Checkpoints(tmp_path / 'checkpoints').latest_step == 3
   assert [line['step'] for line in read_log(tmp_path)] == [1, 2, 3]
   assert train(tmp_path, every=5).total == 15
+
+
+def test_a_signal_during_the_last_save(tmp_path, monkeypatch):
+  close = Checkpoints.close
+
+  def send(checkpoints):
+    os.kill(os.getpid(), signal.SIGTERM)
+    close(checkpoints)
+
+  monkeypatch.setattr(Checkpoints, 'close', send)
+  with pytest.raises(Interrupted):
+    train(tmp_path)
+  assert Checkpoints(tmp_path / 'checkpoints').latest_step == _STEPS
+
+
+def test_a_signal_while_nothing_is_to_be_saved():
+  handler = signal.getsignal(signal.SIGTERM)
+  try:
+    stop_at_once()
+    with pytest.raises(Interrupted, match='stopped by SIGTERM'):
+      os.kill(os.getpid(), signal.SIGTERM)
+  finally:
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_what_is_copied_unseen_is_refused(tmp_path):

@@ -20,19 +20,33 @@ _ASKED = itertools.count()
 trains a VAE and then UniFluid, it passes every number once."""
 
 
-class Interrupted(Exception):
-  """A request to stop was followed: the state has been saved."""
+class Interrupted(BaseException):
+  """A request to stop was followed: what there was to save has been saved.
+
+  Like `KeyboardInterrupt` it may come up anywhere, and is nobody's to handle.
+  """
 
   def __init__(self, number: int):
     super().__init__(f'stopped by {signal.Signals(number).name}')
     self.number = number
 
 
+def stop_at_once() -> None:
+  """Makes SIGTERM an `Interrupted` as long as nothing is to be saved."""
+  signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+  del frame
+  raise Interrupted(number)
+
+
 class StopRequest:
   """Collects the signals, as a context manager, instead of dying of them.
 
   A second signal of the same kind kills at once, except for SIGTERM of several
-  processes, which is the preemption service's.
+  processes, which is the preemption service's. One that comes after the last
+  step is followed at the end of the block.
   """
 
   def __init__(self):
@@ -47,14 +61,18 @@ class StopRequest:
       self._previous[number] = signal.signal(number, self._receive)
     return self
 
-  def __exit__(self, *error: object) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
+    # After the last step nobody asks, and what comes next must not start.
+    if kind is None and self._received:
+      self.follow()
 
   def _receive(self, number: int, frame: object) -> None:
     del frame
     self._received.append(number)
-    signal.signal(number, self._previous[number])
+    again = self._previous[number]
+    signal.signal(number, again if number == signal.SIGINT else signal.SIG_DFL)
     if jax.distributed.is_initialized():
       os.kill(os.getpid(), signal.SIGTERM)  # The service knows no other.
 
