@@ -67,3 +67,7 @@ def test_images_encoded_some_at_a_time_are_those_of_all_at_once(monkeypatch):
   np.testing.assert_allclose(tokens, whole, rtol=1e-5, atol=1e-5)
   again = latents.decode_tokens(vae, whole.reshape(6, 16, -1), 1, side)
   np.testing.assert_allclose(again, drawn, rtol=1e-5, atol=1e-5)
+
+
+def test_images_that_a_config_has_none_of_are_split():
+  assert split_rows(jnp.zeros((8, 0, 3)), 2).shape == (2, 4, 0, 3)

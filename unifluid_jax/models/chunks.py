@@ -16,7 +16,8 @@ def split_rows(
   x: Shaped[Array, 'n ...'], parts: int
 ) -> Shaped[Array, 'p m ...']:
   """Rows i, i + parts, ... make part i: a share of what each device has."""
-  return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+  # Not -1: of images that a config has none of, there are no elements.
+  return jnp.moveaxis(x.reshape(len(x) // parts, parts, *x.shape[1:]), 1, 0)
 
 
 def map_rows(
