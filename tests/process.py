@@ -61,7 +61,8 @@ class Child:
     self._process = subprocess.Popen(
       command,
       cwd=ROOT,
-      env=os.environ | environment,
+      # Output is buffered as on any machine, whatever is set on this one.
+      env=os.environ | {'PYTHONUNBUFFERED': ''} | environment,
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,

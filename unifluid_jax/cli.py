@@ -95,6 +95,8 @@ def run(main: Callable[[], None], *, resumes: bool = False) -> None:
   try:
     _run(main)
   except BaseException as error:
+    # The message comes last, also where both go into one file.
+    sys.stdout.flush()
     if not isinstance(error, SystemExit) or error.code:
       processes.fail()
     raise
