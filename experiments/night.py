@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.vae_training.steps = 1000
   config.model.gemma.vocab_size = 2048
   config.model.encoder.update(width=192, mlp_dim=768)
-  config.training.update(steps=32_000, log_every=100)
+  config.training.update(steps=16_000, log_every=100)
   config.training.checkpoint.every = 1000
   config.optimizer.ema = 0.999
   # There are hundreds of held-out prompts.
