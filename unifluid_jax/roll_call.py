@@ -68,10 +68,10 @@ def _listen(
     callers: dict[int, socket.socket] = {}
     told: list[socket.socket] = []
     wrong = ''
-    while not wrong and expected - set(callers):
+    while not wrong and (missing := expected - _present(callers)):
       left = end - time.monotonic()
       if left <= 0:
-        wrong = absent(expected - set(callers))
+        wrong = absent(missing)
         break
       server.settimeout(left)
       try:
@@ -98,12 +98,16 @@ def _contradiction(
       f'process {index} was started with --processes={its_count}, and process '
       f'0 with --processes={count}; start all of them with the same number'
     )
-  if index in callers and not _has_gone(callers[index]):
+  if index in _present(callers):
     return (
       f'two processes were started with --process_id={index}; give each its '
       f'own, 0 to {count - 1}'
     )
   return ''
+
+
+def _present(callers: Mapping[int, socket.socket]) -> set[int]:
+  return {index for index, caller in callers.items() if not _has_gone(caller)}
 
 
 def _has_gone(caller: socket.socket) -> bool:
