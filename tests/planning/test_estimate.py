@@ -10,12 +10,12 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.models.stack import REMAT_POLICIES
 from unifluid_jax.planning import report
 from unifluid_jax.planning.estimate import Work, estimate, roofline
-from unifluid_jax.planning.hlo import Traffic
 from unifluid_jax.planning.memory import Overflow, read_overflow
 from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.programs import Program
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices
+from unifluid_jax.planning.traffic import Traffic
 
 # Two chips that are two devices each.
 SLICES = Slices('tpu7x:1x1x2', CHIPS['tpu7x'], 2, (None,) * 4, 1)

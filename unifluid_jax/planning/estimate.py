@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.planning.hlo import Traffic, read_traffic
 from unifluid_jax.planning.memory import Overflow, gib_per_device, total_gib
 from unifluid_jax.planning.programs import Program, prefix_slots
 from unifluid_jax.planning.topology import Slices
+from unifluid_jax.planning.traffic import Traffic, read_traffic
 from unifluid_jax.runs.flops import (
   attention_flops,
   decoder_parameters,

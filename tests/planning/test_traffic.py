@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from unifluid_jax.planning.hlo import read_traffic
+from unifluid_jax.planning.traffic import read_traffic
 
 # A loop of five rounds that gathers a quarter of a matrix, in the background of
 # two fusions; then a reduce-scatter, an all-reduce across slices, copies to a
