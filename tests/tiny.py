@@ -1,5 +1,7 @@
 """A very small UniFluid and batches for it, shared by the tests."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,7 @@ CONFIG = UniFluidConfig(
 )
 
 
+@functools.cache
 def make_model(config: UniFluidConfig = CONFIG) -> UniFluid:
   """A model whose head answers, unlike a fresh one, whose output is zero."""
 

@@ -1,6 +1,7 @@
 """The training step: what it moves, what it repeats, when it stops."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +34,15 @@ VAE_CONFIG = VAEConfig(
 )
 
 
+@functools.cache
+def make_vae() -> VAE:
+  return nnx.jit(lambda: VAE(VAE_CONFIG, rngs=nnx.Rngs(0)))()
+
+
 def context_of(optimizer, **changes) -> StepContext:
-  model = tiny.make_model()
-  vae = VAE(VAE_CONFIG, rngs=nnx.Rngs(0))
   context = StepContext(
-    graphdef=nnx.graphdef(model),
-    vae_graphdef=nnx.graphdef(vae),
+    graphdef=nnx.graphdef(tiny.make_model()),
+    vae_graphdef=nnx.graphdef(make_vae()),
     objective=Flow(),
     optimizer=optimizer,
     balance=make_balance('fixed'),
@@ -55,9 +59,16 @@ def context_of(optimizer, **changes) -> StepContext:
   return dataclasses.replace(context, **changes)
 
 
+@pytest.fixture(scope='module')
+def sgd():
+  """A step and the state it starts from."""
+  context = context_of(optax.sgd(0.1))
+  return jax.jit(make_train_step(context)), state_of(context)
+
+
 def state_of(context, frozen=()) -> TrainState:
   _, flat = parameters.flatten(tiny.make_model())
-  _, vae = parameters.flatten(VAE(VAE_CONFIG, rngs=nnx.Rngs(0)))
+  _, vae = parameters.flatten(make_vae())
   params = {k: v for k, v in flat.items() if not k.startswith(frozen)}
   return TrainState(
     step=jnp.int32(0),
@@ -106,17 +117,16 @@ def test_one_step_moves_every_trained_parameter_and_no_frozen_one(batch):
     np.testing.assert_allclose(value, mean, atol=1e-6)
 
 
-def test_what_found_room_is_counted(batch):
-  context = context_of(optax.sgd(0.1))
+def test_what_found_room_is_counted(sgd, batch):
+  step, state = sgd
   segments, kinds = np.asarray(batch.segment_ids), np.asarray(batch.kind)
   empty = batch._replace(
     segment_ids=batch.segment_ids.at[-1].set(0),
     understanding_slots=batch.understanding_slots.at[-1].set(-1),
     generated_slots=batch.generated_slots.at[-1].set(-1),
   )
-  step = jax.jit(make_train_step(context))
   for rows, given in ((4, batch), (3, empty)):
-    _, metrics = step(state_of(context), given)
+    _, metrics = step(state, given)
     present = [set(row[row > 0]) for row in segments[:rows]]
     assert metrics['examples'] == sum(map(len, present))
     slots = [(kinds[:rows] == kind).sum() for kind in (2, 3)]
@@ -125,12 +135,11 @@ def test_what_found_room_is_counted(batch):
     assert metrics['images'] == images
 
 
-def test_a_step_is_a_function_of_state_and_batch(batch):
-  context = context_of(optax.sgd(0.1))
-  step = jax.jit(make_train_step(context))
-  first, _ = step(state_of(context), batch)
-  again, _ = step(state_of(context), batch)
-  other, _ = step(state_of(context)._replace(step=jnp.int32(5)), batch)
+def test_a_step_is_a_function_of_state_and_batch(sgd, batch):
+  step, state = sgd
+  first, _ = step(state, batch)
+  again, _ = step(state, batch)
+  other, _ = step(state._replace(step=jnp.int32(5)), batch)
   name = 'token_in'
   assert (first.params[name] == again.params[name]).all()
   assert (first.params[name] != other.params[name]).any()
@@ -152,10 +161,10 @@ def test_gradients_accumulate_to_those_of_the_whole_batch(batch):
       np.testing.assert_allclose(value, results[0][0][name], atol=2e-5)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_and_is_remembered(batch):
-  context = context_of(optax.sgd(0.1))
-  step = jax.jit(make_train_step(context))
-  state = state_of(context)
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_remembered(
+  sgd, batch
+):
+  step, state = sgd
   broken = batch._replace(text_weights=batch.text_weights * jnp.nan)
   good, _ = step(state, batch)
   bad, _ = step(good, broken)
