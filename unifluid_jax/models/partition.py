@@ -6,16 +6,12 @@ on every device instead of a layer's weights.
 """
 
 import math
-from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from unifluid_jax.models.parameters import Axes
-
-T = TypeVar('T')
 
 COPIES = 'data'
 """The mesh axis along which weights are copied."""
@@ -75,35 +71,6 @@ def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
     return x
   spec = partition_spec(mesh, axes, x.shape)
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
-
-
-def sum_over_copies(function: Callable[..., T]) -> Callable[..., T]:
-  """Sums what a function makes of the rows of each copy of the weights.
-
-  The copies lie along the mesh axis 'data', and so does a split into slices.
-  Each works on its own: what they have to tell each other is the sum alone,
-  which each device takes of its share.
-
-  Args:
-    function: Sums over rows, as a pytree of arrays. Of its arguments the last
-      is a pytree of arrays of rows, all others are the same for all rows.
-  """
-
-  def summed(*args):
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape[COPIES] == 1:
-      return function(*args)
-    whole, rows = PartitionSpec(), PartitionSpec(COPIES)
-    return jax.shard_map(
-      lambda *args: jax.lax.psum(function(*args), COPIES),
-      mesh=mesh,
-      in_specs=(*(whole for _ in args[1:]), rows),
-      out_specs=whole,
-      axis_names={COPIES},
-      check_vma=False,
-    )(*args)
-
-  return summed
 
 
 def shards(axes: Axes, shape: tuple[int, ...]) -> int:

@@ -19,13 +19,12 @@ from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Noise, Objective
 from unifluid_jax.models import parameters
-from unifluid_jax.models.chunks import split_rows
 from unifluid_jax.models.latents import encode_tokens
-from unifluid_jax.models.partition import sum_over_copies
 from unifluid_jax.models.unifluid import sources_of_written
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
 from unifluid_jax.training.optimizer import ema_update
+from unifluid_jax.training.sums import sum_over_rows
 
 Parameters = dict[str, jax.Array]
 
@@ -162,23 +161,7 @@ def _gradients(
     return weights[0] * both.image + weights[1] * both.text, both
 
   gradient = jax.grad(weighted, has_aux=True)
-
-  def over_microbatches(params, *args):
-    *shared, inputs = args
-    if context.accumulate == 1:
-      return gradient(params, *shared, inputs)
-
-    def add(total, part):
-      return jax.tree.map(jnp.add, total, gradient(params, *shared, part)), None
-
-    zeros = (
-      jax.tree.map(jnp.zeros_like, params),
-      losses_lib.Losses(jnp.float32(0), jnp.float32(0)),
-    )
-    parts = jax.tree.map(lambda x: split_rows(x, context.accumulate), inputs)
-    return jax.lax.scan(add, zeros, parts)[0]
-
-  return sum_over_copies(over_microbatches)(
+  return sum_over_rows(gradient, context.accumulate)(
     state.params, state.frozen, counts, weights, inputs
   )
 
