@@ -1,5 +1,6 @@
 """A model in use, apart from the samplers themselves."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -10,6 +11,7 @@ from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.state import make_unifluid
+from unifluid_jax.training.sharding import MeshConfig, make_mesh
 
 
 @pytest.fixture
@@ -17,8 +19,9 @@ def model(letters, monkeypatch):
   """A model of 16 x 16 pixels whose captions are 'a', and three rows a part."""
   experiment = build(Experiment, tiny.get_config())
   unifluid = nnx.eval_shape(lambda: make_unifluid(experiment, letters))
+  mesh = make_mesh(MeshConfig(), jax.local_devices())
   model = inference.Model(
-    experiment, letters, nnx.graphdef(unifluid), {}, {}, 6
+    experiment, letters, nnx.graphdef(unifluid), {}, {}, 6, mesh
   )
 
   def write(sampling, params, prefix, keys):

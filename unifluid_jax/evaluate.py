@@ -8,16 +8,19 @@ writes `metrics.json`, the measures with all that is needed to repeat them, and
 
 from absl import flags
 
-from unifluid_jax import cli
+from unifluid_jax import cli, inference
 from unifluid_jax.evaluation.run import evaluate_run
 from unifluid_jax.paths import to_path
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+_TENSOR = flags.DEFINE_integer(
+  'tensor', 1, inference.TENSOR_HELP, lower_bound=1
+)
 
 
 def main() -> None:
-  """Reads the flag and evaluates."""
-  evaluate_run(to_path(cli.require(_WORKDIR)))
+  """Reads the flags and evaluates."""
+  evaluate_run(to_path(cli.require(_WORKDIR)), _TENSOR.value)
 
 
 if __name__ == '__main__':

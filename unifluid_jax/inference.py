@@ -8,17 +8,19 @@ edited = model.edit(images, ['make the background pink']).images
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int, UInt8
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.config import build
 from unifluid_jax.convert import own
+from unifluid_jax.convert.layouts.layout import VAE
 from unifluid_jax.convert.start import load_exported, read_exported
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
@@ -32,14 +34,20 @@ from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import restore_averaged
-from unifluid_jax.runs.state import make_context
+from unifluid_jax.runs.state import make_context, train_state_targets
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sampling.text import TextSamplingConfig
+from unifluid_jax.training.rows import ROWS
+from unifluid_jax.training.sharding import MeshConfig, make_mesh, shardings_of
+
+TENSOR_HELP = (
+  'Devices that each layer is split over; the others write more at once.'
+)
 
 Images = Sequence[Image] | np.ndarray
 
-# Rows of a compiled sampler; longer lists go through it in parts.
+# Rows that each copy of the model writes at once; longer lists go in parts.
 _BATCH = 32
 
 
@@ -58,18 +66,22 @@ class Pictures:
   positions: Int[np.ndarray, 'n N']
 
 
-def load(workdir: str | AnyPath) -> 'Model':
-  """Loads a trained model.
+def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
+  """Loads a trained model onto the devices of this process.
 
   Args:
     workdir: Folder that `unifluid_jax.train` wrote, of which the averaged
       parameters of the newest checkpoint are taken, or a whole UniFluid that
       `unifluid_jax.convert` wrote.
+    tensor: Devices that each layer is split over. Every so many devices hold a
+      copy of the model, which writes rows of its own.
 
   Raises:
-    UserError: If it is no such folder, or is not complete.
+    UserError: If it is no such folder, or is not complete, or the devices do
+      not divide by `tensor`.
   """
   workdir = to_path(str(workdir))
+  mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
   exported = own.is_own(str(workdir))
   if exported:
     written = read_exported(str(workdir))
@@ -78,15 +90,21 @@ def load(workdir: str | AnyPath) -> 'Model':
     experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
   if exported:
-    graphdef = make_context(experiment, tokenizer).graphdef
-    params, vae = load_exported(str(workdir))
+    context = make_context(experiment, tokenizer)
+    graphdef = context.graphdef
+    targets = train_state_targets(experiment, tokenizer, context, mesh)
+    vae_targets = {f'{VAE}/{name}': x for name, x in targets.vae.items()}
+    params, vae = load_exported(
+      str(workdir),
+      shardings_of({**targets.ema, **targets.frozen, **vae_targets}),
+    )
     # An export of before the step was kept was mostly of a whole training.
     step = experiment.training.steps if written.step is None else written.step
   else:
     graphdef, params, vae, step = restore_averaged(
-      experiment, tokenizer, workdir
+      experiment, tokenizer, workdir, mesh
     )
-  return Model(experiment, tokenizer, graphdef, params, vae, step)
+  return Model(experiment, tokenizer, graphdef, params, vae, step, mesh)
 
 
 class Model:
@@ -109,6 +127,7 @@ class Model:
     params: Parameters,
     vae: Parameters,
     step: int,
+    mesh: Mesh,
   ):
     """Holds the parameters; samplers are compiled when first used.
 
@@ -119,11 +138,16 @@ class Model:
       params: Its parameters, by name.
       vae: The VAE's parameters, by name.
       step: Steps that UniFluid was trained for.
+      mesh: Where the parameters lie.
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
     self.raster = writes_raster(step, experiment.training.anneal)
-    self._programs = Programs(experiment, tokenizer, graphdef, self.raster)
+    self._programs = Programs(
+      experiment, tokenizer, graphdef, self.raster, mesh
+    )
+    self._copies = mesh.shape['data'] * mesh.shape['fsdp']
+    self._rows = NamedSharding(mesh, ROWS)
     self._params = params
     self._vae = vae
     self._layout = experiment.layout()
@@ -229,14 +253,16 @@ class Model:
       return self._no_pictures()
     parts = []
     length = self._prefix_length(examples, writes_image=True)
-    for part in track(_parts(rows), f'{len(rows)} images, part'):
+    for part in track(self._parts(rows), f'{len(rows)} images, part'):
       chosen = [examples[i] for i, _ in part]
       if sampling.guidance.scale != 1:
         chosen += [Example((), '')] * len(part)
       keys = sample_keys(seed, *zip(*part, strict=True))
       prefix = self._prefix(chosen, length, writes_image=True)
       written = self._programs.write_images(
-        sampling, (self._params, self._vae), prefix, keys
+        sampling,
+        (self._params, self._vae),
+        *jax.device_put((prefix, keys), self._rows),
       )
       parts.append(jax.device_get(written))
     images, tokens, positions = map(np.concatenate, zip(*parts, strict=True))
@@ -256,11 +282,15 @@ class Model:
       return []
     texts: list[str] = []
     length = self._prefix_length(examples, writes_image=False)
-    for part in track(_parts(rows), f'{len(rows)} texts, part'):
+    for part in track(self._parts(rows), f'{len(rows)} texts, part'):
       keys = sample_keys(seed, *zip(*part, strict=True))
       chosen = [examples[i] for i, _ in part]
       prefix = self._prefix(chosen, length, writes_image=False)
-      ids = self._programs.write_texts(sampling, self._params, prefix, keys)
+      ids = self._programs.write_texts(
+        sampling,
+        self._params,
+        *jax.device_put((prefix, keys), self._rows),
+      )
       texts += [self._decode(row) for row in np.asarray(ids)]
     return texts[: len(rows)]
 
@@ -270,11 +300,7 @@ class Model:
     """The pixels of image tokens in raster order."""
     if not len(tokens):
       return self._no_pictures().images
-    parts = [
-      np.asarray(self._programs.decode(self._vae, tokens[list(part)]))
-      for part in _parts(range(len(tokens)))
-    ]
-    return np.concatenate(parts)[: len(tokens)]
+    return self._in_parts(self._programs.decode, tokens)
 
   def reconstruct(
     self, images: UInt8[np.ndarray, 'n S S 3']
@@ -282,11 +308,25 @@ class Model:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
     if not len(images):
       return self._no_pictures().images.astype(np.float32)
+    return self._in_parts(self._programs.reconstruct, images)
+
+  def _in_parts(
+    self, program: Callable[..., jax.Array], rows: np.ndarray
+  ) -> np.ndarray:
+    """What a program of the VAE makes of each row."""
     parts = [
-      np.asarray(self._programs.reconstruct(self._vae, images[list(part)]))
-      for part in _parts(range(len(images)))
+      np.asarray(program(self._vae, jax.device_put(rows[part], self._rows)))
+      for part in self._parts(range(len(rows)))
     ]
-    return np.concatenate(parts)[: len(images)]
+    return np.concatenate(parts)[: len(rows)]
+
+  def _parts(self, rows: Sequence[Any]) -> list[list[Any]]:
+    """Parts of equal length; the last one is filled up with its last row."""
+    each = min(_BATCH, -(-len(rows) // self._copies))
+    size = each * self._copies
+    parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+    parts[-1] += parts[-1][-1:] * (size - len(parts[-1]))
+    return parts
 
   def _no_pictures(self) -> Pictures:
     side, count = self.experiment.data.image_size, self.experiment.grid**2
@@ -347,11 +387,3 @@ def _check_list(texts: Sequence[str]) -> None:
   """Refuses a bare text, each letter of which would be taken for a text."""
   if isinstance(texts, str):
     raise UserError(f'{texts!r} is no list of texts; give [{texts!r}]')
-
-
-def _parts(rows: Sequence[Any]) -> list[list[Any]]:
-  """Parts of equal length; the last one is filled up with its last row."""
-  size = min(_BATCH, len(rows))
-  parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
-  parts[-1] += parts[-1][-1:] * (size - len(parts[-1]))
-  return parts

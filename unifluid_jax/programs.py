@@ -1,13 +1,16 @@
 """The compiled programs of a trained model: arrays in, arrays out.
 
-Each is traced once for every shape and every way of sampling.
+Each is traced once for every shape and every way of sampling, for the mesh that
+its arrays lie on.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from unifluid_jax.batch import Batch
@@ -23,12 +26,23 @@ from unifluid_jax.sampling import images as images_lib
 from unifluid_jax.sampling import text as text_lib
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
+from unifluid_jax.training.sharding import on_mesh
 
 Parameters = dict[str, jax.Array]
 
-# Methods that are compiled; `self` holds no arrays.
-_program = functools.partial(jax.jit, static_argnums=0)
-_sampler = functools.partial(jax.jit, static_argnums=(0, 1))
+
+def _compiled(method: Callable, static: tuple[int, ...]) -> Callable:
+  """A method, traced on the mesh of `self`, which holds no arrays."""
+
+  @functools.wraps(method)
+  def traced(self, *args):
+    return on_mesh(self.mesh, method)(self, *args)
+
+  return jax.jit(traced, static_argnums=static)
+
+
+_program = functools.partial(_compiled, static=(0,))
+_sampler = functools.partial(_compiled, static=(0, 1))
 
 
 class Programs:
@@ -36,6 +50,9 @@ class Programs:
 
   Legend: n images or texts, R rows (see `sampling.images`), S pixels along a
   side, N tokens of an image, Z dimensions of a token, T tokens of a text.
+
+  Attributes:
+    mesh: Where the arrays lie.
   """
 
   def __init__(
@@ -44,6 +61,7 @@ class Programs:
     tokenizer: Tokenizer,
     graphdef: nnx.GraphDef,
     raster: bool,
+    mesh: Mesh,
   ):
     """Holds structure only.
 
@@ -52,7 +70,9 @@ class Programs:
       tokenizer: Its vocabulary.
       graphdef: Structure of UniFluid.
       raster: Whether images are written in raster order.
+      mesh: Where the arrays lie.
     """
+    self.mesh = mesh
     self._experiment = experiment
     self._tokenizer = tokenizer
     self._graphdef = graphdef

@@ -88,6 +88,10 @@ _SEED = flags.DEFINE_integer(
   'seed', 0, 'Seed of all samples.', lower_bound=0, upper_bound=2**32 - 1
 )
 
+_TENSOR = flags.DEFINE_integer(
+  'tensor', 1, inference.TENSOR_HELP, lower_bound=1
+)
+
 flags.DEFINE_multi_string('prompt', [], 'What to generate.')
 flags.DEFINE_multi_string('image', [], 'Image file to read.')
 flags.DEFINE_multi_string('instruction', [], 'What to do to the image.')
@@ -116,7 +120,7 @@ def main() -> None:
   task = _TASKS[cli.require(_TASK)]
   _check_flags(task)
   given = _given(task)
-  model = inference.load(cli.require(_WORKDIR))
+  model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
   out = pathlib.Path(_OUT.value)

@@ -71,6 +71,50 @@ def test_images_and_texts(finished, tmp_path):
   assert isinstance(sample['text'], str)
 
 
+def test_what_is_written_does_not_depend_on_the_devices(finished, tmp_path):
+  results = []
+  for devices, tensor in ((1, 1), (8, 2)):
+    drawn, told = (tmp_path / f'{name}{devices}' for name in ('drawn', 'told'))
+    run = [f'--workdir={finished}', f'--tensor={tensor}']
+    process.succeed(
+      'sample',
+      *run,
+      '--task=generate',
+      '--prompt=fox',
+      '--prompt=bell',
+      '--samples=3',
+      '--guidance=2',
+      f'--out={drawn}',
+      devices=devices,
+    )
+    process.succeed(
+      'sample',
+      *run,
+      '--task=caption',
+      *(f'--image={tmp_path}/drawn1/0001_{i}.png' for i in range(3)),
+      f'--out={told}',
+      devices=devices,
+    )
+    files = sorted(drawn.glob('0*.png'))
+    assert len(files) == 6
+    pixels = np.stack([PIL.Image.open(file) for file in files]).astype(int)
+    texts = json.loads((told / 'samples.json').read_text())['samples']
+    results.append((pixels, texts))
+  (pixels, texts), (others, other_texts) = results
+  assert abs(pixels - others).max() <= 1
+  assert texts == other_texts
+  message = process.fail(
+    'sample',
+    *run[:1],
+    '--task=generate',
+    '--prompt=fox',
+    '--tensor=3',
+    f'--out={tmp_path}/none',
+    devices=8,
+  )
+  assert 'the 8 devices' in message and '2 or 4, and not 3' in message
+
+
 def test_images_are_written_in_the_order_that_training_ended_with(finished):
   """Which is random order where it was stopped before raster order."""
   file = finished / 'config.json'

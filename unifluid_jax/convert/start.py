@@ -146,17 +146,30 @@ def read_exported(folder: str) -> Exported:
   return Exported(metadata['experiment'], step)
 
 
-def load_exported(folder: str) -> tuple[Parameters, Parameters]:
+def load_exported(
+  folder: str, shardings: Mapping[str, jax.sharding.Sharding]
+) -> tuple[Parameters, Parameters]:
   """Parameters of an exported UniFluid and its VAE, as they were written.
+
+  Args:
+    folder: The folder.
+    shardings: Where each parameter of its config is to lie.
 
   Raises:
     UserError: A file is missing or damaged.
   """
   source = open_pretrained(folder)
   verify(source)
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  differing = sorted(shardings.keys() ^ source.arrays.keys())
+  if differing:
+    raise UserError(
+      f'{folder} is damaged: its tensors are not those of its config.json '
+      f'({", ".join(differing[:_TOLD])}); export it again'
+    )
   targets = {
-    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=device)
+    name: jax.ShapeDtypeStruct(
+      array.shape, array.dtype, sharding=shardings[name]
+    )
     for name, array in source.arrays.items()
   }
   placed = place(source.arrays, targets)

@@ -30,16 +30,17 @@ def check_evaluation(experiment: Experiment) -> None:
   tasks_of(experiment)
 
 
-def evaluate_run(workdir: AnyPath) -> None:
+def evaluate_run(workdir: AnyPath, tensor: int = 1) -> None:
   """Writes `<workdir>/metrics.json` and `<workdir>/report.html`.
 
   Args:
     workdir: Folder of a trained model, see `inference.load`.
+    tensor: Devices that each layer is split over, likewise.
 
   Raises:
     UserError: If it is no such folder, or cannot be evaluated.
   """
-  model = inference.load(workdir)
+  model = inference.load(workdir, tensor)
   config = model.experiment.evaluation
   check_evaluation(model.experiment)
   vae_log, log = read_log(workdir / 'vae'), read_log(workdir)

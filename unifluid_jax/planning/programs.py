@@ -26,7 +26,6 @@ from unifluid_jax.runs.state import (
   train_state_targets,
 )
 from unifluid_jax.training.rows import ROWS, check_rows
-from unifluid_jax.training.sharding import on_mesh
 
 
 class Program(NamedTuple):
@@ -84,7 +83,7 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
   params = {**state.ema, **state.frozen}
   training = experiment.training
   raster = writes_raster(training.steps, training.anneal)
-  programs = Programs(experiment, tokenizer, context.graphdef, raster)
+  programs = Programs(experiment, tokenizer, context.graphdef, raster, mesh)
   sampling = experiment.sampling
   row = RowConfig(prefix_slots(experiment), 0, 0, 0)
   branches = 1 if sampling.guidance.scale == 1 else 2
@@ -94,9 +93,7 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
     keys.shape, keys.dtype, sharding=NamedSharding(mesh, ROWS)
   )
   weights = (params, state.vae)
-  draw = jax.jit(
-    on_mesh(mesh, lambda *args: programs.write_images(sampling, *args))
-  )
+  draw = jax.jit(lambda *args: programs.write_images(sampling, *args))
   arguments = {'parameters': params, 'vae': state.vae, 'batch': prefix}
   return _compile(lambda: draw.lower(weights, prefix, keys), arguments)
 
