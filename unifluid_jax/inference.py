@@ -33,7 +33,7 @@ from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
 from unifluid_jax.runs.folder import read_experiment
-from unifluid_jax.runs.restore import restore_averaged
+from unifluid_jax.runs.restore import Averaged, restore_averaged
 from unifluid_jax.runs.state import make_context, train_state_targets
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
@@ -82,29 +82,35 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
   """
   workdir = to_path(str(workdir))
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
-  exported = own.is_own(str(workdir))
-  if exported:
-    written = read_exported(str(workdir))
-    experiment = build(Experiment, written.experiment)
+  if own.is_own(str(workdir)):
+    exported = read_exported(str(workdir))
+    experiment = build(Experiment, exported.experiment)
+    tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+    averaged = _read_export(experiment, tokenizer, workdir, mesh, exported.step)
   else:
     experiment = read_experiment(workdir)
-  tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-  if exported:
-    context = make_context(experiment, tokenizer)
-    graphdef = context.graphdef
-    targets = train_state_targets(experiment, tokenizer, context, mesh)
-    vae_targets = {f'{VAE}/{name}': x for name, x in targets.vae.items()}
-    params, vae = load_exported(
-      str(workdir),
-      shardings_of({**targets.ema, **targets.frozen, **vae_targets}),
-    )
-    # An export of before the step was kept was mostly of a whole training.
-    step = experiment.training.steps if written.step is None else written.step
-  else:
-    graphdef, params, vae, step = restore_averaged(
-      experiment, tokenizer, workdir, mesh
-    )
-  return Model(experiment, tokenizer, graphdef, params, vae, step, mesh)
+    tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+    averaged = restore_averaged(experiment, tokenizer, workdir, mesh)
+  return Model(experiment, tokenizer, *averaged, mesh)
+
+
+def _read_export(
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  folder: AnyPath,
+  mesh: Mesh,
+  step: int | None,
+) -> Averaged:
+  """What is used of an export: the same as of a checkpoint."""
+  context = make_context(experiment, tokenizer)
+  state = train_state_targets(experiment, tokenizer, context, mesh)
+  vae = {f'{VAE}/{name}': target for name, target in state.vae.items()}
+  shardings = shardings_of({**state.ema, **state.frozen, **vae})
+  # An export of before the step was kept was mostly of a whole training.
+  step = experiment.training.steps if step is None else step
+  return Averaged(
+    context.graphdef, *load_exported(str(folder), shardings), step
+  )
 
 
 class Model:
