@@ -19,7 +19,7 @@ from unifluid_jax.data.vocabulary import train_tokenizer
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.models.unifluid import UniFluidConfig
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.paths import AnyPath, to_path, write_whole
@@ -65,6 +65,7 @@ class Experiment:
   evaluation: EvaluationConfig = EvaluationConfig()
 
   def __post_init__(self):
+    check_least('config', self, 0, 'seed')
     side, stride = self.data.image_size, self.vae.stride * self.model.patch
     if side % stride:
       raise UserError(

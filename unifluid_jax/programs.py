@@ -19,7 +19,11 @@ from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import decode_tokens, encode_tokens, to_unit
+from unifluid_jax.models.latents import (
+  decode_tokens,
+  encode_tokens,
+  reconstruct,
+)
 from unifluid_jax.models.vae import VAE
 from unifluid_jax.runs.vae_state import make_vae
 from unifluid_jax.sampling import images as images_lib
@@ -157,8 +161,7 @@ class Programs:
     self, vae_params: Parameters, images: UInt8[Array, 'n S S 3']
   ) -> Float[Array, 'n S S 3']:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
-    vae = self._vae(vae_params)
-    return vae.decode(vae.encode(to_unit(images)).mean)
+    return reconstruct(self._vae(vae_params), images)
 
   def _vae(self, vae_params: Parameters) -> VAE:
     return parameters.unflatten(self._vae_graphdef, vae_params)

@@ -64,7 +64,10 @@ def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
   last = workdir / 'checkpoints' / str(experiment.training.steps)
   if not all(path.exists() for path in (report, config, last)):
     return False
-  same = json.loads(config.read_text('utf-8')) == to_dict(experiment)
+  try:
+    same = json.loads(config.read_text('utf-8')) == to_dict(experiment)
+  except ValueError:  # It is damaged, and will be written anew.
+    return False
   return same and report.stat().st_mtime > last.stat().st_mtime
 
 
@@ -101,9 +104,9 @@ def _stopwatch(workdir: pathlib.Path) -> Iterator[_Stopwatch]:
   stopped = threading.Event()
 
   def beat():
-    # A full disk is for the checkpoints to tell of.
-    with contextlib.suppress(OSError):
-      while not stopped.wait(_BEAT):
+    while not stopped.wait(_BEAT):
+      # A full disk is for the checkpoints to tell of.
+      with contextlib.suppress(OSError):
         watch.write()
 
   thread = threading.Thread(target=beat)

@@ -231,7 +231,7 @@ def _write(
       PillowImage.fromarray(example.target).save(out / written['file'])
     samples.append(read | written)
     line = f'{" | ".join(read.values())} -> {" ".join(written.values())}'
-    sys.stdout.write(f'{line}\n')
+    sys.stdout.write(f'{_printable(line)}\n')
   sheet = draw_sheet(examples, columns=min(_SAMPLES.value, 8))
   PillowImage.fromarray(sheet).save(out / 'sheet.png')
   settings = {
@@ -242,7 +242,12 @@ def _write(
     'samples': samples,
   }
   text = json.dumps(settings, indent=2, ensure_ascii=False)
-  (out / 'samples.json').write_text(f'{text}\n', encoding='utf-8')
+  (out / 'samples.json').write_text(f'{_printable(text)}\n', encoding='utf-8')
+
+
+def _printable(text: str) -> str:
+  """With escapes, which JSON has too, for bytes of a path that are no text."""
+  return text.encode(errors='backslashreplace').decode()
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
 from unifluid_jax.models.gemma import GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
@@ -98,6 +98,15 @@ class DataConfig:
   concepts: str = 'quickstart'
   artists: tuple[str, ...] = EmojiConfig.artists
 
+  def __post_init__(self):
+    counts = ('image_size', 'max_text', 'examples', 'rows', 'groups')
+    check_least('data', self, 1, *counts)
+    check_least('data', self, 0, 'num_workers')
+    if not 0 <= self.drop_prefix <= 1:
+      raise UserError(
+        f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class VAETrainingConfig:
@@ -122,6 +131,11 @@ class VAETrainingConfig:
   log_every: int = 50
   checkpoint: CheckpointConfig = CheckpointConfig()
   statistics_batches: int = 32
+
+  def __post_init__(self):
+    counts = ('batch', 'log_every', 'statistics_batches')
+    check_least('vae_training', self, 1, *counts)
+    check_least('vae_training', self, 0, 'steps')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +172,7 @@ class ModelConfig:
       value = getattr(self, key)
       if value not in known:
         raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
-    if self.patch < 1:
-      raise UserError(f'model.patch is {self.patch}; it must be at least 1')
+    check_least('model', self, 1, 'patch', 'unroll')
     make_objective(self.objective)  # refuses what it does not know
 
 
@@ -197,10 +210,8 @@ class TrainingConfig:
   profile: tuple[int, int] | None = None
 
   def __post_init__(self):
-    if self.accumulate < 1:
-      raise UserError(
-        f'training.accumulate is {self.accumulate}; it must be at least 1'
-      )
+    check_least('training', self, 1, 'repeats', 'accumulate', 'log_every')
+    check_least('training', self, 0, 'steps', 'balance_every')
     make_balance(self.balance)  # refuses what it does not know
     if self.balance != 'fixed' and not self.balance_every:
       raise UserError(
@@ -299,15 +310,9 @@ class EvaluationConfig:
   targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    if self.seed < 0:
-      raise UserError(
-        f'evaluation.seed is {self.seed}; it must not be negative'
-      )
-    for name in ('samples', 'prompts', 'captions', 'questions', 'edits'):
-      if getattr(self, name) < 1:
-        raise UserError(
-          f'evaluation.{name} is {getattr(self, name)}; it must be at least 1'
-        )
+    check_least('evaluation', self, 0, 'seed')
+    counts = ('samples', 'prompts', 'captions', 'questions', 'edits')
+    check_least('evaluation', self, 1, *counts)
 
 
 def storage_dtype(entries: Sequence[str], name: str) -> str | None:

@@ -25,6 +25,13 @@ def test_decode_is_exact_for_png():
   np.testing.assert_array_equal(images.decode(data, 'x'), LEFT_TO_RIGHT)
 
 
+def test_a_kind_of_a_format_that_pillow_lacks():
+  data = bytearray(encode(PIL.Image.new('RGBA', (4, 4)), 'DDS'))
+  data[80:88] = (4).to_bytes(4, 'little') + b'none'  # its pixels' code
+  with pytest.raises(UserError, match='x is no image that Pillow can read'):
+    images.decode(bytes(data), 'x')
+
+
 @pytest.mark.parametrize('mode', ['L', 'P', '1', 'CMYK', 'RGBA', 'LA', 'I;16'])
 def test_every_mode_becomes_rgb(mode):
   image = PIL.Image.new('L', (5, 4), 255).convert(mode)

@@ -6,7 +6,9 @@ import pickle
 import pytest
 import sentencepiece
 
+from tests.data.counting_task import CountingTask
 from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.data.vocabulary import train_tokenizer
 from unifluid_jax.errors import UserError
 
 TEXTS = [
@@ -38,6 +40,22 @@ def gemma_like(pieces: list[str], **options) -> bytes:
     **{'pad_id': 0, 'eos_id': 1, 'bos_id': 2, 'unk_id': 3} | options,
   )
   return model.getvalue()
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, UserError])
+def test_what_texts_raise_is_no_fault_of_the_vocabulary(error, tmp_path):
+  def texts():
+    yield 'a fox'
+    raise error('at the second text')
+
+  with pytest.raises(error, match='^at the second text$'):
+    Tokenizer.train(texts(), 330, tmp_path / 'none.model')
+
+
+def test_a_task_without_records_has_no_texts(tmp_path):
+  tasks = {'some': CountingTask('some', 9), 'empty': CountingTask('empty', 0)}
+  with pytest.raises(UserError, match="the task 'empty' has no records"):
+    train_tokenizer(tasks, 280, tmp_path / 'none.model')
 
 
 def test_ids_are_gemmas(tokenizer):

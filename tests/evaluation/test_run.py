@@ -45,7 +45,7 @@ def workdir(tmp_path, letters: Tokenizer, small, monkeypatch):
     (folder / 'metrics.jsonl').write_text(json.dumps(line) + '\n')
   (tmp_path / 'timing.json').write_text('{"seconds_total": 61}')
   model = fakes.Oracle(small, letters)
-  monkeypatch.setattr(inference, 'load', lambda workdir: model)
+  monkeypatch.setattr(inference, 'load', lambda workdir, tensor: model)
   return tmp_path
 
 

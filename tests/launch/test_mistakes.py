@@ -59,6 +59,7 @@ def test_a_wrong_flag(flag, message, tmp_path):
     ('edit_sampling.solver=ancestrl', 'edit_sampling: diffusion solver'),
     ('data.row.source_images=2', 'data.row.source_images is 2, but'),
     ('data.rows=3', 'data.rows is 3'),
+    ('data.groups=3', '4 examples do not split evenly over 3 groups'),
     ('tokenizer.vocab_size=600', 'the tokenizer has 600 pieces'),
   ],
 )
@@ -249,8 +250,13 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
   whole = image.read_bytes()
   image.write_bytes(whole[:60])
   arguments = [*process.flags(started, config), '--config.training.steps=9']
-  message = process.fail('train', *arguments)
-  assert message.endswith(f'line 12: {image} is no image that Pillow can read')
+  broken = f'line 12: {image} is no image that Pillow can read'
+  assert process.fail('train', *arguments).endswith(broken)
+  vocabulary = started / 'tokenizer.model'
+  kept = vocabulary.read_bytes()
+  vocabulary.unlink()  # To train it is the first to read the images.
+  assert process.fail('train', *arguments).endswith(broken)
+  vocabulary.write_bytes(kept)
   image.write_bytes(whole)
   process.succeed('train', *arguments)
   assert len(process.read_losses(started)) == 9

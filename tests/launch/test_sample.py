@@ -1,6 +1,7 @@
 """The sampling command line writes what it says."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -50,7 +51,8 @@ def test_images_and_texts(finished, tmp_path):
   settings = json.loads((edited / 'samples.json').read_text())['sampling']
   assert settings['guidance']['scale'] == 1.0  # of the config's edit_sampling
 
-  photograph = tmp_path / 'photograph.png'  # of another size and mode
+  # Of another size and mode, and with a name that is no text.
+  photograph = tmp_path / os.fsdecode(b'photo\xff.png')
   PIL.Image.new('LA', (40, 25), (90, 255)).save(photograph)
   process.succeed(
     'sample',
@@ -69,6 +71,7 @@ def test_images_and_texts(finished, tmp_path):
   (sample,) = written['samples']
   assert sample['question'] == 'what is this?'
   assert isinstance(sample['text'], str)
+  assert sample['image'] == str(photograph)
 
 
 def test_what_is_written_does_not_depend_on_the_devices(finished, tmp_path):

@@ -82,6 +82,21 @@ def test_all_steps(tmp_path):
   assert read_log(tmp_path) == log
 
 
+def test_the_best_checkpoint_is_that_of_the_least_loss(tmp_path, monkeypatch):
+  """The mean since the last line of the log, also where no line is written."""
+  saved = {}
+  save = Checkpoints.save
+
+  def note(checkpoints, step, state, identity, loss):
+    saved[step] = loss
+    save(checkpoints, step, state, identity, loss)
+
+  monkeypatch.setattr(Checkpoints, 'save', note)
+  train(tmp_path, every=1, log_every=3)
+  means = [0, 1 / 2, 4 / 3, 6, 16 / 2, 31 / 3]
+  np.testing.assert_allclose([*saved.values()], means, rtol=1e-6)
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends(number, tmp_path):
   handler = signal.getsignal(number)

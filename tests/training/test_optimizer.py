@@ -26,7 +26,7 @@ def test_schedules(schedule, expected):
     np.testing.assert_allclose(rate(step), value, atol=1e-6)
 
 
-def test_matrices_decay_and_vectors_heads_and_stacked_norms_do_not():
+def test_matrices_decay_and_vectors_biases_heads_and_norms_do_not():
   config = OptimizerConfig(
     learning_rate=0.1, weight_decay=0.5, no_decay=('^head/',)
   )
@@ -35,6 +35,8 @@ def test_matrices_decay_and_vectors_heads_and_stacked_norms_do_not():
     'a/vector': ('embed',),
     'a/stacked_norm': ('layers', 'embed'),
     'a/stacked_matrix': ('layers', 'embed', 'mlp'),
+    'a/query_bias': ('layers', 'heads', 'head_dim'),
+    'a/modulation/bias': (None, 'mlp'),
     'head/matrix': ('embed', 'mlp'),
   }
   params = {name: jnp.ones((2,) * len(axis)) for name, axis in axes.items()}

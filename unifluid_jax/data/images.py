@@ -24,7 +24,13 @@ def decode(data: bytes, name: str) -> UInt8[np.ndarray, 'H W 3']:
     with PIL.Image.open(io.BytesIO(data)) as image:
       return to_rgb(PIL.ImageOps.exif_transpose(image))
   # What Pillow's decoders raise on broken files.
-  except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+  except (
+    NotImplementedError,
+    OSError,
+    PIL.Image.DecompressionBombError,
+    SyntaxError,
+    ValueError,
+  ):
     raise UserError(f'{name} is no image that Pillow can read') from None
 
 

@@ -9,7 +9,7 @@ from unifluid_jax.batch import Batch, Kind
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 
 # Prefix lengths are rounded up to this, so that few lengths get compiled.
 PREFIX_MULTIPLE = 8
@@ -32,6 +32,11 @@ class RowConfig:
   understanding_images: int
   generated_images: int
   source_images: int = 0
+
+  def __post_init__(self):
+    check_least('data.row', self, 1, 'length')
+    images = ('understanding_images', 'generated_images', 'source_images')
+    check_least('data.row', self, 0, 'text_targets', *images)
 
 
 def pack(

@@ -92,7 +92,7 @@ def make_batches(
   Raises:
     UserError: If numbers do not divide or a weight names no task.
   """
-  _check(config, tasks)
+  check_mixture(config, tasks)
   # Module-level functions, since worker processes must be able to import them.
   lay_out_example = functools.partial(
     _lay_out, config.drop_prefix, tokenizer, layout
@@ -221,8 +221,12 @@ def _concatenate(
   return Batch(*leaves), sum(dropped)
 
 
-def _check(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
-  """Refuses numbers that do not divide and weights without a task."""
+def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
+  """Refuses numbers that do not divide and weights without a task.
+
+  Raises:
+    UserError: With the numbers, or the name of the task.
+  """
   _check_divides('examples', config.examples, 'groups', config.groups)
   _check_divides('rows', config.rows, 'groups', config.groups)
   _check_weights(config.weights, tasks)

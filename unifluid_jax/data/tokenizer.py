@@ -106,6 +106,8 @@ class Tokenizer:
     Raises:
       UserError: If the texts do not allow for a vocabulary of this size.
     """
+    # Not read by the trainer, which makes its own of what a reader raises.
+    texts = list(texts)
     model = io.BytesIO()
     try:
       sentencepiece.SentencePieceTrainer.Train(

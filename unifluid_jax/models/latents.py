@@ -64,6 +64,18 @@ def decode_tokens(
   return map_rows(decode, tokens, _at_once(side))
 
 
+def reconstruct(
+  vae: VAE, images: UInt8[Array, 'n S S 3']
+) -> Float[Array, 'n S S 3']:
+  """Images, about in [-1, 1], after the encoder (means) and the decoder."""
+  vae = _gathered(vae)
+  return map_rows(
+    lambda some: vae.decode(vae.encode(to_unit(some)).mean),
+    images,
+    _at_once(images.shape[1]),
+  )
+
+
 def _gathered(vae: VAE) -> VAE:
   """With its weights whole on every device, once and not for each part."""
   graphdef, state = nnx.split(vae)

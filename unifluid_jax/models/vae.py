@@ -23,7 +23,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.models.convolution import (
   Conv,
   GridAttention,
@@ -67,6 +67,15 @@ class VAEConfig:
   shortcuts: bool = False
   latent_shift: float = 0.0
   latent_scale: float = 1.0
+
+  def __post_init__(self):
+    counts = ('latent_channels', 'groups', 'patch_size')
+    check_least('vae', self, 1, *counts)
+    if not self.widths or any(w < 1 or w % self.groups for w in self.widths):
+      raise UserError(
+        f'vae.widths is {list(self.widths)}; it must be one width or more, '
+        f'each a multiple of vae.groups = {self.groups}'
+      )
 
   @property
   def stride(self) -> int:

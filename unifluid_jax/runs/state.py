@@ -149,7 +149,8 @@ def frozen_dtypes(experiment: Experiment, model: UniFluid) -> dict[str, str]:
   """Dtype of each parameter that is not trained; vectors are float32."""
   init = experiment.init
   return {
-    name: (is_matrix(axes) and storage_dtype(init.dtype, name)) or 'float32'
+    name: (is_matrix(name, axes) and storage_dtype(init.dtype, name))
+    or 'float32'
     for name, axes in parameters.logical_axes(model).items()
     if init.is_frozen(name)
   }

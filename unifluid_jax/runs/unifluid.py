@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.data.pipeline import make_batches
+from unifluid_jax.data.pipeline import check_mixture, make_batches
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
@@ -94,6 +94,7 @@ def _batches(
   data = experiment.data
   check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
   tasks = experiment.make_tasks(data.sources)
+  check_mixture(experiment.pipeline(), tasks)
 
   def batches(start: int) -> Iterator[Batch]:
     rows = make_batches(

@@ -33,8 +33,8 @@ from unifluid_jax.training.vae_step import Parameters, VAEState, make_vae_step
 def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
-  A VAE of this config's shape that has been trained for as many steps is kept,
-  whatever else of `vae_training` has changed since.
+  A VAE of this config's shape that has been trained for as many steps, or more,
+  is kept, whatever else of `vae_training` has changed since.
 
   Args:
     experiment: The config.
@@ -46,7 +46,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   steps = experiment.vae_training.steps
   final = Checkpoints(workdir / FINAL)
   final.check_identity(experiment.vae_identity())
-  if final.latest_step == steps:
+  if final.latest_step is not None and final.latest_step >= steps:
     logging.info('vae: trained already, %s', workdir / FINAL)
     return
   mesh = sharding_lib.make_mesh(experiment.mesh)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.sampling.prefill import prefill
 
@@ -31,6 +31,7 @@ class TextSamplingConfig:
   top_p: float = 1.0
 
   def __post_init__(self):
+    check_least('text_sampling', self, 1, 'max_tokens')
     if (
       not 0 <= self.temperature < math.inf
       or self.top_k < 0

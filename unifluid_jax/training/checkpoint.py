@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers, checkpoint_utils
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.training.goodput import PROCESS
 from unifluid_jax.training.identity import Identity, differences
@@ -41,6 +41,9 @@ class CheckpointConfig:
 
   every: int = 1000
   keep: int = 2
+
+  def __post_init__(self):
+    check_least('checkpoint', self, 1, 'every', 'keep')
 
 
 class _Manager(ocp.CheckpointManager):

@@ -1,7 +1,6 @@
 """The training loop of the VAE and of UniFluid: resume, step, log, save."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -130,7 +129,7 @@ def _train(
   start = int(state.step)
   meter = Meter(run.workdir, run.name, run.steps, start, run.work, PROCESS)
   batches = program.batches(start)
-  take_step, extra, loss = _compiling(program.step), {}, math.inf
+  take_step, extra = _compiling(program.step), {}
   if program.extra:
     extra_every, take_extra = program.extra[0], _compiling(program.extra[1])
   with (
@@ -157,9 +156,10 @@ def _train(
       if saving or logging_now:
         _check_finite(run, state)
         checkpoints.check()
+      loss = meter.mean('loss') if saving else None
       if logging_now:
-        loss = meter.write(done, extra)['loss']
-      if saving:
+        meter.write(done, extra)
+      if loss is not None:
         checkpoints.save(done, state, run.identity, loss)
       if stopping:
         stop.follow()

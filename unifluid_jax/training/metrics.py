@@ -126,23 +126,27 @@ class Meter:
     else:
       self._total = _merge(self._total, values)
 
-  def write(self, step: int, extra: dict[str, float]) -> dict[str, float]:
+  def mean(self, name: str) -> float:
+    """The average of a metric since the last `write`."""
+    return self._means()[name]
+
+  def _means(self) -> dict[str, float]:
+    assert self._total is not None
+    means = jax.device_get(self._total.compute())
+    return {name: float(mean) for name, mean in means.items()}
+
+  def write(self, step: int, extra: dict[str, float]) -> None:
     """Writes the averages since the last call, and starts anew.
 
     Args:
       step: Steps done.
       extra: Values to log beside the averages.
-
-    Returns:
-      What was written.
     """
-    assert self._total is not None
-    means = jax.device_get(self._total.compute())
+    values = self._means() | extra
     seconds = self._account.seconds
     passed = {k: v - self._last_seconds[k] for k, v in seconds.items()}
     steps = step - self._last_step
     per_step = max(passed['train'] + passed['data_wait'], 1e-9) / steps
-    values = {name: float(mean) for name, mean in means.items()} | extra
     values |= {
       'seconds_per_step': per_step,
       'images_per_second': values['images'] / per_step,
@@ -157,7 +161,6 @@ class Meter:
     self._last_step, self._last_seconds = step, seconds
     if self._is_main:
       self._log(step, values)
-    return values
 
   def _log(self, step: int, values: dict[str, float]) -> None:
     append_text(self._path, json.dumps({'step': step} | values) + '\n')

@@ -76,14 +76,18 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
   return optax.join_schedules([warm, after], [warmup]) if warmup else after
 
 
-def is_matrix(axes: Axes) -> bool:
-  """Whether a parameter, or that of one layer, has two axes or more."""
-  return len([axis for axis in axes if axis != 'layers']) >= 2
+def is_matrix(name: str, axes: Axes) -> bool:
+  """Whether a parameter, or that of one layer, has two axes or more.
+
+  A bias has none of a matrix, however many heads or parts it is for.
+  """
+  in_layer = [axis for axis in axes if axis != 'layers']
+  return len(in_layer) >= 2 and not name.endswith('bias')
 
 
 def _decays(config: OptimizerConfig, name: str, axes: Axes) -> bool:
   exempt = any(re.search(pattern, name) for pattern in config.no_decay)
-  return is_matrix(axes) and not exempt
+  return is_matrix(name, axes) and not exempt
 
 
 def _rate_factor(config: OptimizerConfig, name: str) -> float:

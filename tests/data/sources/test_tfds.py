@@ -143,6 +143,7 @@ def test_survives_the_way_to_a_worker(data_dir):
     ('mnist', 'train', {}, 'not been generated yet.*tfds build'),
     ('shapes', 'train', {}, "no feature 'text' for the key 'text'.*'caption'"),
     ('shapes', 'train', {'text': 'captions/x'}, "no feature 'captions/x'"),
+    ('shapes', 'train', {'text': 'caption/x'}, "no feature 'caption/x'"),
   ],
 )
 def test_errors(data_dir, name, split, features, message):

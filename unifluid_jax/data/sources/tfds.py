@@ -103,9 +103,10 @@ class TfdsTask(SourceTask):
 def _follow(tree: Any, path: tuple[str, ...]) -> Any:
   """The value at a path of keys, or None."""
   for key in path:
-    if key not in tree:
+    try:
+      tree = tree[key]
+    except (KeyError, TypeError):  # It has none of this name, or no parts.
       return None
-    tree = tree[key]
   return tree
 
 

@@ -1,0 +1,20 @@
+"""The VAE's run, as a whole."""
+
+import dataclasses
+
+from tests.configs import tiny
+from unifluid_jax.config import build
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.vae import train_vae
+from unifluid_jax.runs.vae_state import FINAL
+from unifluid_jax.training.checkpoint import Checkpoints
+
+
+def test_a_vae_that_has_been_trained_for_longer_is_kept(tmp_path):
+  experiment = build(Experiment, tiny.get_config())
+  train_vae(experiment, tmp_path)
+  files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
+  shorter = dataclasses.replace(experiment.vae_training, steps=2)
+  train_vae(dataclasses.replace(experiment, vae_training=shorter), tmp_path)
+  assert Checkpoints(tmp_path / FINAL).steps == [4]
+  assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == files

@@ -1,0 +1,46 @@
+"""Numbers that no run could use are refused when the config is read."""
+
+import pytest
+
+from tests.configs import tiny
+from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('seed', -1, 'config.seed is -1; it must be at least 0'),
+    ('data.groups', 0, 'data.groups is 0; it must be at least 1'),
+    ('data.examples', 0, 'data.examples is 0; it must be at least 1'),
+    ('data.num_workers', -1, 'data.num_workers is -1; it must be at least 0'),
+    ('data.drop_prefix', 1.5, 'data.drop_prefix is 1.5; it must be in 0..1'),
+    ('data.row.length', 0, 'data.row.length is 0; it must be at least 1'),
+    ('data.row.text_targets', -1, 'data.row.text_targets is -1'),
+    ('model.unroll', 0, 'model.unroll is 0; it must be at least 1'),
+    ('training.repeats', 0, 'training.repeats is 0; it must be at least 1'),
+    ('training.log_every', 0, 'training.log_every is 0'),
+    ('training.checkpoint.every', 0, 'checkpoint.every is 0'),
+    ('training.checkpoint.keep', 0, 'checkpoint.keep is 0'),
+    ('vae_training.batch', 0, 'vae_training.batch is 0'),
+    ('vae_training.log_every', 0, 'vae_training.log_every is 0'),
+    ('vae_training.checkpoint.every', 0, 'checkpoint.every is 0'),
+    ('vae_training.statistics_batches', 0, 'statistics_batches is 0'),
+    ('vae.groups', 3, r'vae.widths is \[8\]; .* a multiple of vae.groups = 3'),
+    ('vae.widths', (), r'vae.widths is \[\]; it must be one width or more'),
+    ('text_sampling.max_tokens', 0, 'text_sampling.max_tokens is 0'),
+    ('evaluation.prompts', 0, 'evaluation.prompts is 0'),
+  ],
+)
+def test_a_number_that_is_too_small(key, value, message):
+  config = tiny.get_config()
+  *path, last = key.split('.')
+  section = config
+  for name in path:
+    if name not in section:
+      section[name] = {}
+    section = section[name]
+  section[last] = value
+  with pytest.raises(UserError, match=message):
+    build(Experiment, config)
