@@ -13,11 +13,12 @@ The training step of the config, or its image sampler, is compiled by libtpu
 v5e, v5p, v6e or tpu7x, with the chips along each dimension. HBM is what the
 compiler assigns; FLOPs come from formulas, bytes from the compiled program;
 time is a roofline, so speeds are upper bounds. A program that does not fit is
-reported as such. --sweep tries other batches, splits of the mesh and remat
-policies, up to 48 compilations, and tells the fastest that fits. Its --json
-file is written after each, and plans that it has are not made again; remove it
-after a change of the code. --table makes a table of the plans in a folder, and
-compiles nothing.
+reported as such. Of the mesh the sampler takes --config.mesh.tensor alone, as
+the real one takes --tensor: all devices hold copies, each split over so many.
+--sweep tries other batches, splits of the mesh and remat policies, up to 72
+compilations, and tells the fastest that fits. Its --json file is written after
+each, and plans that it has are not made again; remove it after a change of the
+code. --table makes a table of the plans in a folder, and compiles nothing.
 """
 
 import contextlib
