@@ -63,6 +63,17 @@ def test_what_does_not_fit_is_a_result():
   assert '+10.5, does not fit' in report.table([found | plan])
 
 
+def test_the_hours_of_a_run_are_a_lower_bound():
+  plan = {'config': 'x', 'program': 'train', 'mesh': '1', 'topology': 'v5e:2x2'}
+  plan |= {'slices': 1, 'chips': 4, 'hbm_components_gib': {'batch': 1.0}}
+  plan |= {'fits': True, 'bound_by': 'hbm', 'roofline_s': {'hbm': 1.0}}
+  numbers = ('remat_factor', 'compile_s', 'hbm_gib_per_chip', 'hbm_limit_gib')
+  numbers += ('mfu_bound', 'images_per_s')
+  numbers += ('model_flops_per_step', 'hardware_flops_per_step')
+  plan |= dict.fromkeys(numbers, 1.0) | {'chip_hours': 1234.0}
+  assert 'at least 1,234 chip-hours' in report.describe(plan)
+
+
 def test_variants_divide_and_differ():
   """Of 8 rows on 2 x 4 devices."""
   config = unifluid_2b.get_config('tiny')

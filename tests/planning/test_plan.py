@@ -100,6 +100,13 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
   slices = Slices('v5e:2x2', CHIPS['v5e'], 4, (None,) * 4, 1)
   ways = list(variants(setting, slices))
   assert split(ways, slices, first['plans']) == ([only], [])
+  (message,) = [
+    line
+    for line in process.fail(*command[:-2], command[-1]).splitlines()
+    if 'sweep.json' in line
+  ]
+  assert 'is of a sweep; name another file' in message
+  assert json.loads(file.read_text()) == first
   file.write_text('{}')
   assert 'sweep.json is of no sweep' in process.fail(*command)
 
