@@ -36,7 +36,7 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-  'v4': Chip(('TPU v4',), 3, 275e12, 30.5, 1.2e12, 300e9, 6.25e9),
+  'v4': Chip(('TPU v4',), 3, 275e12, 30.75, 1.2e12, 300e9, 6.25e9),
   'v5e': Chip(
     ('TPU v5 lite', 'TPU v5e'), 2, 197e12, 15.75, 819e9, 200e9, 3.125e9
   ),

@@ -12,12 +12,14 @@ The training step of the config, or its image sampler, is compiled by libtpu
 (`pip install 'unifluid_jax[plan]'`) for the slice that --topology names: v4,
 v5e, v5p, v6e or tpu7x, with the chips along each dimension. HBM is what the
 compiler assigns; FLOPs come from formulas, bytes from the compiled program;
-time is a roofline, so speeds are upper bounds. A program that does not fit is
-reported as such. --sweep tries other batches, splits of the mesh and remat
-policies, up to 48 compilations, and tells the fastest that fits. Its --json
-file is written after each, and plans that it has are not made again; remove it
-after a change of the code. --table makes a table of the plans in a folder, and
-compiles nothing.
+time is a roofline: speeds are upper bounds, chip-hours lower ones. A program
+that does not fit is reported as such. Of the mesh the sampler takes
+--config.mesh.tensor alone, as the real one takes --tensor: all devices hold
+copies, each split over so many. --sweep tries other batches, splits of the mesh
+and remat policies, up to 72 compilations, and tells the fastest that fits. Its
+--json file is written after each, and plans that it has are not made again;
+remove it after a change of the code. --table makes a table of the plans in a
+folder, and compiles nothing.
 """
 
 import contextlib
@@ -126,10 +128,21 @@ def _check_json() -> None:
   file = pathlib.Path(_JSON.value)
   if file.is_dir():
     raise UserError(f'--json={file} is a folder; name a file in it')
+  if not _SWEEP.value and _is_of_sweep(file):
+    raise UserError(
+      f'--json={file} is of a sweep; name another file, or go on with --sweep'
+    )
   with _telling_json():
     partial = _partial(file)
     partial.touch()
     partial.unlink()
+
+
+def _is_of_sweep(file: pathlib.Path) -> bool:
+  try:
+    return 'plans' in json.loads(file.read_text(encoding='utf-8'))
+  except (OSError, ValueError, TypeError):
+    return False  # There is none, or it is something else.
 
 
 def _write_json(result: Any) -> None:
@@ -163,7 +176,7 @@ def _write_table(folder: pathlib.Path) -> None:
     raise UserError(f'--table={folder} has no plans; write some with --json')
   text = (
     '# Plans\n\nWritten by `bash launch/plans.sh`; speeds are upper bounds, '
-    'see `python -m unifluid_jax.plan --help`.\n\n'
+    'chip-hours lower ones, see `python -m unifluid_jax.plan --help`.\n\n'
   )
   text += report.table(map(_read_plan, files))
   try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import unifluid_2b
+from experiments import unifluid_2b, unifluid_2b_sample
 from unifluid_jax.chips import CHIPS
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
@@ -16,6 +16,7 @@ from unifluid_jax.planning.programs import Program
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic
+from unifluid_jax.training.sharding import MeshConfig, sizes_in_slice
 
 # Two chips that are two devices each.
 SLICES = Slices('tpu7x:1x1x2', CHIPS['tpu7x'], 2, (None,) * 4, 1)
@@ -62,6 +63,17 @@ def test_what_does_not_fit_is_a_result():
   assert '+10.5, does not fit' in report.table([found | plan])
 
 
+def test_the_hours_of_a_run_are_a_lower_bound():
+  plan = {'config': 'x', 'program': 'train', 'mesh': '1', 'topology': 'v5e:2x2'}
+  plan |= {'slices': 1, 'chips': 4, 'hbm_components_gib': {'batch': 1.0}}
+  plan |= {'fits': True, 'bound_by': 'hbm', 'roofline_s': {'hbm': 1.0}}
+  numbers = ('remat_factor', 'compile_s', 'hbm_gib_per_chip', 'hbm_limit_gib')
+  numbers += ('mfu_bound', 'images_per_s')
+  numbers += ('model_flops_per_step', 'hardware_flops_per_step')
+  plan |= dict.fromkeys(numbers, 1.0) | {'chip_hours': 1234.0}
+  assert 'at least 1,234 chip-hours' in report.describe(plan)
+
+
 def test_variants_divide_and_differ():
   """Of 8 rows on 2 x 4 devices."""
   config = unifluid_2b.get_config('tiny')
@@ -78,10 +90,49 @@ def test_variants_divide_and_differ():
     assert mesh.data * mesh.tensor <= 4
     assert way.experiment.data.rows == way.experiment.data.examples
   sampling = list(variants(Setting('x', experiment, 'sample', 32), slices))
-  assert {way.images for way in sampling} == {16, 32, 64}
-  assert len({way.digest for way in sampling}) == len(sampling) == 9
+  # A copy for each device, or for two.
+  assert {(way.images, way.mesh(4)) for way in sampling} == {
+    (images, MeshConfig(data=-1, fsdp=1, tensor=tensor))
+    for images in (16, 32, 64)
+    for tensor in (1, 2)
+  }
+  assert len({way.digest for way in sampling}) == len(sampling) == 6
   with pytest.raises(UserError, match="program is 'serve'"):
     Setting('x', experiment, 'serve', 1)
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'sizes'),
+  [
+    ({'data': -1, 'fsdp': 1}, {(8, 1, 1)}),
+    ({'data': 1, 'fsdp': 1, 'tensor': -1}, {(1, 8, 1), (4, 2, 1), (1, 4, 2)}),
+    ({'data': 2, 'fsdp': 1, 'tensor': 4}, {(2, 4, 1), (8, 1, 1), (2, 2, 2)}),
+  ],
+)
+def test_the_meshes_of_a_sweep_hold_the_configs_own(mesh, sizes):
+  config = unifluid_2b.get_config('tiny')
+  config.mesh = mesh
+  config.data.update(rows=16, examples=16)
+  experiment = build(Experiment, config)
+  slices = Slices('v5e:2x4', CHIPS['v5e'], 8, (None,) * 8, 1)
+  own = sizes_in_slice(experiment.mesh, 8)
+  training = list(variants(Setting('x', experiment, 'train', 16), slices))
+  found = {sizes_in_slice(way.mesh(8), 8) for way in training}
+  assert sizes | {own} <= found
+  sampling = list(variants(Setting('x', experiment, 'sample', 16), slices))
+  assert {sizes_in_slice(way.mesh(8), 8) for way in sampling} == {
+    (8 // tensor, 1, tensor) for tensor in {1, 2, own[2]}
+  }
+
+
+def test_a_sampler_is_planned_on_the_mesh_that_it_runs_on():
+  config = unifluid_2b.get_config('tiny')
+  config.mesh = {'data': 1, 'fsdp': -1, 'tensor': 2}
+  setting = Setting('x', build(Experiment, config), 'sample', 8)
+  assert sizes_in_slice(setting.mesh(8), 8) == (4, 1, 2)
+  config = unifluid_2b_sample.get_config()
+  setting = Setting('x', build(Experiment, config), 'sample', 8)
+  assert sizes_in_slice(setting.mesh(8), 8) == (2, 1, 4)
 
 
 def test_a_sweep_makes_what_is_not_there():

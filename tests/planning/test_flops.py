@@ -1,5 +1,7 @@
 """The written formulas against what XLA counts of a small unrolled stack."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,10 +12,17 @@ from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.vae import VAE, VAEConfig
-from unifluid_jax.planning.programs import abstract_batch, any_tokenizer
+from unifluid_jax.planning.estimate import sampling_work
+from unifluid_jax.planning.programs import (
+  abstract_batch,
+  any_tokenizer,
+  image_sampler,
+  prefix_slots,
+)
 from unifluid_jax.runs import flops
 from unifluid_jax.runs.state import initial_train_state, make_context
 from unifluid_jax.runs.vae_state import vae_shapes
+from unifluid_jax.training.sharding import MeshConfig, make_mesh
 from unifluid_jax.training.step import make_train_step
 
 # Norms, softmax, activations and the optimizer are not in the formulas.
@@ -49,7 +58,17 @@ def counted(experiment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('remat', ['none', 'dots', 'sublayers', 'full'])
-@pytest.mark.parametrize('frozen', [(), ('^encoder/',)], ids=['', 'frozen'])
+@pytest.mark.parametrize(
+  'frozen',
+  [
+    (),
+    ('^encoder/',),
+    ('^gemma/',),
+    ('^gemma/', '^encoder/', '^head/'),
+    ('^(?!head/)',),
+  ],
+  ids=['', 'encoder', 'gemma', 'all_but_inputs', 'all_but_head'],
+)
 def test_hardware_flops_are_those_of_the_step(remat, frozen):
   small = experiment(remat, frozen)
   expected = counted(small)
@@ -64,6 +83,37 @@ def test_hardware_flops_of_edits_are_those_of_the_step():
   assert flops.hardware_flops(edits) == pytest.approx(
     expected, rel=SMALL_CHANGE
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('order', ['causal', 'masked'])
+def test_work_of_the_sampler_is_that_of_its_program(order):
+  """Of loops of one turn each, since XLA counts a loop's body once.
+
+  Of layers without a loop XLA drops what nothing needs: in the last one, all of
+  the prefix but keys and values.
+  """
+  config = experiment('none')
+  guidance = dataclasses.replace(config.sampling.guidance, scale=2.0)
+  sampling = dataclasses.replace(
+    config.sampling,
+    steps=2,
+    solver='ddim',
+    head_steps=1,
+    guidance=guidance,
+  )
+  model = dataclasses.replace(config.model, order=order)
+  config = dataclasses.replace(config, model=model, sampling=sampling)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  executable = image_sampler(config, mesh, 8).executable
+  expected = executable.cost_analysis()['flops']
+  gemma, slots = config.model.gemma, prefix_slots(config)
+  every = 2 * flops.decoder_parameters(config)
+  every += flops.attention_flops(config, slots + config.grid**2)
+  kept = 4 * gemma.width * gemma.kv_heads * gemma.head_dim
+  dropped = 2 * 8 * slots * (every / gemma.layers - kept)
+  found = sampling_work(config, 8).model_flops - dropped
+  assert found == pytest.approx(expected, rel=SMALL_CHANGE)
 
 
 def test_recomputed_parts_are_no_model_flops():

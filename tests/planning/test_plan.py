@@ -72,7 +72,7 @@ def test_the_sampler_compiles_for_two_slices(tmp_path):
     f'--json={file}',
   )
   plan = json.loads(file.read_text())
-  assert (plan['chips'], plan['mesh'], plan['fits']) == (8, '2x4x1', True)
+  assert (plan['chips'], plan['mesh'], plan['fits']) == (8, '8x1x1', True)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
   output = process.succeed(*command)
   first = json.loads(file.read_text())
   (only,) = first['plans']
-  assert (only['batch'], only['mesh']) == (2, '1x2x2')
+  assert (only['batch'], only['mesh']) == (2, '2x1x2')
   assert first['fastest'] == only
   assert 'The fastest that fits:' in output
   config = unifluid_2b_sample.get_config('tiny')
@@ -100,6 +100,13 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
   slices = Slices('v5e:2x2', CHIPS['v5e'], 4, (None,) * 4, 1)
   ways = list(variants(setting, slices))
   assert split(ways, slices, first['plans']) == ([only], [])
+  (message,) = [
+    line
+    for line in process.fail(*command[:-2], command[-1]).splitlines()
+    if 'sweep.json' in line
+  ]
+  assert 'is of a sweep; name another file' in message
+  assert json.loads(file.read_text()) == first
   file.write_text('{}')
   assert 'sweep.json is of no sweep' in process.fail(*command)
 

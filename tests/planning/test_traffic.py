@@ -57,3 +57,55 @@ def test_hosts_move_what_goes_between_slices(target, kind, received):
   assert traffic.dcn == pytest.approx(received)
   assert traffic.ici == 0
   assert traffic.hbm == 2 * 32 * 4 + 4  # a handle comes with what is received
+
+
+def entry(*lines):
+  """A program of one computation that starts with 16 numbers."""
+  start = '%a = f32[16]{0:T(128)} parameter(0)'
+  return '\n  '.join(
+    ['ENTRY %main (a: f32[16]) -> f32[4] {', start, *lines, '}']
+  )
+
+
+def test_a_scatter_in_the_background():
+  """Its result is the operand and the result, a quarter."""
+  groups = 'channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add'
+  text = entry(
+    f'%rs = ((f32[16]), f32[4]) reduce-scatter-start(%a), {groups}',
+    'ROOT %d = f32[4] reduce-scatter-done(%rs)',
+  )
+  now = entry(f'ROOT %rs = f32[4] reduce-scatter(%a), {groups}')
+  received = [read_traffic(t, devices_per_slice=4).ici for t in (text, now)]
+  assert received == [4 * 4 * 3] * 2
+
+
+def test_a_dynamic_slice_in_the_background():
+  """It reads two numbers of 16, from where an index says."""
+  text = entry(
+    '%i = s32[]{:T(128)S(6)} parameter(1)',
+    '%ds = ((f32[16], s32[]{:S(6)}), f32[2]{0:S(1)}, u32[]{:S(2)}) '
+    'dynamic-slice-start(%a, %i), dynamic_slice_sizes={2}',
+    'ROOT %d = f32[2]{0:S(1)} dynamic-slice-done(%ds)',
+  )
+  assert read_traffic(text, devices_per_slice=4).hbm == 2 * 4
+
+
+@pytest.mark.parametrize(
+  'branches',
+  [
+    'branch_computations={%one, %two}',
+    'true_computation=%one, false_computation=%two',
+  ],
+)
+def test_every_branch_counts(branches):
+  def branch(name):
+    start = f'%{name} (p: f32[16]) -> f32[16] {{'
+    copied = '  ROOT %c = f32[16] copy(%p)'
+    return f'{start}\n  %p = f32[16] parameter(0)\n{copied}\n}}\n'
+
+  text = entry(
+    '%i = s32[]{:S(6)} parameter(1)',
+    f'ROOT %c = f32[16] conditional(%i, %a, %a), {branches}',
+  )
+  text = branch('one') + branch('two') + text
+  assert read_traffic(text, devices_per_slice=4).hbm == 2 * 2 * 16 * 4

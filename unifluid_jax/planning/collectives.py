@@ -70,9 +70,11 @@ def _collectives(
       group = _group(i.text)
       if len(group) < 2:
         continue
-      size = sum(size for size, _ in array_sizes(i.result))
+      size: float = sum(size for size, _ in array_sizes(i.result))
       if i.opcode.endswith('-start'):
+        # Its result names the operand as well, the larger of a scatter's two.
         size = max((size for size, _ in array_sizes(i.result)), default=0)
+        size /= len(group) if opcode == 'reduce-scatter' else 1
       received = _RECEIVED[opcode](size, len(group))
       if opcode == 'all-reduce' and 'cross-replica-sharding' in i.text:
         # The fusion around it keeps the device's own part: a reduce-scatter.

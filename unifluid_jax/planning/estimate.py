@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.masking import MASKED
 from unifluid_jax.planning.memory import Overflow, gib_per_device, total_gib
 from unifluid_jax.planning.programs import Program, prefix_slots
 from unifluid_jax.planning.topology import Slices
@@ -57,11 +58,15 @@ def sampling_work(experiment: Experiment, images: int) -> Work:
   sampling, tokens = experiment.sampling, experiment.grid**2
   branches = 1 if sampling.guidance.scale == 1 else 2
   counts = tokens_per_step(tokens, sampling.steps)
-  # A step feeds what the last one wrote, and the last token for each query.
-  fed = sum(
-    before + now - 1
-    for before, now in zip((1, *counts[:-1]), counts, strict=True)
-  )
+  if experiment.model.order == MASKED:
+    # A step feeds the whole image anew.
+    fed = tokens * len(counts)
+  else:
+    # What the last step wrote, and the last token once more for each query.
+    fed = sum(
+      before + now - 1
+      for before, now in zip((1, *counts[:-1]), counts, strict=True)
+    )
   prefix = prefix_slots(experiment)
   slots = prefix + tokens
   layers = 2 * decoder_parameters(experiment) * (prefix + fed)

@@ -71,12 +71,13 @@ def _called(module: Module, instruction: Instruction) -> list[Instruction]:
 def _started(instruction: Instruction) -> int:
   """Bytes of what runs in the background.
 
-  Its result names the source and the destination; of a slice the source is
+  Its result names the operands and the destination; of a slice the source is
   more than what is read.
   """
   if instruction.opcode.removesuffix('-start') not in _READS_A_PART:
     return _in_hbm(instruction.result)
-  (_, from_hbm), (size, to_hbm), *_ = array_sizes(instruction.result)
+  arrays = list(array_sizes(instruction.result))
+  (_, from_hbm), (size, to_hbm) = arrays[0], arrays[len(instruction.operands)]
   return size * (from_hbm + to_hbm)
 
 

@@ -72,11 +72,12 @@ def executions(module: Module, entry: str) -> dict[str, int]:
         trips = _trips(module, computation_of(instruction, 'condition'))
         visit(body, times * trips)
       elif instruction.opcode in ('call', 'conditional'):
-        branches = re.findall(
-          r'(?:to_apply|true_computation|false_computation)=%([\w.\-]+)',
+        called = re.findall(
+          r'(?:to_apply|(?:true|false)_computation|branch_computations)='
+          r'(%[\w.\-]+|\{[^}]*\})',
           instruction.text,
         )
-        for branch in branches:
+        for branch in re.findall(r'%([\w.\-]+)', ' '.join(called)):
           visit(branch, times)
 
   visit(entry, 1)

@@ -16,7 +16,11 @@ from unifluid_jax.planning.estimate import (
 )
 from unifluid_jax.planning.programs import image_sampler, train_step
 from unifluid_jax.planning.topology import Slices
-from unifluid_jax.training.sharding import make_mesh
+from unifluid_jax.training.sharding import (
+  MeshConfig,
+  make_mesh,
+  sizes_in_slice,
+)
 
 PROGRAMS = ('train', 'sample')
 
@@ -48,6 +52,20 @@ class Setting:
     """Whether the program is the training step."""
     return self.program == 'train'
 
+  def mesh(self, devices: int) -> MeshConfig:
+    """The mesh in a slice of so many devices.
+
+    A sampler's is that of `inference.load`, which takes the split of layers
+    alone from its user; here it is the config's.
+    """
+    mesh = self.experiment.mesh
+    if self.trains:
+      return mesh
+    tensor = mesh.tensor
+    if tensor == -1:
+      *_, tensor = sizes_in_slice(mesh, devices)
+    return MeshConfig(data=-1, fsdp=1, tensor=tensor)
+
   @property
   def digest(self) -> str:
     """Differs between settings of which any value, or the compiler, differs."""
@@ -67,7 +85,8 @@ def plan(setting: Setting, slices: Slices) -> dict[str, Any]:
     UserError: The mesh or the batch does not divide.
   """
   experiment, images = setting.experiment, setting.images
-  mesh = make_mesh(experiment.mesh, slices.devices)
+  in_slice = len(slices.devices) // slices.number
+  mesh = make_mesh(setting.mesh(in_slice), slices.devices)
   if setting.trains:
     compiled, work = train_step(experiment, mesh), training_work(experiment)
   else:

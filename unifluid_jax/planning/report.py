@@ -52,7 +52,9 @@ def describe(plan: Plan) -> str:
     f'{100 * plan["mfu_bound"]:.0f} %, {plan["images_per_s"]:.0f} images/s',
   ]
   if plan['chip_hours']:
-    lines.append(f'the whole run   {plan["chip_hours"]:,.0f} chip-hours')
+    lines.append(
+      f'the whole run   at least {plan["chip_hours"]:,.0f} chip-hours'
+    )
   return '\n'.join([*lines, f'compiled in     {plan["compile_s"]:.0f} s'])
 
 

@@ -8,10 +8,11 @@ from unifluid_jax.models.stack import REMAT_POLICIES
 from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.report import Plan
 from unifluid_jax.planning.topology import Slices
+from unifluid_jax.training.sharding import MeshConfig, sizes_in_slice
 
 _BATCHES = (0.5, 1, 2)
-_DATA = (1, 4)
-_TENSOR = (1, 2)
+_COPIES = (1, 4)
+_TENSOR = {1, 2}
 
 
 def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
@@ -19,26 +20,24 @@ def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
 
   Args:
     setting: Its batch is halved and doubled, shared by four times as many
-      copies of the weights, its matrices split in two. A sampler has no
-      backward pass, and so no remat policy.
+      copies of the weights, its matrices whole, in two, or split as they are.
+      A sampler has no backward pass, and so no remat policy, and all devices
+      that its matrices are not split over are for copies.
     slices: Where it would run. Variants that do not divide are left out.
+
+  Raises:
+    UserError: The devices do not make up the setting's own mesh.
   """
   experiment = setting.experiment
-  mesh, data, model = experiment.mesh, experiment.data, experiment.model
-  devices = len(slices.devices) // slices.number
+  data, model = experiment.data, experiment.model
+  meshes = _meshes(setting, len(slices.devices) // slices.number)
   policies = tuple(REMAT_POLICIES) if setting.trains else (model.remat,)
   parts = experiment.training.accumulate if setting.trains else 1
-  for factor, copies, tensor, remat in itertools.product(
-    _BATCHES, _DATA, _TENSOR, policies
-  ):
-    split = dataclasses.replace(
-      mesh, data=mesh.data * copies, fsdp=-1, tensor=tensor
-    )
+  for factor, mesh, remat in itertools.product(_BATCHES, meshes, policies):
     rows, images = round(data.rows * factor), round(setting.images * factor)
     batch = rows if setting.trains else images
-    groups = len(slices.devices) // tensor
-    divides = batch and not batch % (groups * parts)
-    if devices % (split.data * tensor) or not divides:
+    groups = len(slices.devices) // mesh.tensor
+    if not batch or batch % (groups * parts):
       continue
     examples = round(data.examples * factor)
     yield dataclasses.replace(
@@ -46,11 +45,26 @@ def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
       images=images,
       experiment=dataclasses.replace(
         experiment,
-        mesh=split,
+        mesh=mesh,
         data=dataclasses.replace(data, rows=rows, examples=examples),
         model=dataclasses.replace(model, remat=remat),
       ),
     )
+
+
+def _meshes(setting: Setting, devices: int) -> list[MeshConfig]:
+  """The setting's own mesh and others, of so many devices of a slice."""
+  mesh = setting.mesh(devices)
+  copies, _, own = sizes_in_slice(mesh, devices)
+  splits = [{'tensor': tensor} for tensor in sorted(_TENSOR | {own})]
+  if setting.trains:
+    splits = [
+      {'data': more * copies, 'fsdp': -1} | split
+      for more, split in itertools.product(_COPIES, splits)
+    ]
+  meshes = [dataclasses.replace(mesh, **split) for split in splits]
+  # One axis, -1, is the rest.
+  return [m for m in meshes if not devices % (m.data * m.fsdp * m.tensor)]
 
 
 def split(

@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -26,7 +26,7 @@ _ENVIRONMENT = {
   'TPU_MIN_LOG_LEVEL': '3',
   'TPU_STDERR_LOG_LEVEL': '3',
 }
-_SIDES = (1, 2, 4, 8, 16)
+_SIDES = (2, 4, 8, 16)
 
 
 def prepare() -> None:
@@ -85,9 +85,10 @@ def describe(name: str, count: int = 1) -> Slices:
       f'--topology={name}: a slice of {match[1]} has {chip.axes} dimensions, '
       f'e.g. {match[1]}:{shown}'
     )
-  more = {'num_slices': count} if count > 1 else {}
   try:
-    topology = topologies.get_topology_desc(name, 'tpu', **more)
+    topology = topologies.get_topology_desc(
+      name, 'tpu', **_options(match[1], shape, count)
+    )
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
     raise UserError(
       f'libtpu knows no topology {name}; near it: {_near(match[1], shape)}'
@@ -100,12 +101,25 @@ def describe(name: str, count: int = 1) -> Slices:
   return Slices(name, chip, count_chips(devices), devices, count)
 
 
+def _options(family: str, shape: tuple[int, ...], count: int) -> dict[str, Any]:
+  """What libtpu does not take from the name."""
+  options: dict[str, Any] = {'num_slices': count} if count > 1 else {}
+  if family == 'v4':
+    # JAX runs both cores of a chip as one device.
+    options['chip_config_name'] = 'megacore'
+  if math.prod(shape) == 1:
+    # A host has 2x2 chips otherwise, and a slice is made of whole hosts.
+    options['chips_per_host_bounds'] = (1, 1, 1)
+  return options
+
+
 def _near(family: str, shape: tuple[int, ...]) -> str:
-  """Shapes of powers of two with about as many chips."""
-  chips = math.prod(shape)
-  shapes = itertools.combinations_with_replacement(_SIDES, len(shape))
+  """Shapes of one chip, one host or even sides with about as many chips."""
+  chips, axes = math.prod(shape), len(shape)
+  even = itertools.combinations_with_replacement(_SIDES, axes)
+  shapes = {(1, 1, 1)[:axes], (2, 2, 1)[:axes], *even}
   near = sorted(
-    (s for s in shapes if s[-1] <= 4 * s[0]),
+    (s for s in shapes if max(s) <= 4 * min(s)),
     key=lambda s: (abs(math.log(math.prod(s) / chips)), s),
   )
   return ', '.join(f'{family}:{"x".join(map(str, s))}' for s in near[:2])

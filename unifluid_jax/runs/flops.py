@@ -8,7 +8,8 @@ head counts at text targets only, the diffusion head at every noise level of a
 token.
 
 Model FLOPs are those of the task, the measure behind MFU: what is trained
-forward and backward, a frozen encoder forward. Hardware FLOPs are all that is
+forward and backward, what is frozen without the gradient of its weights, and
+forward alone where nothing before it is trained. Hardware FLOPs are all that is
 computed: the frozen VAE, and what the backward pass computes again.
 """
 
@@ -63,37 +64,73 @@ def forward_flops(experiment: Experiment) -> Forward:
 
 def step_flops(experiment: Experiment) -> float:
   """Model FLOPs of one step of the full batch."""
-  forward = forward_flops(experiment)
-  encoder = (1 if _encoder_is_frozen(experiment) else 3) * forward.encoder
-  trained = forward.decoder + forward.attention + forward.logits + forward.head
-  return 3 * trained + encoder
+  forward, passes = forward_flops(experiment), _passes(experiment)
+  attention = 3 if passes.decoder > 1 else 1  # it has no weights
+  return (
+    passes.decoder * forward.decoder
+    + attention * forward.attention
+    + passes.logits * forward.logits
+    + passes.encoder * forward.encoder
+    + passes.head * forward.head
+  )
 
 
 def hardware_flops(experiment: Experiment) -> float:
   """FLOPs that a step really computes."""
   forward, model = forward_flops(experiment), experiment.model
+  passes = _passes(experiment)
   again = {'none': 0.0, 'dots': 0.0, 'sublayers': 1.0, 'full': 1.0}[model.remat]
-  computed_again = again * forward.decoder
-  if model.remat == 'sublayers':
-    # The last product of attention and of the MLP is kept.
-    gemma = model.gemma
-    last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
-    slots = experiment.data.rows * experiment.data.row.length
-    computed_again -= 2 * slots * gemma.layers * last
-  if model.remat != 'none':
-    # No policy keeps attention, whose products have batch axes.
-    computed_again += forward.attention
-  if not _encoder_is_frozen(experiment):
+  computed_again = 0.0
+  if passes.decoder > 1:
+    computed_again += again * forward.decoder
+    if model.remat == 'sublayers':
+      # The last product of attention and of the MLP is kept.
+      gemma = model.gemma
+      last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
+      slots = experiment.data.rows * experiment.data.row.length
+      computed_again -= 2 * slots * gemma.layers * last
+    if model.remat != 'none':
+      # No policy keeps attention, whose products have batch axes.
+      computed_again += forward.attention
+  if passes.encoder > 1:
     computed_again += again * forward.encoder
-  if model.head.remat in ('sublayers', 'full'):
+  if model.head.remat in ('sublayers', 'full') and passes.head > 1:
     computed_again += forward.head
-  if model.gemma.vocab_size > CHUNK:
+  if model.gemma.vocab_size > CHUNK and passes.logits > 1:
     computed_again += forward.logits
   return step_flops(experiment) + computed_again + forward.vae
 
 
-def _encoder_is_frozen(experiment: Experiment) -> bool:
-  return experiment.init.is_frozen('encoder/stack/blocks/mlp/up')
+class _Passes(NamedTuple):
+  """FLOPs of each part's products with weights, in forward passes.
+
+  3 with the gradients of weights and activations; 2 for a frozen part before
+  which something is trained; 1 for one that no gradient goes through.
+  """
+
+  decoder: int
+  logits: int
+  encoder: int
+  head: int
+
+
+def _passes(experiment: Experiment) -> _Passes:
+  def trains(*names: str) -> bool:
+    return not all(map(experiment.init.is_frozen, names))
+
+  def count(trained: bool, before: bool) -> int:
+    return 3 if trained else 2 if before else 1
+
+  encoder = trains('encoder/stack/blocks/mlp/up')
+  embedding, decoder = 'gemma/embedding', trains('gemma/stack/blocks/mlp/down')
+  inputs = encoder or trains(embedding, 'connector', 'token_in')
+  return _Passes(
+    decoder=count(decoder, inputs),
+    # The embedding table, transposed.
+    logits=count(trains(embedding), decoder or inputs),
+    encoder=count(encoder, False),
+    head=count(trains('head/blocks/blocks/up/kernel'), decoder or inputs),
+  )
 
 
 def decoder_parameters(experiment: Experiment) -> float:

@@ -54,7 +54,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else list(devices)
   slices = _count_slices(config, devices)
-  sizes = _sizes_in_slice(config, len(devices) // slices)
+  sizes = sizes_in_slice(config, len(devices) // slices)
   if _slices_of(devices) > 1:
     layout = mesh_utils.create_hybrid_device_mesh(
       sizes, (slices, 1, 1), devices, allow_split_physical_axes=True
@@ -89,8 +89,12 @@ def _count_slices(config: MeshConfig, devices: Sequence[Any]) -> int:
   return count
 
 
-def _sizes_in_slice(config: MeshConfig, devices: int) -> tuple[int, ...]:
-  """Devices of a slice along each axis."""
+def sizes_in_slice(config: MeshConfig, devices: int) -> tuple[int, ...]:
+  """Devices of a slice of so many along each axis.
+
+  Raises:
+    UserError: They do not make up the mesh.
+  """
   sizes = [config.data, config.fsdp, config.tensor]
   fixed = math.prod(size for size in sizes if size != -1)
   if sizes.count(-1) == 1 and fixed > 0 and devices % fixed == 0:
