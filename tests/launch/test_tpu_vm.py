@@ -223,6 +223,26 @@ def test_stopped_and_gone_on(cloud):
   assert cloud.starts()[1] == 'pod-w-0 4 a b'
 
 
+def test_what_jobs_have_made_stays(cloud):
+  old = cloud.checkout / 'old' / 'a file é.py'
+  old.parent.mkdir()
+  old.touch()
+  cloud.commit('More')
+  process = cloud.run_and_hold()
+  cloud.succeed('stop')
+  process.communicate(timeout=120)
+  codes = [home / 'unifluid_jax' for home in cloud.homes()]
+  assert all((code / 'old' / old.name).exists() for code in codes)
+  old.unlink()
+  cloud.commit('Less')
+  cloud.release()
+  cloud.succeed('run', *cloud.command())
+  for code in codes:
+    assert {path.name for path in (code / 'runs' / 'x').iterdir()} == {'0', '4'}
+    assert not (code / 'old' / old.name).exists()
+    assert (code / 'job.py').read_text() == JOB
+
+
 def test_failed_on_one_worker(cloud):
   (cloud.bucket / 'broken').touch()
   (cloud.bucket / 'hold').touch()

@@ -72,7 +72,7 @@ def test_python_is_installed_where_it_is_too_old(tmp_path):
   stubs, local = tmp_path / 'stubs', tmp_path / '.local' / 'bin'
   stubs.mkdir()
   local.mkdir(parents=True)
-  tools = 'bash cat cksum find flock gzip mkdir tar true'
+  tools = 'bash cat cksum flock grep gzip mkdir mv tar true'
   for tool in tools.split():
     (stubs / tool).symlink_to(
       subprocess.check_output(['which', tool], text=True).strip()
