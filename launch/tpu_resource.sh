@@ -114,6 +114,7 @@ ensure() {
     look
     [[ "$state" == "$told" ]] || say "$name is $state"
     told="$state"
+    [[ "$state" == UNKNOWN ]] || unknown=0
     case "$state" in
       ACTIVE) return ;;
       ABSENT)

@@ -105,6 +105,21 @@ def test_created_by_somebody_else_meanwhile(cloud):
   cloud.succeed('create')
 
 
+def test_no_answer_now_and_then(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['WAITING_FOR_RESOURCES'])
+  process = cloud.start('create')
+  for _ in range(3):
+    cloud.plan_faults('no answer', 'no answer')
+    cloud.wait(lambda: not cloud.faults())
+    answered = len(cloud.calls()) + 2
+    cloud.wait(lambda end=answered: len(cloud.calls()) >= end)
+  cloud.edit(states=['ACTIVE'])
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'pod is UNKNOWN' in output
+
+
 def test_lost_before_use(cloud):
   cloud.succeed('create')
   cloud.edit(states=['SUSPENDING', 'SUSPENDED'])

@@ -123,6 +123,10 @@ class Cloud:
   def plan_faults(self, *kinds: str) -> None:
     (self.gcloud / 'faults.json').write_text(json.dumps(kinds))
 
+  def faults(self) -> list[str]:
+    """Those that have not happened yet."""
+    return json.loads((self.gcloud / 'faults.json').read_text() or '[""]')
+
   def calls(self, verb: str = '') -> list[list[str]]:
     """What gcloud was called with, of one verb."""
     file = self.gcloud / 'calls.jsonl'
