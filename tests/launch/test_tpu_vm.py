@@ -87,11 +87,37 @@ def test_mistakes(cloud, arguments, message):
   assert not cloud.calls('queued-resources create')
 
 
-def test_no_quota(cloud):
-  cloud.plan_faults('quota')
+@pytest.mark.parametrize(
+  ('fault', 'message'),
+  [
+    ('quota', "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded"),
+    ('no permission', 'PERMISSION_DENIED: tpu.nodes.create'),
+  ],
+)
+def test_refused_is_final(cloud, fault, message):
+  cloud.plan_faults(fault)
   output = cloud.fail('create')
-  assert "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded" in output
+  assert message in output
   assert 'iam-admin/quotas' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_errors_that_pass(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['SUSPENDED'])
+  cloud.plan_faults('no delete', 'no delete', 'no create', 'no create')
+  output = cloud.succeed('create')
+  assert 'attempt 2 of 5: ERROR: DEADLINE_EXCEEDED: try again' in output
+  assert 'attempt 2 of 5: ERROR: UNAVAILABLE: try again later' in output
+  assert len(cloud.calls('queued-resources delete')) == 3
+  assert len(cloud.calls('queued-resources create')) == 4
+
+
+def test_errors_that_do_not_pass(cloud):
+  cloud.plan_faults(*['no create'] * 9)
+  output = cloud.fail('create')
+  assert 'attempt 5 of 5: ERROR: UNAVAILABLE' in output
+  assert f'gcloud cannot create {NAME}' in output
 
 
 def test_created_once(cloud):
