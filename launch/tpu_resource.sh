@@ -40,7 +40,9 @@ nodes() {
 
 # Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
 # is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run starts from ABSENT.
-state=ABSENT
+# Only a node that was there before is lost if there is none of its name: with
+# wrong --slices there never was, and the TPU is not to be removed for that.
+state=ABSENT seen=' '
 look() {
   local node
   if capture resources describe "$name" '--format=value(state.state)'; then
@@ -52,9 +54,13 @@ look() {
   fi
   [[ "$state" == ACTIVE ]] || return 0
   for node in $(nodes); do
-    capture tpus tpu-vm describe "$node" '--format=value(state)' || continue
-    [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
+    if capture tpus tpu-vm describe "$node" '--format=value(state)'; then
+      [[ "$seen" == *" $node "* ]] || seen+="$node "
+      [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
+        state=PREEMPTED
+    elif [[ "$message" == *NOT_FOUND* && "$seen" == *" $node "* ]]; then
       state=PREEMPTED
+    fi
   done
 }
 
@@ -118,6 +124,7 @@ request() {
 remove() {
   insist NOT_FOUND resources delete "$name" --force ||
     fail "gcloud cannot delete $name, see above"
+  seen=' '
 }
 
 # Waits until the TPU is active; creates it if there is none or it was lost.

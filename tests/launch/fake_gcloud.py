@@ -149,6 +149,8 @@ def workers(name: str, flags: dict[str, str]) -> Iterator[pathlib.Path]:
   found = resource(name)
   if found['states'] != ['ACTIVE']:
     raise Failure(f'ERROR: {name} is not ACTIVE')
+  if not found['nodes']:
+    raise Failure(f'ERROR: NOT_FOUND: the node of {name}')
   node, worker = flags.get('node', '0'), flags.get('worker', '0')
   for i, each in enumerate(found['nodes']):
     for j in range(WORKERS):
