@@ -12,6 +12,7 @@ import os
 import threading
 
 import jax
+import numpy as np
 from absl import logging
 from jax._src import clusters
 from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
@@ -114,6 +115,13 @@ def fail() -> None:
     timer = threading.Timer(_MERCY, os._exit, [1])
     timer.daemon = True
     timer.start()
+
+
+def gather(value: bool | int) -> list[int]:
+  """The values of all processes, which wait for one another."""
+  if jax.process_count() == 1:
+    return [int(value)]
+  return multihost_utils.process_allgather(np.asarray(value, np.int32)).tolist()
 
 
 def is_main() -> bool:
