@@ -117,6 +117,14 @@ def test_gke_job_fills_its_slices():
   assert all((ROOT / path).is_file() for path in paths)
 
 
+def test_recipes_wait_for_the_files_of_all():
+  """The roll call's 60 s are less than copies may differ by."""
+  guide = (ROOT / 'launch' / 'README.md').read_text()
+  (recipe,) = re.findall('cp --recursive --no-clobber.*?```', guide, re.DOTALL)
+  for text in (recipe, (ROOT / 'launch' / 'gke_job.yaml').read_text()):
+    assert '--start_timeout=1800' in text
+
+
 def test_gke_job_has_the_files_of_its_config():
   """Copied to where the job looks for them."""
   manifest = yaml.safe_load((ROOT / 'launch' / 'gke_job.yaml').read_text())
