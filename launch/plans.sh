@@ -4,6 +4,7 @@
 # its file to have it so. Each takes some minutes on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh plan
 out=experiments/plans
 mkdir -p "$out"
 

@@ -40,7 +40,9 @@ nodes() {
 
 # Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
 # is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run starts from ABSENT.
-state=ABSENT
+# Only a node that was there before is lost if there is none of its name: with
+# wrong --slices there never was, and the TPU is not to be removed for that.
+state=ABSENT seen=' '
 look() {
   local node
   if capture resources describe "$name" '--format=value(state.state)'; then
@@ -52,9 +54,13 @@ look() {
   fi
   [[ "$state" == ACTIVE ]] || return 0
   for node in $(nodes); do
-    capture tpus tpu-vm describe "$node" '--format=value(state)' || continue
-    [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
+    if capture tpus tpu-vm describe "$node" '--format=value(state)'; then
+      [[ "$seen" == *" $node "* ]] || seen+="$node "
+      [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
+        state=PREEMPTED
+    elif [[ "$message" == *NOT_FOUND* && "$seen" == *" $node "* ]]; then
       state=PREEMPTED
+    fi
   done
 }
 
@@ -79,6 +85,25 @@ runtime_of_type() {
   esac
 }
 
+# Runs a gcloud command until it has been done, which a message that contains
+# $1 says too. False, with what gcloud says, if that takes too many attempts, or
+# if it is nothing that passes.
+insist() {
+  local attempt
+  for ((attempt = 1; attempt <= attempts; attempt++)); do
+    capture "${@:2}" && return
+    case "$message" in
+      *"$1"*) return 0 ;;
+      *RESOURCE_EXHAUSTED* | *[Qq]uota* | *PERMISSION_DENIED* | \
+        *INVALID_ARGUMENT* | *UNAUTHENTICATED*) break ;;
+    esac
+    say "attempt $attempt of $attempts: $(tail -n 1 <<<"$message")"
+    sleep "$poll"
+  done
+  echo "$message" >&2
+  return 1
+}
+
 request() {
   local version flags
   version="${runtime:-$(runtime_of_type)}" || exit
@@ -90,21 +115,16 @@ request() {
   fi
   [[ -z "$spot" ]] || flags+=(--spot)
   say "asking for $name: $slices x $type in $zone${spot:+, spot}"
-  if ! capture resources create "$name" "${flags[@]}" &&
-    [[ "$message" != *ALREADY_EXISTS* ]]; then
-    echo "$message" >&2
+  insist ALREADY_EXISTS resources create "$name" "${flags[@]}" ||
     fail "gcloud cannot create $name ($slices x $type in $zone), see above." \
       'Quotas are raised at https://console.cloud.google.com/iam-admin/quotas'
-  fi
   [[ -z "$dry_run" ]] || state=ACTIVE
 }
 
 remove() {
-  if ! capture resources delete "$name" --force &&
-    [[ "$message" != *NOT_FOUND* ]]; then
-    echo "$message" >&2
+  insist NOT_FOUND resources delete "$name" --force ||
     fail "gcloud cannot delete $name, see above"
-  fi
+  seen=' '
 }
 
 # Waits until the TPU is active; creates it if there is none or it was lost.
@@ -114,6 +134,7 @@ ensure() {
     look
     [[ "$state" == "$told" ]] || say "$name is $state"
     told="$state"
+    [[ "$state" == UNKNOWN ]] || unknown=0
     case "$state" in
       ACTIVE) return ;;
       ABSENT)

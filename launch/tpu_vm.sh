@@ -35,8 +35,9 @@ spot="${TPU_SPOT-}" slice=0 worker=0 yes='' dry_run=''
 poll="${TPU_POLL_SECONDS:-30}"
 command=()
 
-# Looks at the TPU before a worker that does not answer is given up, and before
-# the end of a job that has been told to stop is no longer waited for.
+# Attempts before what gcloud does not do is given up (a job that has been
+# started is followed for as long as it takes), and looks at the TPU before the
+# end of a job that has been told to stop is no longer waited for.
 attempts=5 patience=20
 
 say() { echo "tpu_vm: $*" >&2; }
@@ -188,9 +189,10 @@ start() {
 
 # Follows the job to its end, or the TPU's. Sets $job, LOST for the latter.
 follow() {
-  local line shown='' failures=0
+  local line shown='' why told='' failures=0
   while true; do
     survey
+    why="$(tail -n 1 <<<"$message")"
     line="$(grep -oEm 1 '[a-z_]+ [0-9]+/[0-9]+ .*' <<<"$workers" || true)"
     if [[ "$line" && "$line" != "$shown" ]]; then
       say "$line"
@@ -198,7 +200,7 @@ follow() {
     fi
     case "$job" in
       'done' | stopped) return ;;
-      running) failures=0 ;;
+      running) failures=0 told='' ;;
       *)
         if lost; then
           job=LOST
@@ -207,7 +209,11 @@ follow() {
         # A worker that is taken away makes others fail before it is told of.
         case "$job" in
           failed) ((++failures < 2)) || return 0 ;;
-          UNKNOWN) say "a worker of $name does not answer; looking again" ;;
+          UNKNOWN)
+            [[ "$why" == "$told" ]] ||
+              say "a worker of $name does not answer: $why; looking again"
+            told="$why"
+            ;;
           *) return ;;
         esac
         ;;

@@ -47,10 +47,14 @@ setup() {
   [[ "$(cksum <"$archive")" == "$checksum" ]] ||
     fail "$archive has not arrived whole"
   mkdir -p "$code"
-  # What the commit no longer has must go; the environment and the compilation
-  # cache stay.
-  find "$code" -mindepth 1 -maxdepth 1 \
-    ! -name .venv ! -name .cache -exec rm -rf {} +
+  # What the commit no longer has must go. All else stays: the environment, the
+  # compilation cache, and what jobs have made, since this is their folder too.
+  tar -tzf "$archive" --quoting-style=literal |
+    grep -v '/$' >"$run/files.new"
+  if [[ -e "$run/files" ]]; then
+    (cd "$code" && xargs -d '\n' rm -f --) <"$run/files"
+  fi
+  mv "$run/files.new" "$run/files"
   tar -xzf "$archive" -C "$code"
   load_environment
   echo "worker $(hostname) has commit $commit"

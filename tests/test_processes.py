@@ -1,7 +1,9 @@
-"""What flags say of a process."""
+"""What flags, or a TPU, say of a process."""
 
 import pytest
+from jax._src.clusters import cloud_tpu_cluster
 
+from unifluid_jax import processes
 from unifluid_jax.errors import UserError
 from unifluid_jax.processes import Place, make_place
 
@@ -24,3 +26,14 @@ def test_the_port_is_pinned():
 def test_flags_that_make_no_process(flags, message):
   with pytest.raises(UserError, match=message):
     make_place(*flags)
+
+
+def test_a_tpu_whose_process_0_has_no_address(monkeypatch):
+  """As in a cluster whose first pod is yet to come."""
+  for module in (processes, cloud_tpu_cluster):
+    monkeypatch.setattr(module, 'running_in_cloud_tpu_vm', True)
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
+  monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'process-0.invalid,b')
+  monkeypatch.setenv('MEGASCALE_COORDINATOR_ADDRESS', 'process-0.invalid')
+  with pytest.raises(UserError, match='coordinator address process-0.invalid'):
+    processes.start(None, 0)

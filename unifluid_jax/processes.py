@@ -12,6 +12,7 @@ import os
 import threading
 
 import jax
+import numpy as np
 from absl import logging
 from jax._src import clusters
 from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
@@ -83,7 +84,8 @@ def start(place: Place | None, timeout: float) -> None:
     timeout: Seconds within which all of them must be there.
 
   Raises:
-    UserError: Some are missing, or have another number of devices.
+    UserError: Some are missing, or have another number of devices; or the TPU
+      does not tell of them.
   """
   place = place or _place_on_tpu(timeout)
   if place is None or place.count == 1:
@@ -115,6 +117,13 @@ def fail() -> None:
     timer.start()
 
 
+def gather(value: bool | int) -> list[int]:
+  """The values of all processes, which wait for one another."""
+  if jax.process_count() == 1:
+    return [int(value)]
+  return multihost_utils.process_allgather(np.asarray(value, np.int32)).tolist()
+
+
 def is_main() -> bool:
   """Whether this process is the one that logs and writes."""
   return jax.process_index() == 0
@@ -127,14 +136,25 @@ def wait(name: str) -> None:
 
 
 def _place_on_tpu(timeout: float) -> Place | None:
-  """What the metadata of a Cloud TPU say; None elsewhere."""
+  """What the metadata of a Cloud TPU say; None elsewhere.
+
+  Raises:
+    UserError: They cannot be had, or process 0's machine has no address yet.
+  """
   if not running_in_cloud_tpu_vm:
     return None
   # As `jax.distributed.initialize` does it; there is no public name for it.
   detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
-  coordinator, count, index, _ = detect(
-    None, None, None, None, None, int(timeout)
-  )
+  try:
+    coordinator, count, index, _ = detect(
+      None, None, None, None, None, int(timeout)
+    )
+  except (OSError, RuntimeError) as error:
+    raise UserError(
+      f'the TPU does not tell the other processes ({error}) within {timeout:g} '
+      "s; look whether process 0's machine is there, and start all processes "
+      'anew'
+    ) from error
   if coordinator is None or count is None or index is None:
     return None
   return Place(coordinator, count, index)

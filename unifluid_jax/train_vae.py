@@ -7,6 +7,7 @@
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.runs.folder import check_shared
 from unifluid_jax.runs.vae import train_vae
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
@@ -17,7 +18,9 @@ def main() -> None:
   """Reads the flags and trains."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
-  train_vae(experiment, cli.workdir_path(_WORKDIR) / 'vae')
+  workdir = cli.workdir_path(_WORKDIR)
+  check_shared(workdir)
+  train_vae(experiment, workdir / 'vae')
 
 
 if __name__ == '__main__':

@@ -202,6 +202,7 @@ def walked(tmp_path_factory):
           files.download(source, folder / place)
       else:
         assert command[0] in ('pip', 'tfds'), line
+        assert command[0] == 'tfds' or command[:3] == ['pip', 'install', '-e']
   return folder
 
 

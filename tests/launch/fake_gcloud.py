@@ -73,6 +73,10 @@ def write(name: str, value: dict) -> None:
 
 
 def create(name: str, flags: dict[str, str]) -> None:
+  if fault('no create'):
+    raise Failure('ERROR: UNAVAILABLE: try again later')
+  if fault('no permission'):
+    raise Failure('ERROR: PERMISSION_DENIED: tpu.nodes.create on p')
   if fault('quota'):
     raise Failure(
       "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUV6EPerProjectPerZone' has "
@@ -114,6 +118,8 @@ def describe_node(node: str) -> None:
 
 
 def delete(name: str, flags: dict[str, str]) -> None:
+  if fault('no delete'):
+    raise Failure('ERROR: DEADLINE_EXCEEDED: try again later')
   if resource(name)['states'][0] == 'ACTIVE' and 'force' not in flags:
     raise Failure('ERROR: FAILED_PRECONDITION: its nodes are still there')
   take_away(name)
@@ -143,6 +149,8 @@ def workers(name: str, flags: dict[str, str]) -> Iterator[pathlib.Path]:
   found = resource(name)
   if found['states'] != ['ACTIVE']:
     raise Failure(f'ERROR: {name} is not ACTIVE')
+  if not found['nodes']:
+    raise Failure(f'ERROR: NOT_FOUND: the node of {name}')
   node, worker = flags.get('node', '0'), flags.get('worker', '0')
   for i, each in enumerate(found['nodes']):
     for j in range(WORKERS):

@@ -1,5 +1,6 @@
 """Processes that train together: how they start, and how they fail."""
 
+import shutil
 import signal
 
 import pytest
@@ -38,6 +39,32 @@ def test_a_mistake_of_all_is_told_by_all(tmp_path):
     assert code == 1
     assert 'train the VAE first' in output.splitlines()[-1]
     assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize('module', ['train', 'train_vae'])
+def test_a_folder_that_is_not_shared(module, started, tmp_path):
+  other = tmp_path / 'other'
+  shutil.copytree(started, other)  # Also a vocabulary of the same name.
+  address = f'--coordinator=127.0.0.1:{process.free_port()}'
+  together = [
+    process.start(
+      module,
+      *process.flags(workdir),
+      address,
+      '--processes=2',
+      f'--process_id={index}',
+    )
+    for index, workdir in enumerate((started, other))
+  ]
+  ends = process.end_together(together)
+  for (code, output), workdir in zip(ends, (started, other), strict=True):
+    assert code == 1, output
+    assert 'Traceback' not in output
+    assert output.splitlines()[-1] == (
+      f'error: --workdir={workdir} is not the folder of process 0 for the '
+      'processes 1; give all processes the same one, on a disk that all share'
+    )
+    assert not list(workdir.glob('shared.*'))
 
 
 def test_all_fail_if_one_is_killed(started):

@@ -87,11 +87,37 @@ def test_mistakes(cloud, arguments, message):
   assert not cloud.calls('queued-resources create')
 
 
-def test_no_quota(cloud):
-  cloud.plan_faults('quota')
+@pytest.mark.parametrize(
+  ('fault', 'message'),
+  [
+    ('quota', "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded"),
+    ('no permission', 'PERMISSION_DENIED: tpu.nodes.create'),
+  ],
+)
+def test_refused_is_final(cloud, fault, message):
+  cloud.plan_faults(fault)
   output = cloud.fail('create')
-  assert "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded" in output
+  assert message in output
   assert 'iam-admin/quotas' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_errors_that_pass(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['SUSPENDED'])
+  cloud.plan_faults('no delete', 'no delete', 'no create', 'no create')
+  output = cloud.succeed('create')
+  assert 'attempt 2 of 5: ERROR: DEADLINE_EXCEEDED: try again' in output
+  assert 'attempt 2 of 5: ERROR: UNAVAILABLE: try again later' in output
+  assert len(cloud.calls('queued-resources delete')) == 3
+  assert len(cloud.calls('queued-resources create')) == 4
+
+
+def test_errors_that_do_not_pass(cloud):
+  cloud.plan_faults(*['no create'] * 9)
+  output = cloud.fail('create')
+  assert 'attempt 5 of 5: ERROR: UNAVAILABLE' in output
+  assert f'gcloud cannot create {NAME}' in output
 
 
 def test_created_once(cloud):
@@ -103,6 +129,21 @@ def test_created_once(cloud):
 def test_created_by_somebody_else_meanwhile(cloud):
   cloud.plan_faults('exists', 'no answer')
   cloud.succeed('create')
+
+
+def test_no_answer_now_and_then(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['WAITING_FOR_RESOURCES'])
+  process = cloud.start('create')
+  for _ in range(3):
+    cloud.plan_faults('no answer', 'no answer')
+    cloud.wait(lambda: not cloud.faults())
+    answered = len(cloud.calls()) + 2
+    cloud.wait(lambda end=answered: len(cloud.calls()) >= end)
+  cloud.edit(states=['ACTIVE'])
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'pod is UNKNOWN' in output
 
 
 def test_lost_before_use(cloud):
@@ -135,6 +176,24 @@ def test_preempted(cloud, told):
     f'pod-w-{worker} {step} a b' for worker in (0, 1) for step in (0, 3)
   ]
   assert cloud.steps() == ['5', '5']
+
+
+def test_node_deleted_by_hand(cloud):
+  process = cloud.run_and_hold()
+  cloud.edit(nodes={})
+  fake_gcloud.take_away(NAME)
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert f'{NAME} is PREEMPTED; beginning anew' in output
+  assert len(cloud.calls('queued-resources create')) == 2
+  assert cloud.steps() == ['5', '5']
+
+
+def test_other_slices_are_not_taken_for_lost(cloud):
+  cloud.succeed('create')
+  cloud.succeed('create', '--slices=2')
+  assert not cloud.calls('queued-resources delete')
 
 
 def test_machine_told_to_go_down_and_still_there(cloud):
@@ -179,11 +238,15 @@ def test_worker_stays_out_of_reach(cloud):
 
 def test_worker_out_of_reach_for_a_while(cloud):
   process = cloud.run_and_hold()
-  cloud.plan_faults('unreachable', 'unreachable')
+  cloud.plan_faults(*['unreachable'] * 3)
+  cloud.wait(lambda: not cloud.faults())
   cloud.release()
   output, _ = process.communicate(timeout=120)
   assert process.returncode == 0, output
   assert len(cloud.starts()) == 2
+  # What gcloud says, once.
+  why = 'ERROR: (gcloud.compute.tpus) a worker has failed; looking again'
+  assert output.count(f'a worker of {NAME} does not answer: {why}') == 1
 
 
 def test_start_fails_in_part(cloud):
@@ -221,6 +284,27 @@ def test_stopped_and_gone_on(cloud):
   cloud.succeed('run', *cloud.command())
   assert cloud.steps() == ['5', '5']
   assert cloud.starts()[1] == 'pod-w-0 4 a b'
+
+
+def test_what_jobs_have_made_stays(cloud):
+  old = cloud.checkout / 'old' / 'a file é.py'
+  old.parent.mkdir()
+  old.touch()
+  cloud.commit('More')
+  process = cloud.run_and_hold()
+  cloud.succeed('stop')
+  process.communicate(timeout=120)
+  codes = [home / 'unifluid_jax' for home in cloud.homes()]
+  assert all((code / 'old' / old.name).exists() for code in codes)
+  old.unlink()
+  cloud.commit('Less')
+  cloud.release()
+  cloud.succeed('run', *cloud.command())
+  for code in codes:
+    made = sorted(path.name for path in (code / 'runs' / 'x').iterdir())
+    assert made == ['0', '4']
+    assert not (code / 'old' / old.name).exists()
+    assert (code / 'job.py').read_text() == JOB
 
 
 def test_failed_on_one_worker(cloud):

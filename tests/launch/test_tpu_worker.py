@@ -72,7 +72,7 @@ def test_python_is_installed_where_it_is_too_old(tmp_path):
   stubs, local = tmp_path / 'stubs', tmp_path / '.local' / 'bin'
   stubs.mkdir()
   local.mkdir(parents=True)
-  tools = 'bash cat cksum find flock gzip mkdir tar true'
+  tools = 'bash cat cksum flock grep gzip mkdir mv tar true'
   for tool in tools.split():
     (stubs / tool).symlink_to(
       subprocess.check_output(['which', tool], text=True).strip()
@@ -115,6 +115,14 @@ def test_gke_job_fills_its_slices():
   paths = re.findall('/unifluid_jax/(\\S+)', ' '.join(container['command']))
   assert len(paths) == 2
   assert all((ROOT / path).is_file() for path in paths)
+
+
+def test_recipes_wait_for_the_files_of_all():
+  """The roll call's 60 s are less than copies may differ by."""
+  guide = (ROOT / 'launch' / 'README.md').read_text()
+  (recipe,) = re.findall('cp --recursive --no-clobber.*?```', guide, re.DOTALL)
+  for text in (recipe, (ROOT / 'launch' / 'gke_job.yaml').read_text()):
+    assert '--start_timeout=1800' in text
 
 
 def test_gke_job_has_the_files_of_its_config():

@@ -14,7 +14,8 @@ LAUNCH = pathlib.Path(__file__).parents[2] / 'launch'
 NAME = 'pod'
 
 # Counts to --steps, a checkpoint after each step; heeds SIGTERM as training
-# does. The workers' files in the "bucket" go by their names.
+# does. The workers' files in the "bucket" go by their names; each start leaves
+# a file in the job's own folder, too.
 JOB = """
 import pathlib, signal, socket, sys, time
 bucket, steps, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2]), 0.02
@@ -26,6 +27,9 @@ if (bucket / 'broken').exists() and saved.name == 'pod-w-1':
 start = int(saved.read_text()) if saved.exists() else 0
 with open(bucket / 'starts', 'a') as file:
   file.write(f'{saved.name} {start} {sys.argv[3]}\\n')
+made = pathlib.Path('runs', 'x')
+made.mkdir(parents=True, exist_ok=True)
+(made / str(start)).touch()
 for step in range(start + 1, steps + 1):
   time.sleep(seconds)
   while step > 3 and (bucket / 'hold').exists() and not received:
@@ -57,8 +61,7 @@ class Cloud:
     (launch / 'environment.sh').write_text('echo "$1" >"$HOME/extras"\n')
     (self.checkout / 'job.py').write_text(JOB)
     self._git('init', '--quiet')
-    self._git('add', '.')
-    self._git('commit', '--quiet', '--message=A job')
+    self.commit('A job')
     (self.checkout / 'junk.txt').write_text('not committed')
 
   def _executable(self, name: str, line: str) -> None:
@@ -69,6 +72,10 @@ class Cloud:
   def _git(self, *arguments: str) -> None:
     user = ['-c', 'user.name=A', '-c', 'user.email=a@b.c']
     subprocess.run(['git', *user, *arguments], cwd=self.checkout, check=True)
+
+  def commit(self, message: str) -> None:
+    self._git('add', '.')
+    self._git('commit', '--quiet', f'--message={message}')
 
   def start(self, *arguments: str) -> subprocess.Popen:
     """Starts launch/tpu_vm.sh."""
@@ -115,6 +122,10 @@ class Cloud:
 
   def plan_faults(self, *kinds: str) -> None:
     (self.gcloud / 'faults.json').write_text(json.dumps(kinds))
+
+  def faults(self) -> list[str]:
+    """Those that have not happened yet."""
+    return json.loads((self.gcloud / 'faults.json').read_text() or '[""]')
 
   def calls(self, verb: str = '') -> list[list[str]]:
     """What gcloud was called with, of one verb."""

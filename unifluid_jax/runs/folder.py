@@ -1,6 +1,7 @@
 """The folder of a run: its config and its vocabulary."""
 
 import json
+import secrets
 
 from unifluid_jax import processes
 from unifluid_jax.config import build, to_dict
@@ -34,6 +35,33 @@ def read_experiment(workdir: AnyPath) -> Experiment:
   if not isinstance(config, dict):
     raise UserError(f'{file} is no JSON object; {_MEND}')
   return build(Experiment, config, f'{file}: config')
+
+
+def check_shared(workdir: AnyPath) -> None:
+  """Makes sure that all processes were given the folder of process 0.
+
+  A folder of their own could look the same, from an earlier run. So they look
+  for a file of a name that there has never been.
+
+  Raises:
+    UserError: In all processes, if one of them has another folder.
+  """
+  token, *others = processes.gather(secrets.randbits(31))
+  if not others:
+    return
+  proof = workdir / f'shared.{token}.partial'
+  if processes.is_main():
+    write_whole(proof, b'')
+  processes.wait('shared folder')
+  sees = processes.gather(proof.exists())
+  if processes.is_main():
+    proof.unlink()
+  if not all(sees):
+    blind = ', '.join(str(i) for i, see in enumerate(sees) if not see)
+    raise UserError(
+      f'--workdir={workdir} is not the folder of process 0 for the processes '
+      f'{blind}; give all processes the same one, on a disk that all share'
+    )
 
 
 def write_config(experiment: Experiment, workdir: AnyPath) -> None:
