@@ -66,6 +66,12 @@ class Experiment:
 
   def __post_init__(self):
     check_least('config', self, 0, 'seed')
+    widths, groups = self.vae.widths, self.vae.groups
+    if not widths or any(width < 1 or width % groups for width in widths):
+      raise UserError(
+        f'vae.widths is {list(widths)}; it must be one width or more, each a '
+        f'multiple of vae.groups = {groups}'
+      )
     side, stride = self.data.image_size, self.vae.stride * self.model.patch
     if side % stride:
       raise UserError(

@@ -71,11 +71,6 @@ class VAEConfig:
   def __post_init__(self):
     counts = ('latent_channels', 'groups', 'patch_size')
     check_least('vae', self, 1, *counts)
-    if not self.widths or any(w < 1 or w % self.groups for w in self.widths):
-      raise UserError(
-        f'vae.widths is {list(self.widths)}; it must be one width or more, '
-        f'each a multiple of vae.groups = {self.groups}'
-      )
 
   @property
   def stride(self) -> int:
