@@ -174,6 +174,7 @@ def test_keys_that_transformers_does_not_use(content, unused):
     ({'hidden_size': '20'}, "hidden_size '20'; sizes are"),
     ({'hidden_size': 20.0}, 'hidden_size 20.0; sizes are'),
     ({'rms_norm_eps': 0}, 'rms_norm_eps 0; it must be a number above 0'),
+    ({'rms_norm_eps': 10**400}, '0; it must be a number above 0'),
     ({'rms_norm_eps': float('nan')}, 'rms_norm_eps nan; it must be'),
     ({'query_pre_attn_scalar': -1}, 'query_pre_attn_scalar -1; it must be'),
     ({'attn_logit_softcapping': 'a'}, "attn_logit_softcapping 'a'; it must"),

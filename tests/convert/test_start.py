@@ -162,6 +162,9 @@ def _check_step_of_an_export(weights, out):
   file.write_text(json.dumps(content | {'step': '6'}))
   with pytest.raises(UserError, match="is damaged: step is '6'"):
     inference.load(out)
+  file.write_text(json.dumps(content | {'experiment': None}))
+  with pytest.raises(UserError, match='is damaged: experiment is None'):
+    inference.load(out)
 
 
 def load_start(config, letters):

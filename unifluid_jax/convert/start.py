@@ -140,10 +140,14 @@ def read_exported(folder: str) -> Exported:
       f'{folder} holds only {", ".join(metadata["parts"])}, no whole UniFluid; '
       'name it in the init section of a training'
     )
-  step = metadata.get('step')
+  step, experiment = metadata.get('step'), metadata['experiment']
   if step is not None and type(step) is not int:
     raise UserError(f'{folder} is damaged: step is {step!r}; copy it again')
-  return Exported(metadata['experiment'], step)
+  if not isinstance(experiment, dict):
+    raise UserError(
+      f'{folder} is damaged: experiment is {experiment!r}; copy it again'
+    )
+  return Exported(experiment, step)
 
 
 def load_exported(

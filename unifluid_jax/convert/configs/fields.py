@@ -1,6 +1,6 @@
 """Values of a config.json, checked as they are read."""
 
-import math
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -121,4 +121,6 @@ class Fields:
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, int | float) and math.isfinite(value)
+  # A whole number may be too large for math.isfinite; NaN is in no range.
+  largest = sys.float_info.max
+  return isinstance(value, int | float) and -largest <= value <= largest
