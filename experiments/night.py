@@ -1,4 +1,6 @@
-"""The four tasks on all concepts without skin tones: a night on two CPU cores.
+"""The four tasks on all concepts without skin tones, overnight on a CPU.
+
+It takes an hour and a half on two that are idle.
 
 The quickstart's recipe on the 1,262 concepts that have no skin tone and are no
 flag or keycap, with a wider encoder and a larger vocabulary. It goes on where
