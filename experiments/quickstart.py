@@ -88,7 +88,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'unroll': 4,
   }
   config.training = {
-    'steps': 2800,
+    'steps': 2500,
     'text_weight': 1.0,
     'checkpoint': {'every': 500},
   }
