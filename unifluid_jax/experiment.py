@@ -150,6 +150,7 @@ class Experiment:
       boi_id=tokenizer.boi_id,
       source_tokens=self.model.source_tokens,
       dtype=self.model.dtype,
+      fused_attention=self.model.fused_attention,
       remat=self.model.remat,
       unroll=self.model.unroll,
     )
@@ -240,7 +241,7 @@ class Experiment:
     model = config_lib.to_dict(self.model)
     # How it is computed is no matter.
     for section in (model, model['head']):
-      for key in ('dtype', 'remat', 'unroll'):
+      for key in ('dtype', 'fused_attention', 'remat', 'unroll'):
         section.pop(key, None)
     return self.vae_identity() | {
       'model': model,

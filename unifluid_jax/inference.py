@@ -18,28 +18,22 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int, UInt8
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.config import build
-from unifluid_jax.convert import own
-from unifluid_jax.convert.layouts.layout import VAE
-from unifluid_jax.convert.start import load_exported, read_exported
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import writes_raster
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
-from unifluid_jax.runs.folder import read_experiment
-from unifluid_jax.runs.restore import Averaged, restore_averaged
-from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.runs.restore import read_trained
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sampling.text import TextSamplingConfig
 from unifluid_jax.training.rows import ROWS
-from unifluid_jax.training.sharding import MeshConfig, make_mesh, shardings_of
+from unifluid_jax.training.sharding import MeshConfig, make_mesh
 
 TENSOR_HELP = (
   'Devices that each layer is split over; the others write more at once.'
@@ -80,37 +74,9 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
     UserError: If it is no such folder, or is not complete, or the devices do
       not divide by `tensor`.
   """
-  workdir = to_path(str(workdir))
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
-  if own.is_own(str(workdir)):
-    exported = read_exported(str(workdir))
-    experiment = build(Experiment, exported.experiment)
-    tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-    averaged = _read_export(experiment, tokenizer, workdir, mesh, exported.step)
-  else:
-    experiment = read_experiment(workdir)
-    tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-    averaged = restore_averaged(experiment, tokenizer, workdir, mesh)
-  return Model(experiment, tokenizer, *averaged, mesh)
-
-
-def _read_export(
-  experiment: Experiment,
-  tokenizer: Tokenizer,
-  folder: AnyPath,
-  mesh: Mesh,
-  step: int | None,
-) -> Averaged:
-  """What is used of an export: the same as of a checkpoint."""
-  context = make_context(experiment, tokenizer)
-  state = train_state_targets(experiment, tokenizer, context, mesh)
-  vae = {f'{VAE}/{name}': target for name, target in state.vae.items()}
-  shardings = shardings_of({**state.ema, **state.frozen, **vae})
-  # An export of before the step was kept was mostly of a whole training.
-  step = experiment.training.steps if step is None else step
-  return Averaged(
-    context.graphdef, *load_exported(str(folder), shardings), step
-  )
+  trained = read_trained(to_path(str(workdir)), mesh)
+  return Model(trained.experiment, trained.tokenizer, *trained.averaged, mesh)
 
 
 class Model:

@@ -152,6 +152,8 @@ class ModelConfig:
       the image encoder alone; see `UniFluid.ask_for`.
     patch: Side of the group of latents that makes an image token.
     dtype: Compute dtype.
+    fused_attention: Whether TPUs attend by the kernel of
+      `models.fused_attention`, where the shapes allow it.
     remat: What the backward pass keeps of a block, see `models.stack`.
     unroll: Blocks per iteration of the scan over layers.
   """
@@ -164,6 +166,7 @@ class ModelConfig:
   source_tokens: bool = False
   patch: int = 2
   dtype: str = 'float32'
+  fused_attention: bool = True
   remat: str = 'none'
   unroll: int = 1
 

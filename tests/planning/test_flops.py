@@ -132,6 +132,27 @@ def test_recomputed_parts_are_no_model_flops():
   )
 
 
+def test_the_attention_kernel_computes_its_scores_again():
+  config = experiment('none')
+  data, model = config.data, config.model
+  for length, head_dim, fused, share in (
+    (256, 128, True, 0.5),
+    (256, 128, False, 0),
+    (256, 64, True, 0),
+    (144, 128, True, 0),
+  ):
+    row = dataclasses.replace(data.row, length=length)
+    gemma = dataclasses.replace(model.gemma, head_dim=head_dim)
+    shaped = dataclasses.replace(
+      config,
+      data=dataclasses.replace(data, row=row),
+      model=dataclasses.replace(model, gemma=gemma, fused_attention=fused),
+    )
+    forward = flops.forward_flops(shaped)
+    again = flops.hardware_flops(shaped) - flops.step_flops(shaped)
+    assert again - forward.vae == pytest.approx(share * forward.attention)
+
+
 def test_a_step_of_the_2b_recipe():
   """6 N a slot for the decoder's 2,024.5 M weights, 2 N for the encoder."""
   config = unifluid_2b.get_config('')

@@ -24,6 +24,7 @@ from unifluid_jax.models.attention import (
   rotate,
   soft_cap,
 )
+from unifluid_jax.models.fused_attention import attend_fused, is_fused
 from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
@@ -115,7 +116,7 @@ class View(NamedTuple):
 class Attention(nnx.Module):
   """Grouped-query self-attention with RoPE."""
 
-  def __init__(self, config: GemmaConfig, *, rngs: nnx.Rngs):
+  def __init__(self, config: GemmaConfig, fused: bool, *, rngs: nnx.Rngs):
     width, head_dim = config.width, config.head_dim
     heads, kv_heads = config.heads, config.kv_heads
     self.query = fan_in(
@@ -139,6 +140,7 @@ class Attention(nnx.Module):
       self.query_norm = RMSNorm(head_dim, config.norm_eps, 'head_dim')
       self.key_norm = RMSNorm(head_dim, config.norm_eps, 'head_dim')
     self.config = config
+    self.fused = fused
 
   def __call__(
     self,
@@ -164,7 +166,8 @@ class Attention(nnx.Module):
       cache = cache.write(layer, index, keys, values)
       keys = cache.keys[layer].astype(x.dtype)
       values = cache.values[layer].astype(x.dtype)
-    heads = attend(
+    fused = self.fused and cache is None and is_fused(queries, keys)
+    heads = (attend_fused if fused else attend)(
       queries, keys, values, view.mask, softcap=config.attention_softcap
     )
     out = jnp.einsum('blnh,nhd->bld', heads, self.out[...].astype(x.dtype))
@@ -194,9 +197,9 @@ class GatedMLP(nnx.Module):
 class Block(nnx.Module):
   """x += [norm](attention(norm(x))); x += [norm](mlp(norm(x)))."""
 
-  def __init__(self, config: GemmaConfig, *, rngs: nnx.Rngs):
+  def __init__(self, config: GemmaConfig, fused: bool, *, rngs: nnx.Rngs):
     self.pre_attention_norm = RMSNorm(config.width, config.norm_eps)
-    self.attention = Attention(config, rngs=rngs)
+    self.attention = Attention(config, fused, rngs=rngs)
     self.pre_mlp_norm = RMSNorm(config.width, config.norm_eps)
     self.mlp = GatedMLP(config, rngs=rngs)
     if config.post_norms:
@@ -241,6 +244,7 @@ class Gemma(nnx.Module):
     *,
     rngs: nnx.Rngs,
     dtype: DTypeLike = jnp.float32,
+    fused: bool = True,
     remat: str = 'none',
     unroll: int = 1,
   ):
@@ -250,6 +254,7 @@ class Gemma(nnx.Module):
       config: Shape of the model.
       rngs: Source of the parameters' keys.
       dtype: Compute dtype.
+      fused: Whether TPUs attend by the kernel of `fused_attention`.
       remat: What the backward pass keeps of a block, see `stack`.
       unroll: Blocks per iteration of the scan over layers.
     """
@@ -262,7 +267,7 @@ class Gemma(nnx.Module):
       inputs=config.width,
     )
     self.stack = Stack(
-      lambda rngs: Block(config, rngs=rngs),
+      lambda rngs: Block(config, fused, rngs=rngs),
       config.layers,
       rngs=rngs,
       remat=remat,

@@ -52,6 +52,8 @@ class UniFluidConfig:
     source_tokens: Whether slots that write an edited image are given the VAE
       tokens of its source.
     dtype: Compute dtype of the transformer and the encoder.
+    fused_attention: Whether TPUs attend by the kernel of
+      `models.fused_attention`, where the shapes allow it.
     remat: What the backward pass keeps of a block, see `models.stack`.
     unroll: Blocks per iteration of the scan over layers.
   """
@@ -65,6 +67,7 @@ class UniFluidConfig:
   boi_id: int
   source_tokens: bool = False
   dtype: str = 'float32'
+  fused_attention: bool = True
   remat: str = 'none'
   unroll: int = 1
 
@@ -109,7 +112,8 @@ class UniFluid(nnx.Module):
       'unroll': config.unroll,
       'rngs': rngs,
     }
-    self.gemma = Gemma(config.gemma, **kwargs)
+    fused = config.fused_attention
+    self.gemma = Gemma(config.gemma, fused=fused, **kwargs)
     self.encoder = Siglip(config.encoder, **kwargs)
     self.connector = parameters.fan_in(
       rngs.params(), (config.encoder.width, width), ('encoder_embed', 'embed')

@@ -16,6 +16,7 @@ computed: the frozen VAE, and what the backward pass computes again.
 from typing import NamedTuple
 
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.models.fused_attention import block_length
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.training.losses import CHUNK
 
@@ -80,18 +81,20 @@ def hardware_flops(experiment: Experiment) -> float:
   forward, model = forward_flops(experiment), experiment.model
   passes = _passes(experiment)
   again = {'none': 0.0, 'dots': 0.0, 'sublayers': 1.0, 'full': 1.0}[model.remat]
+  gemma, length = model.gemma, experiment.data.row.length
   computed_again = 0.0
   if passes.decoder > 1:
     computed_again += again * forward.decoder
     if model.remat == 'sublayers':
       # The last product of attention and of the MLP is kept.
-      gemma = model.gemma
       last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
-      slots = experiment.data.rows * experiment.data.row.length
+      slots = experiment.data.rows * length
       computed_again -= 2 * slots * gemma.layers * last
     if model.remat != 'none':
       # No policy keeps attention, whose products have batch axes.
       computed_again += forward.attention
+    if model.fused_attention and block_length(length, length, gemma.head_dim):
+      computed_again += forward.attention / 2  # the kernel's scores
   if passes.encoder > 1:
     computed_again += again * forward.encoder
   if model.head.remat in ('sublayers', 'full') and passes.head > 1:
