@@ -26,6 +26,7 @@ CORE = [
   'sentencepiece>=0.2.3,<0.3',
   'tensorflow-datasets>=4.9.10,<4.10',
 ]
+DEMO = ['gradio>=6.31,<7']
 PLAN = ['libtpu>=0.0.42,<0.0.43']
 TORCH = ['torch==2.13.0', 'transformers>=5.23,<5.24', 'diffusers>=0.42.1,<0.43']
 
@@ -49,9 +50,11 @@ setuptools.setup(
     'tensorboard': ['tensorflow-cpu>=2.21,<2.22', 'tensorboard'],
     'tfds-build': ['tensorflow-cpu>=2.21,<2.22'],
     'convert': TORCH,
+    'demo': DEMO,
     'plan': PLAN,
     'tpu': ['jax[tpu]>=0.10.2,<0.11', 'etils[epath-gcs]>=1.15,<2'],
-    'test': PLAN
+    'test': DEMO
+    + PLAN
     + TORCH
     + [
       'beartype>=0.23,<0.24',
