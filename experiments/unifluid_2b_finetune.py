@@ -11,7 +11,7 @@ is trained.
 
 import ml_collections
 
-from experiments import arguments, tiny, unifluid_2b
+from experiments import arguments, unifluid_2b
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -40,5 +40,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if is_tiny:
     # A run to start from is not tiny.
     config.init.update(workdir='', parameters=())
-    return tiny.shrink(config)
-  return config
+  return arguments.finish(config, is_tiny)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.configs import tiny
-from unifluid_jax.config import build
+from unifluid_jax.config import build, to_dict
 from unifluid_jax.data.layout import lay_out
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
@@ -76,10 +76,18 @@ def test_a_wrong_argument_is_refused(name, arg, message):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_flags_can_set_every_key(name):
+  """What a config holds can be set: each key that its experiment has."""
   config = get_config(name, '')
-  assert config.training.balance_every == 0
-  assert config.training.anneal is None or len(config.training.anneal) == 2
-  assert isinstance(config.init.frozen, tuple)
+  held = keys(config.to_dict())
+  assert len(held) > 100
+  assert keys(to_dict(build(Experiment, config))) == held
+
+
+def keys(section, path=''):
+  """The dotted names of a section's values."""
+  if not isinstance(section, dict) or not section:
+    return {path}
+  return set().union(*(keys(v, f'{path}.{k}') for k, v in section.items()))
 
 
 @pytest.mark.slow
