@@ -56,4 +56,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.training.update(steps=100_000, repeats=4, log_every=100)
   config.training.checkpoint = {'every': 2000}
   config.optimizer.update(learning_rate=5e-4, warmup=2000, ema=0.9999)
+  config.evaluation.samples = 4  # there are hundreds of held-out prompts
   return arguments.finish(config, is_tiny)

@@ -115,7 +115,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'temperature': 0.0,
   }
   config.evaluation = {
-    'samples': 8,
+    'samples': 32,
     'targets': {
       'vae_psnr_heldout_db': 27.0,
       't2i_train_nn_concept': 0.9,

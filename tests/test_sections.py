@@ -44,3 +44,14 @@ def test_a_number_that_is_too_small(key, value, message):
   section[last] = value
   with pytest.raises(UserError, match=message):
     build(Experiment, config)
+
+
+def test_how_a_model_is_computed_does_not_change_its_checkpoints(letters):
+  config = tiny.get_config()
+  config.model.update(
+    dtype='bfloat16', fused_attention=False, remat='full', unroll=2
+  )
+  first = build(Experiment, tiny.get_config()).identity(letters)
+  assert build(Experiment, config).identity(letters) == first
+  config.model.order = 'masked'
+  assert build(Experiment, config).identity(letters) != first

@@ -11,10 +11,11 @@ square is taken and resized.
 
 import functools
 import importlib
+import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
-import PIL.Image
 from absl import flags, logging
 
 from unifluid_jax import cli, inference
@@ -22,7 +23,7 @@ from unifluid_jax.data import images
 from unifluid_jax.data.example import Image
 from unifluid_jax.errors import UserError
 
-Picture = PIL.Image.Image | None
+File = str | None
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _HOST = flags.DEFINE_string(
@@ -31,12 +32,15 @@ _HOST = flags.DEFINE_string(
 _PORT = flags.DEFINE_integer(
   'port', 7860, 'Port of the page.', lower_bound=1, upper_bound=2**16 - 1
 )
+_TENSOR = flags.DEFINE_integer(
+  'tensor', 1, inference.TENSOR_HELP, lower_bound=1
+)
 
 
 def main() -> None:
   """Serves the page until it is interrupted."""
   gradio = _gradio()
-  model = inference.load(cli.require(_WORKDIR))
+  model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   page = make_page(model, gradio)
   try:
     _, address, _ = page.launch(
@@ -48,10 +52,14 @@ def main() -> None:
     )
   except OSError as error:
     raise UserError(
-      f'--host={_HOST.value} --port={_PORT.value}: {error}'
+      f'--host={_HOST.value} --port={_PORT.value} cannot be served; another '
+      'program may be there: choose another port'
     ) from error
   logging.info('the page is at %s; Ctrl-C ends it', address)
-  page.block_thread()
+  try:
+    threading.Event().wait()
+  finally:
+    page.close(verbose=False)
 
 
 def _gradio() -> Any:
@@ -72,29 +80,35 @@ def make_page(model: inference.Model, gradio: Any) -> Any:
     gradio: The module.
   """
   size = model.experiment.data.image_size
+  # The tabs are queues of their own, the accelerator is one.
+  lock = threading.Lock()
 
-  def generate(prompt: str, samples: int, seed: int) -> list[Image]:
-    return list(model.generate([prompt], samples=samples, seed=seed).images)
+  def generate(prompt: str, samples: int, seed: int | None) -> list[Image]:
+    drawn = model.generate([prompt], samples=samples, seed=seed or 0)
+    return list(drawn.images)
 
-  def edit(image: Picture, instruction: str, seed: int) -> Image:
-    return model.edit([read(image)], [instruction], seed=seed).images[0]
+  def edit(image: File, instruction: str, seed: int | None) -> Image:
+    edited = model.edit([read(image)], [instruction], seed=seed or 0)
+    return edited.images[0]
 
-  def caption(image: Picture) -> str:
+  def caption(image: File) -> str:
     return model.caption([read(image)])[0]
 
-  def answer(image: Picture, question: str) -> str:
+  def answer(image: File, question: str) -> str:
     return model.answer([read(image)], [question])[0]
 
-  def read(image: Picture) -> Image:
+  def read(image: File) -> Image:
     if image is None:
       raise UserError('there is no image yet; choose one')
-    return images.fit(images.to_rgb(image), size)
+    data = pathlib.Path(image).read_bytes()
+    return images.fit(images.decode(data, 'the file'), size)
 
   def tab(task: Callable, reads: list[Any], writes: Any) -> Any:
     @functools.wraps(task)
     def run(*values: Any) -> Any:
       try:
-        return task(*values)
+        with lock:
+          return task(*values)
       except UserError as error:
         raise gradio.Error(str(error), print_exception=False) from error
 
@@ -107,7 +121,7 @@ def make_page(model: inference.Model, gradio: Any) -> Any:
       api_name=task.__name__,
     )
 
-  image = functools.partial(gradio.Image, type='pil', image_mode=None)
+  image = functools.partial(gradio.Image, type='filepath', image_mode=None)
   # WebP, what Gradio would send, loses the edges of small drawings.
   written = functools.partial(gradio.Image, format='png')
   seed = functools.partial(

@@ -1,5 +1,6 @@
 """The page of a trained model, used through Gradio's own client."""
 
+import signal
 import socket
 
 import gradio_client
@@ -45,10 +46,17 @@ def test_each_tab_does_what_the_model_does(finished, tmp_path):
       client.predict(None, api_name='/caption')
     with pytest.raises(AppError, match='more than max_text'):
       client.predict('fox ' * 500, 1, 0, api_name='/generate')
+    broken = tmp_path / 'broken.png'
+    broken.write_bytes(photograph.read_bytes()[:-200])
+    with pytest.raises(AppError, match='the file is no image'):
+      client.predict(gradio_client.handle_file(broken), api_name='/caption')
+
+    page.send(signal.SIGINT)
+    assert page.wait() == 130
 
 
 def test_a_port_that_is_taken_is_told(finished):
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
     message = process.fail('demo', f'--workdir={finished}', f'--port={port}')
-  assert f'--port={port}' in message
+  assert f'--port={port} cannot be served; another program' in message

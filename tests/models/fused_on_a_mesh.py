@@ -29,7 +29,7 @@ def main() -> None:
 
   run = functools.partial(results, interpreted, softcap=50.0)
   whole = jax.jit(on_mesh(mesh, run))(inputs, gradient)
-  apart = jax.jit(on_mesh(mesh, sum_over_rows(sums, 1)))((inputs, gradient))
+  apart = jax.jit(on_mesh(mesh, sum_over_rows(sums, 2)))((inputs, gradient))
   for found, total, one in zip(whole, apart, wanted, strict=True):
     np.testing.assert_allclose(found, one, rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(total, one.sum(0), rtol=1e-5, atol=1e-4)

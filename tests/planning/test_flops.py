@@ -1,5 +1,6 @@
 """The written formulas against what XLA counts of a small unrolled stack."""
 
+import collections
 import dataclasses
 import itertools
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.interpreters import partial_eval
 
 from experiments import quickstart, unifluid_2b
 from unifluid_jax.config import build
@@ -132,25 +134,68 @@ def test_recomputed_parts_are_no_model_flops():
   )
 
 
-def test_the_attention_kernel_computes_its_scores_again():
-  config = experiment('none')
+@pytest.mark.parametrize('frozen', ['nothing', 'gemma'])
+@pytest.mark.parametrize('remat', ['none', 'dots', 'sublayers', 'full'])
+def test_flops_of_attention_by_the_kernel(remat, frozen):
+  """Against the kernels that a step has: two products forward, five back."""
+  config = experiment(remat, FROZEN[frozen])
   data, model = config.data, config.model
-  for length, head_dim, fused, share in (
-    (256, 128, True, 0.5),
-    (256, 128, False, 0),
-    (256, 64, True, 0),
-    (144, 128, True, 0),
-  ):
-    row = dataclasses.replace(data.row, length=length)
-    gemma = dataclasses.replace(model.gemma, head_dim=head_dim)
-    shaped = dataclasses.replace(
-      config,
-      data=dataclasses.replace(data, row=row),
-      model=dataclasses.replace(model, gemma=gemma, fused_attention=fused),
-    )
-    forward = flops.forward_flops(shaped)
-    again = flops.hardware_flops(shaped) - flops.step_flops(shaped)
-    assert again - forward.vae == pytest.approx(share * forward.attention)
+  row = dataclasses.replace(data.row, length=256)
+  gemma = dataclasses.replace(model.gemma, head_dim=128)
+  model = dataclasses.replace(model, gemma=gemma, dtype='bfloat16')
+  config = dataclasses.replace(
+    config, data=dataclasses.replace(data, row=row), model=model
+  )
+  plain = dataclasses.replace(
+    config, model=dataclasses.replace(model, fused_attention=False)
+  )
+  assert not kernels(plain)
+  found = kernels(config)
+  assert found['attend_backward'] == 1
+  products = 2 * found['attend'] + 5
+  # The model's: two forward, four back.
+  again = (products - 6) / 2 * flops.forward_flops(config).attention
+  expected = flops.hardware_flops(config) - flops.step_flops(config)
+  others = flops.hardware_flops(plain) - flops.step_flops(plain)
+  others -= (remat != 'none') * flops.forward_flops(config).attention
+  assert expected - others == pytest.approx(again)
+
+
+def kernels(experiment):
+  """How often a step calls each kernel, of what it needs."""
+  tokenizer = any_tokenizer()
+  context = make_context(experiment, tokenizer)
+  state = jax.eval_shape(
+    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
+    vae_shapes(experiment),
+  )
+  batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
+  chip = jax.sharding.AbstractDevice(
+    device_kind='a chip', num_cores=1, platform='tpu'
+  )
+  mesh = jax.sharding.AbstractMesh(
+    (1, 1, 1),
+    ('data', 'fsdp', 'tensor'),
+    (jax.sharding.AxisType.Auto,) * 3,
+    abstract_device=chip,
+  )
+  with jax.sharding.use_abstract_mesh(mesh):
+    traced = jax.make_jaxpr(make_train_step(context))(state, batch)
+  needed, _ = partial_eval.dce_jaxpr(
+    traced.jaxpr, [True] * len(traced.jaxpr.outvars)
+  )
+  found: collections.Counter[str] = collections.Counter()
+
+  def walk(jaxpr):
+    for equation in jaxpr.eqns:
+      if equation.primitive.name == 'pallas_call':
+        found[equation.params['name']] += 1
+        continue
+      for inner in jax.core.jaxprs_in_params(equation.params):
+        walk(inner)
+
+  walk(needed)
+  return found
 
 
 def test_a_step_of_the_2b_recipe():

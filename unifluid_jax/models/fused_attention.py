@@ -1,6 +1,6 @@
 """Attention within rows as one TPU kernel: scores never leave the chip.
 
-XLA writes the scores [H L S] of a row to HBM and reads them back around the
+XLA writes the scores [H L L] of a row to HBM and reads them back around the
 softmax, forward and backward. Rows are short here, a few hundred slots, so that
 a block of queries meets all keys of its row in VMEM: no running maximum is
 needed, as it is in FlashAttention (arXiv 2205.14135), whose backward pass this
@@ -8,8 +8,8 @@ is: weights are computed again from queries and keys, and
 
     dS = W * (dW - rowsum(W * dW)),  W = softmax(S),  dW = dO V^T.
 
-Legend: B rows, L queries, S keys, H heads, K kv-heads, G = H / K query heads of
-a kv-head, E head_dim, Q queries of a block.
+Legend: B rows, L slots, H heads, K kv-heads, G = H / K query heads of a
+kv-head, E head_dim, Q queries of a block.
 """
 
 import functools
@@ -20,70 +20,112 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Int8
+from jaxtyping import Array, Bool, DTypeLike, Float, Int8
 
 from unifluid_jax.models.attention import MASKED
 from unifluid_jax.models.partition import partition_spec
 
 _LANES = 128
-# Scores of a block, of which some six arrays are in VMEM at once (6 MiB).
-_SCORES = 2**18
+_ROWS = 32  # of a tile of int8, the mask's
+# All TPUs since v4 give a kernel 16 MiB of VMEM, of which Mosaic needs some.
+_VMEM = 15 * 2**20
 
+# Operands are bfloat16, whatever precision is asked of float32 products.
 _dot = functools.partial(
-  jax.lax.dot_general, preferred_element_type=jnp.float32
+  jax.lax.dot_general,
+  precision=jax.lax.Precision.DEFAULT,
+  preferred_element_type=jnp.float32,
 )
 _INNER = (((1,), (1,)), ((), ()))
 _PLAIN = (((1,), (0,)), ((), ()))
 _OUTER = (((0,), (0,)), ((), ()))
 
 
-def block_length(length: int, slots: int, head_dim: int) -> int:
-  """Q, or 0 for shapes that the kernel is not made for.
+def fits(
+  dtype: DTypeLike,
+  length: int,
+  heads: int,
+  kv_heads: int,
+  head_dim: int,
+  tensor: int = 1,
+) -> bool:
+  """Whether the kernel is made for the rows of a decoder.
+
+  Args:
+    dtype: Compute dtype; it must be bfloat16.
+    length: L.
+    heads: H.
+    kv_heads: K.
+    head_dim: E.
+    tensor: Devices that the heads are split over; each must have the query
+      heads of its kv-heads.
+  """
+  if dtype != jnp.bfloat16 or heads % tensor or kv_heads % tensor:
+    return False
+  return block_length(length, heads // kv_heads, head_dim) > 0
+
+
+def block_length(length: int, groups: int, head_dim: int) -> int:
+  """Q: as many queries as VMEM has room for; 0 if there is no such number.
 
   Args:
     length: L.
-    slots: S.
+    groups: G.
     head_dim: E.
   """
-  if head_dim % _LANES or slots % _LANES:
+  if head_dim % _LANES or length % _LANES:
     return 0
-  fits = [
-    block
-    for block in range(_LANES, length + 1, _LANES)
-    if length % block == 0 and block * slots <= _SCORES
-  ]
-  return max(fits, default=0)
+  # Fewer queries would leave most of the matrix unit idle.
+  blocks = range(_LANES, length + 1, _ROWS)
+  return max(
+    (
+      block
+      for block in blocks
+      if length % block == 0 and _vmem(block, length, groups, head_dim) <= _VMEM
+    ),
+    default=0,
+  )
+
+
+def _vmem(block: int, length: int, groups: int, head_dim: int) -> int:
+  """Bytes that the backward pass has in VMEM."""
+  queries, keys = block * groups * head_dim, length * head_dim
+  scores = block * length
+  # Queries and their two gradients, keys, values and theirs, the mask; each
+  # while the next or last ones are under way.
+  windows = 2 * (3 * 2 * queries + 4 * 2 * keys + scores)
+  sums = 2 * 4 * keys
+  # Scores, slopes, weights and the gradients of scores and weights.
+  return windows + sums + 5 * 4 * scores
 
 
 def is_fused(
-  queries: Float[Array, 'B L H E'], keys: Float[Array, 'B S K E']
+  queries: Float[Array, 'B L H E'], keys: Float[Array, 'B L K E']
 ) -> bool:
-  """Whether the kernel is there for such arrays.
-
-  It is on the TPUs of the mesh that the code is traced for, where each of them
-  has the query heads of its kv-heads.
-  """
+  """Whether the kernel attends, on the mesh that the code is traced for."""
   mesh = jax.sharding.get_abstract_mesh()
   device = mesh.abstract_device
   if device is None or device.platform != 'tpu':
     return False
-  _, length, _, head_dim = queries.shape
-  if not block_length(length, keys.shape[1], head_dim):
+  _, length, heads, head_dim = queries.shape
+  kv_heads, tensor = keys.shape[2], mesh.shape['tensor']
+  if not fits(queries.dtype, length, heads, kv_heads, head_dim, tensor):
     return False
-  query_spec, key_spec = _specs(mesh, queries, keys)
-  return query_spec == key_spec
+  rows = _specs(mesh, queries, keys)[0][0]
+  # Rows that do not divide would be computed by every device.
+  return rows is not None
 
 
 def attend_fused(
   queries: Float[Array, 'B L H E'],
-  keys: Float[Array, 'B S K E'],
-  values: Float[Array, 'B S K E'],
-  mask: Bool[Array, 'B L S'],
+  keys: Float[Array, 'B L K E'],
+  values: Float[Array, 'B L K E'],
+  mask: Bool[Array, 'B L L'],
   *,
   softcap: float | None = None,
   interpret: bool = False,
 ) -> Float[Array, 'B L H E']:
-  """The same as `attention.attend`, for shapes that have a `block_length`.
+  """The same as `attention.attend` up to rounding, for shapes that `fits` has.
 
   Args:
     queries: Scaled queries.
@@ -118,7 +160,7 @@ def attend_fused(
 def _specs(
   mesh: jax.sharding.AbstractMesh,
   queries: Float[Array, 'B L H E'],
-  keys: Float[Array, 'B S K E'],
+  keys: Float[Array, 'B L K E'],
 ) -> tuple[PartitionSpec, PartitionSpec]:
   return (
     partition_spec(mesh, ('rows', None, 'heads', None), queries.shape),
@@ -129,9 +171,9 @@ def _specs(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _attend(
   queries: Float[Array, 'B L HE'],
-  keys: Float[Array, 'B S KE'],
-  values: Float[Array, 'B S KE'],
-  mask: Int8[Array, 'B L S'],
+  keys: Float[Array, 'B L KE'],
+  values: Float[Array, 'B L KE'],
+  mask: Int8[Array, 'B L L'],
   head_dim: int,
   softcap: float | None,
   interpret: bool,
@@ -151,9 +193,9 @@ def _attend(
 
 def _save(
   queries: Float[Array, 'B L HE'],
-  keys: Float[Array, 'B S KE'],
-  values: Float[Array, 'B S KE'],
-  mask: Int8[Array, 'B L S'],
+  keys: Float[Array, 'B L KE'],
+  values: Float[Array, 'B L KE'],
+  mask: Int8[Array, 'B L L'],
   *static: Any,
 ) -> tuple[Array, tuple[Array, ...]]:
   arrays = queries, keys, values, mask
@@ -203,19 +245,19 @@ class _Layout:
   def __init__(
     self,
     queries: Float[Array, 'B L HE'],
-    keys: Float[Array, 'B S KE'],
+    keys: Float[Array, 'B L KE'],
     head_dim: int,
   ):
     rows, length, width = queries.shape
-    slots, kv_heads = keys.shape[1], keys.shape[2] // head_dim
-    block = block_length(length, slots, head_dim)
+    kv_heads = keys.shape[2] // head_dim
     self.groups = width // keys.shape[2]
+    block = block_length(length, self.groups, head_dim)
     self.grid = (rows, kv_heads, length // block)
     self.queries = pl.BlockSpec(
       (1, block, self.groups * head_dim), lambda b, k, i: (b, i, k)
     )
-    self.keys = pl.BlockSpec((1, slots, head_dim), lambda b, k, i: (b, 0, k))
-    self.mask = pl.BlockSpec((1, block, slots), lambda b, k, i: (b, i, 0))
+    self.keys = pl.BlockSpec((1, length, head_dim), lambda b, k, i: (b, 0, k))
+    self.mask = pl.BlockSpec((1, block, length), lambda b, k, i: (b, i, 0))
 
 
 def _forward(
@@ -284,13 +326,13 @@ def _heads(queries: Any, groups: int) -> list[tuple[Any, ...]]:
 
 def _weights(
   queries: Float[Array, 'Q E'],
-  keys: Float[Array, 'S E'],
-  seen: Bool[Array, 'Q S'],
+  keys: Float[Array, 'L E'],
+  seen: Bool[Array, 'Q L'],
   softcap: float | None,
-) -> tuple[Float[Array, 'Q S'], Float[Array, 'Q S'] | float]:
+) -> tuple[Float[Array, 'Q L'], Float[Array, 'Q L'] | float]:
   """Softmax of the scores, and the slope of the cap there."""
   scores = _dot(queries, keys, _INNER)
-  slope: Float[Array, 'Q S'] | float = 1.0
+  slope: Float[Array, 'Q L'] | float = 1.0
   if softcap is not None:
     bent = jnp.tanh(scores / softcap)
     scores, slope = softcap * bent, 1 - bent * bent

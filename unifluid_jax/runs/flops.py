@@ -15,8 +15,10 @@ computed: the frozen VAE, and what the backward pass computes again.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.models.fused_attention import block_length
+from unifluid_jax.models.fused_attention import fits
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.training.losses import CHUNK
 
@@ -90,11 +92,22 @@ def hardware_flops(experiment: Experiment) -> float:
       last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
       slots = experiment.data.rows * length
       computed_again -= 2 * slots * gemma.layers * last
-    if model.remat != 'none':
-      # No policy keeps attention, whose products have batch axes.
+    fused = model.fused_attention and fits(
+      jnp.dtype(model.dtype),
+      length,
+      gemma.heads,
+      gemma.kv_heads,
+      gemma.head_dim,
+      experiment.mesh.tensor,
+    )
+    if fused:
+      computed_again += forward.attention / 2  # the scores, by the kernel
+    # No policy keeps attention, whose products have batch axes; what the kernel
+    # gives is needed again only for the weights that it is multiplied with.
+    if model.remat == 'full' or (
+      model.remat != 'none' and not (fused and passes.decoder == 2)
+    ):
       computed_again += forward.attention
-    if model.fused_attention and block_length(length, length, gemma.head_dim):
-      computed_again += forward.attention / 2  # the kernel's scores
   if passes.encoder > 1:
     computed_again += again * forward.encoder
   if model.head.remat in ('sublayers', 'full') and passes.head > 1:

@@ -57,7 +57,8 @@ def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
     mesh: Where the parameters are to lie.
 
   Raises:
-    UserError: If it is no such folder, or is not complete.
+    UserError: If it is no such folder, or is not complete, or its checkpoint is
+      of another config.
   """
   if own.is_own(str(workdir)):
     exported = read_exported(str(workdir))
@@ -139,6 +140,7 @@ def _read_export(
   mesh: jax.sharding.Mesh,
   step: int | None,
 ) -> Averaged:
+  """What is used of an export: the same as of a checkpoint."""
   context = make_context(experiment, tokenizer)
   state = train_state_targets(experiment, tokenizer, context, mesh)
   vae = {f'{VAE}/{name}': target for name, target in state.vae.items()}
