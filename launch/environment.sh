@@ -19,8 +19,9 @@ unifluid_install() {
   python="$(unifluid_python)" || return
   echo "Installing unifluid_jax${extras:+[$extras]} into $venv ..." >&2
   "$python" -m venv "$venv"
+  # Modules are compiled when they are first imported, and most never are.
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --editable "$root${extras:+[$extras]}"
+    --no-compile --editable "$root${extras:+[$extras]}"
   echo "$checksum: $extras" >>"$installed"
 }
 

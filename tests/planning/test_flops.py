@@ -56,7 +56,7 @@ def counted(experiment):
   batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
   lowered = jax.jit(make_train_step(context)).lower(state, batch)
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  return lowered.compile().cost_analysis()['flops'] - 25 * count
+  return lowered.cost_analysis()['flops'] - 25 * count
 
 
 FROZEN = {

@@ -9,8 +9,10 @@ token.
 
 Model FLOPs are those of the task, the measure behind MFU: what is trained
 forward and backward, what is frozen without the gradient of its weights, and
-forward alone where nothing before it is trained. Hardware FLOPs are all that is
-computed: the frozen VAE, and what the backward pass computes again.
+forward alone where nothing before it is trained. Places of a batch that hold
+nothing, such as that of an image in a row that has none, are computed and so
+counted as full. Hardware FLOPs are all that is computed: the frozen VAE, and
+what the backward pass computes again.
 """
 
 from typing import NamedTuple
