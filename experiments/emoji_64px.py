@@ -52,7 +52,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model.update(
     gemma=gemma, encoder=encoder, patch=1, dtype='bfloat16', unroll=1
   )
-  config.model.head = {'width': 768, 'depth': 4}
+  # Otherwise the backward pass would keep 129 GiB.
+  config.model.remat = 'sublayers'
+  config.model.head = {'width': 768, 'depth': 4, 'remat': 'full'}
   config.training.update(steps=100_000, repeats=4, log_every=100)
   config.training.checkpoint = {'every': 2000}
   config.optimizer.update(learning_rate=5e-4, warmup=2000, ema=0.9999)

@@ -49,8 +49,9 @@ unifluid_environment() {
 $root/.cache/jax}"
   # Only glibc has these: large blocks stay with the process, on huge pages, so
   # that a training step does not fault its memory in anew. Of several arenas,
-  # those of threads give theirs back all the same.
-  if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
+  # those of threads give theirs back all the same. A TPU's machine has many
+  # threads, and little to do with its memory.
+  if [[ "$1" != tpu ]] && getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
     export GLIBC_TUNABLES="glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:\
 glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"
   fi

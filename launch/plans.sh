@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Plans the recipes on TPUs and writes experiments/plans/*.json and the table
-# experiments/plans/README.md. A plan that is there is not made again; remove
-# its file to have it so. Each takes some minutes on two cores.
+# experiments/plans/README.md:
+#
+#   launch/plans.sh              all of them, some minutes each on two cores
+#   launch/plans.sh 2b_v5e-256   those alone
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh plan
 out=experiments/plans
 mkdir -p "$out"
+wanted=" $* "
 
 # plan NAME CONFIG TOPOLOGY FLAG...
 plan() {
   local name="$1" config="$2" topology="$3"
   shift 3
-  [[ -e "$out/$name.json" ]] && return
+  [[ "$wanted" == '  ' || "$wanted" == *" $name "* ]] || return 0
   echo "== $name"
   python -m unifluid_jax.plan --config="experiments/$config.py" \
     --topology="$topology" --json="$out/$name.json" "$@"

@@ -115,6 +115,21 @@ class Child:
     """Sends a signal to the process alone."""
     self._process.send_signal(number)
 
+  def send_all(self, number: int) -> None:
+    """Sends a signal to the process and to all that it has started."""
+    os.killpg(self._process.pid, number)
+
+  def started(self) -> set[int]:
+    """Ids of the processes that it has started and that still run."""
+    found = set()
+    for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
+      with contextlib.suppress(OSError):  # It has ended meanwhile.
+        # After the name: state, parent, group, session.
+        state, _, _, session = stat.read_text().rpartition(')')[2].split()[:4]
+        if int(session) == self._process.pid and state != 'Z':
+          found.add(int(stat.parent.name))
+    return found - {self._process.pid}
+
   def kill(self) -> None:
     """Kills it and all that it has started, at once."""
     atexit.unregister(self.kill)

@@ -12,6 +12,20 @@ from unifluid_jax.experiment import Experiment
   ('key', 'value', 'message'),
   [
     ('seed', -1, 'config.seed is -1; it must be at least 0'),
+    ('seed', 2**32, 'config.seed is 4294967296; it must be .* less than'),
+    ('optimizer.ema', 1.5, 'optimizer.ema is 1.5; it must be at least 0, less'),
+    ('optimizer.learning_rate', -1.0, 'optimizer.learning_rate is -1.0'),
+    ('optimizer.warmup', -1, 'optimizer.warmup is -1'),
+    ('optimizer.no_decay', ('(',), r"has '\(', which is no regular expr"),
+    ('optimizer.rate_factors', {'(': 2.0}, 'is no regular expression'),
+    ('model.gemma.kv_heads', 0, 'Gemma.kv_heads is 0; it must be at least 1'),
+    ('model.encoder.heads', 0, 'SigLIP.heads is 0; it must be at least 1'),
+    ('model.encoder.patch_size', 0, 'SigLIP.patch_size is 0'),
+    ('model.head.depth', 0, 'model.head.depth is 0; it must be at least 1'),
+    ('model.head.remat', 'half', "model.head.remat is 'half'; it must be one"),
+    ('model.order', 'foo', "model.order is 'foo'; it must be one of"),
+    ('vae.latent_scale', 0.0, 'vae.latent_scale is 0'),
+    ('training.text_weight', float('nan'), 'training.text_weight is nan'),
     ('data.groups', 0, 'data.groups is 0; it must be at least 1'),
     ('data.examples', 0, 'data.examples is 0; it must be at least 1'),
     ('data.num_workers', -1, 'data.num_workers is -1; it must be at least 0'),
@@ -33,7 +47,7 @@ from unifluid_jax.experiment import Experiment
     ('evaluation.prompts', 0, 'evaluation.prompts is 0'),
   ],
 )
-def test_a_number_that_is_too_small(key, value, message):
+def test_a_value_that_cannot_be(key, value, message):
   config = tiny.get_config()
   *path, last = key.split('.')
   section = config

@@ -1,5 +1,7 @@
 """The one exception that stands for a user's mistake."""
 
+import math
+import re
 from typing import Any
 
 
@@ -29,3 +31,44 @@ def check_least(section: str, config: Any, least: int, *keys: str) -> None:
       raise UserError(
         f'{section}.{key} is {value}; it must be at least {least}'
       )
+
+
+def check_between(
+  section: str, config: Any, low: float, high: float, *keys: str
+) -> None:
+  """Refuses numbers of a config's section outside of [low, high).
+
+  Args:
+    section: What the message calls the section.
+    config: The section.
+    low: The least that each number may be.
+    high: What each must be less than; infinity for any finite number.
+    *keys: Names of the numbers.
+
+  Raises:
+    UserError: One is outside, or is no number.
+  """
+  for key in keys:
+    value = getattr(config, key)
+    if not low <= value < high:
+      bounds = f'at least {low:g}'
+      bounds += ' and finite' if high == math.inf else f', less than {high:g}'
+      raise UserError(f'{section}.{key} is {value}; it must be {bounds}')
+
+
+def check_pattern(what: str, pattern: str) -> None:
+  """Refuses what is no regular expression.
+
+  Args:
+    what: What the message calls it.
+    pattern: The expression.
+
+  Raises:
+    UserError: It is none.
+  """
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise UserError(
+      f'{what} has {pattern!r}, which is no regular expression: {error}'
+    ) from error

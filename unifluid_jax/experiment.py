@@ -19,7 +19,7 @@ from unifluid_jax.data.vocabulary import train_tokenizer
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_between
 from unifluid_jax.models.unifluid import UniFluidConfig
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.paths import AnyPath, to_path, write_whole
@@ -65,7 +65,7 @@ class Experiment:
   evaluation: EvaluationConfig = EvaluationConfig()
 
   def __post_init__(self):
-    check_least('config', self, 0, 'seed')
+    check_between('config', self, 0, 2**32, 'seed')
     widths, groups = self.vae.widths, self.vae.groups
     if not widths or any(width < 1 or width % groups for width in widths):
       raise UserError(

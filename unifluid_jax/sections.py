@@ -1,13 +1,20 @@
 """The sections of a config, as frozen dataclasses."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import (
+  UserError,
+  check_between,
+  check_least,
+  check_pattern,
+)
+from unifluid_jax.masking import ORDERS
 from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
 from unifluid_jax.models.gemma import GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
@@ -171,7 +178,11 @@ class ModelConfig:
   unroll: int = 1
 
   def __post_init__(self):
-    for key, known in (('dtype', DTYPES), ('remat', tuple(REMAT_POLICIES))):
+    for key, known in (
+      ('dtype', DTYPES),
+      ('order', ORDERS),
+      ('remat', tuple(REMAT_POLICIES)),
+    ):
       value = getattr(self, key)
       if value not in known:
         raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
@@ -215,6 +226,7 @@ class TrainingConfig:
   def __post_init__(self):
     check_least('training', self, 1, 'repeats', 'accumulate', 'log_every')
     check_least('training', self, 0, 'steps', 'balance_every')
+    check_between('training', self, 0, math.inf, 'text_weight')
     make_balance(self.balance)  # refuses what it does not know
     if self.balance != 'fixed' and not self.balance_every:
       raise UserError(
@@ -274,7 +286,7 @@ class InitConfig:
       )
     for key in ('parameters', 'frozen', 'new'):
       for pattern in getattr(self, key):
-        _check_pattern(f'init.{key}', pattern)
+        check_pattern(f'init.{key}', pattern)
     check_storage(self.dtype, 'init.dtype')
 
   @property
@@ -313,7 +325,7 @@ class EvaluationConfig:
   targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    check_least('evaluation', self, 0, 'seed')
+    check_between('evaluation', self, 0, 2**32, 'seed')
     counts = ('samples', 'prompts', 'captions', 'questions', 'edits')
     check_least('evaluation', self, 1, *counts)
 
@@ -340,17 +352,8 @@ def check_storage(entries: Sequence[str], key: str) -> None:
   """
   for entry in entries:
     pattern, _, dtype = entry.rpartition('=')
-    _check_pattern(key, pattern)
+    check_pattern(key, pattern)
     if dtype not in DTYPES:
       raise UserError(
         f'{key} has {entry!r}; it must be PATTERN=DTYPE with one of {DTYPES}'
       )
-
-
-def _check_pattern(key: str, pattern: str) -> None:
-  try:
-    re.compile(pattern)
-  except re.error as error:
-    raise UserError(
-      f'{key} has {pattern!r}, which is no regular expression: {error}'
-    ) from error

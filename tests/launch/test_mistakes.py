@@ -249,9 +249,16 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
   image = tmp_path / 'images' / '11.png'
   whole = image.read_bytes()
   image.write_bytes(whole[:60])
-  arguments = [*process.flags(started, config), '--config.training.steps=9']
+  arguments = [
+    *process.flags(started, config),
+    '--config.training.steps=9',
+    '--config.training.checkpoint.every=100',
+  ]
   broken = f'line 12: {image} is no image that Pillow can read'
   assert process.fail('train', *arguments).endswith(broken)
+  # The steps before it are kept.
+  done = len(process.read_losses(started))
+  assert process.newest_checkpoint(started) == done > 0
   vocabulary = started / 'tokenizer.model'
   kept = vocabulary.read_bytes()
   vocabulary.unlink()  # To train it is the first to read the images.

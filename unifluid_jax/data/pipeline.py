@@ -16,6 +16,10 @@ on what was read before, and the whole state is one integer: the next step.
 
 import dataclasses
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -120,7 +124,26 @@ def make_batches(
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, app or not.
   workers = grain.MultiprocessingOptions(num_workers=config.num_workers)
-  return iter(steps.to_iter_dataset(READ).mp_prefetch(workers))
+  return iter(steps.to_iter_dataset(READ).mp_prefetch(workers, _serve))
+
+
+def _serve(index: int, count: int) -> None:
+  """A worker ends with its process, also if that is killed, and never before.
+
+  Signals to stop reach all processes of a machine or of a terminal; the one
+  that trains needs batches until it has saved.
+  """
+  del index, count
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+  owner = multiprocessing.parent_process()
+  assert owner is not None
+
+  def follow():
+    owner.join()
+    os._exit(0)
+
+  threading.Thread(target=follow, daemon=True).start()
 
 
 def make_image_batches(

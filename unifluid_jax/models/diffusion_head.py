@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.models import parameters
 from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.partition import constrain
-from unifluid_jax.models.stack import Stack
+from unifluid_jax.models.stack import REMAT_POLICIES, Stack
 
 _TIME_CHANNELS = 256
 _TIME_STD = 0.02
@@ -44,6 +45,14 @@ class DiffusionHeadConfig:
   depth: int
   remat: str = 'none'
   unroll: int = 1
+
+  def __post_init__(self):
+    check_least('model.head', self, 1, 'width', 'depth', 'unroll')
+    if self.remat not in REMAT_POLICIES:
+      raise UserError(
+        f'model.head.remat is {self.remat!r}; it must be one of '
+        f'{tuple(REMAT_POLICIES)}'
+      )
 
 
 class Condition(NamedTuple):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.models.attention import attend
 from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.parameters import constant, fan_in, normal
@@ -49,6 +49,8 @@ class SiglipConfig:
   norm_eps: float = 1e-6
 
   def __post_init__(self):
+    sizes = ('patch_size', 'width', 'layers', 'heads', 'mlp_dim')
+    check_least('SigLIP', self, 1, *sizes)
     if self.image_size < self.patch_size:
       raise UserError(
         f'SigLIP image_size {self.image_size} is less than its patch_size '

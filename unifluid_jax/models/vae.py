@@ -71,6 +71,9 @@ class VAEConfig:
   def __post_init__(self):
     counts = ('latent_channels', 'groups', 'patch_size')
     check_least('vae', self, 1, *counts)
+    check_least('vae', self, 0, 'encoder_blocks', 'decoder_blocks')
+    if not self.latent_scale:
+      raise UserError('vae.latent_scale is 0; latents are divided by it')
 
   @property
   def stride(self) -> int:

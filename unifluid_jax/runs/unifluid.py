@@ -6,6 +6,7 @@ import jax
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.pipeline import check_mixture, make_batches
+from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
@@ -87,14 +88,24 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   )
 
 
+def check_unifluid(experiment: Experiment) -> dict[str, Task]:
+  """Opens the tasks, and refuses what `train_unifluid` would not start with.
+
+  Raises:
+    UserError: Sources, batch or mesh are wrong.
+  """
+  data, mesh = experiment.data, sharding_lib.make_mesh(experiment.mesh)
+  check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
+  tasks = experiment.make_tasks(data.sources)
+  check_mixture(experiment.pipeline(), tasks)
+  return tasks
+
+
 def _batches(
   experiment: Experiment, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
 ) -> Callable[[int], Iterator[Batch]]:
   """First step -> the batches from there on, on the mesh."""
-  data = experiment.data
-  check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
-  tasks = experiment.make_tasks(data.sources)
-  check_mixture(experiment.pipeline(), tasks)
+  data, tasks = experiment.data, check_unifluid(experiment)
 
   def batches(start: int) -> Iterator[Batch]:
     rows = make_batches(

@@ -140,8 +140,17 @@ def _train(
     for done in range(start + 1, run.steps + 1):
       profile.before(done)
       with jax.profiler.StepTraceAnnotation('train', step_num=done):
-        with PROCESS.spend('data_wait'):
-          batch = next(batches)
+        try:
+          with PROCESS.spend('data_wait'):
+            batch = next(batches)
+        except UserError:
+          # Bad data costs no step that is done. Of several processes only this
+          # one knows of it, and none saves alone.
+          saved = (done - 1) % run.checkpoint.every == 0 or done - 1 == start
+          if not saved and jax.process_count() == 1:
+            _check_finite(run, state)
+            checkpoints.save(done - 1, state, run.identity, meter.mean('loss'))
+          raise
         if program.extra and (done - 1) % extra_every == 0:
           state, values = take_extra(state, batch)
           extra = {k: float(v) for k, v in jax.device_get(values).items()}

@@ -110,6 +110,7 @@ class Meter:
     self._work = work
     self._peak = peak_flops()
     self._total: clu_metrics.Collection | None = None
+    self._before: dict[str, float] = {}
     self._account = account
     self._last_step = start_step
     self._last_seconds = account.seconds
@@ -127,8 +128,8 @@ class Meter:
       self._total = _merge(self._total, values)
 
   def mean(self, name: str) -> float:
-    """The average of a metric since the last `write`."""
-    return self._means()[name]
+    """The average of a metric since the last `write`, or before that."""
+    return (self._before if self._total is None else self._means())[name]
 
   def _means(self) -> dict[str, float]:
     assert self._total is not None
@@ -142,7 +143,8 @@ class Meter:
       step: Steps done.
       extra: Values to log beside the averages.
     """
-    values = self._means() | extra
+    self._before = self._means()
+    values = self._before | extra
     seconds = self._account.seconds
     passed = {k: v - self._last_seconds[k] for k, v in seconds.items()}
     steps = step - self._last_step
@@ -150,12 +152,13 @@ class Meter:
     values |= {
       'seconds_per_step': per_step,
       'images_per_second': values['images'] / per_step,
-      'tokens_per_second': self._work.tokens / per_step,
       'data_wait_ms': 1e3 * passed['data_wait'] / steps,
       'goodput': share(seconds),
       **{f'seconds_{part}': spent for part, spent in seconds.items()},
     }
-    if self._peak is not None:
+    if self._work.tokens:
+      values['tokens_per_second'] = self._work.tokens / per_step
+    if self._work.flops and self._peak is not None:
       values['mfu'] = self._work.flops / per_step / self._peak
     self._total = None
     self._last_step, self._last_seconds = step, seconds
@@ -172,16 +175,18 @@ class Meter:
       for key, value in values.items()
       if key.startswith(('loss', 'psnr'))
     )
-    mfu = f'  MFU {values["mfu"]:.0%}' if 'mfu' in values else ''
+    speed = f'{values["images_per_second"]:.0f} images/s'
+    if 'tokens_per_second' in values:
+      speed += f'  {values["tokens_per_second"]:.0f} tokens/s'
+    if 'mfu' in values:
+      speed += f'  MFU {values["mfu"]:.0%}'
     logging.info(
-      '%s %d/%d  %s  %.0f images/s  %.0f tokens/s%s  ETA %s',
+      '%s %d/%d  %s  %s  ETA %s',
       self._name,
       step,
       self._steps,
       losses,
-      values['images_per_second'],
-      values['tokens_per_second'],
-      mfu,
+      speed,
       clock(left),
     )
 

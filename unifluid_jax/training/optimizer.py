@@ -1,6 +1,7 @@
 """AdamW: learning-rate schedule, clipping, decay mask."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 
@@ -8,7 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import (
+  UserError,
+  check_between,
+  check_least,
+  check_pattern,
+)
 from unifluid_jax.models.parameters import Axes
 
 SCHEDULES = ('constant', 'cosine', 'rsqrt')
@@ -46,6 +52,12 @@ class OptimizerConfig:
   rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
+    check_between('optimizer', self, 0, 1, 'b1', 'b2', 'ema')
+    positive = ('learning_rate', 'weight_decay', 'clip')
+    check_between('optimizer', self, 0, math.inf, *positive)
+    check_least('optimizer', self, 0, 'warmup')
+    for pattern in (*self.no_decay, *self.rate_factors):
+      check_pattern('optimizer.no_decay or rate_factors', pattern)
     if self.schedule not in SCHEDULES:
       raise UserError(
         f'optimizer.schedule is {self.schedule!r}; it must be one of '
