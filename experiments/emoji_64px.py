@@ -55,7 +55,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Otherwise the backward pass would keep 129 GiB.
   config.model.remat = 'sublayers'
   config.model.head = {'width': 768, 'depth': 4, 'remat': 'full'}
-  config.training.update(steps=100_000, repeats=4, log_every=100)
+  config.training.update(steps=100_000, log_every=100, accumulate=2)
   config.training.checkpoint = {'every': 2000}
   config.optimizer.update(learning_rate=5e-4, warmup=2000, ema=0.9999)
   config.evaluation.samples = 4  # there are hundreds of held-out prompts

@@ -1,5 +1,8 @@
 """Rooflines, and a program that does not fit."""
 
+import types
+
+import jax
 import pytest
 
 from experiments import unifluid_2b, unifluid_2b_sample
@@ -10,7 +13,11 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.models.stack import REMAT_POLICIES
 from unifluid_jax.planning import report
 from unifluid_jax.planning.estimate import Work, estimate, roofline
-from unifluid_jax.planning.memory import Overflow, read_overflow
+from unifluid_jax.planning.memory import (
+  Overflow,
+  find_overflow,
+  read_overflow,
+)
 from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.programs import Program
 from unifluid_jax.planning.sweep import fastest, split, variants
@@ -61,6 +68,30 @@ def test_what_does_not_fit_is_a_result():
   text = report.describe(found | plan)
   assert 'does not fit: 10.50 GiB a chip over the 189.50 GiB' in text
   assert '+10.5, does not fit' in report.table([found | plan])
+
+
+class Compiled(jax.stages.Compiled):
+  """A program of which the arguments and temporaries are known, in GiB."""
+
+  def __init__(self, arguments, temporaries):
+    self._stats = types.SimpleNamespace(
+      argument_size_in_bytes=arguments * 2**30,
+      output_size_in_bytes=arguments * 2**30,
+      alias_size_in_bytes=arguments * 2**30,
+      temp_size_in_bytes=temporaries * 2**30,
+      generated_code_size_in_bytes=0,
+    )
+
+  def memory_analysis(self):
+    return self._stats
+
+
+def test_arguments_need_room_beside_temporaries():
+  work = Work(10, 1e15, 2e15, 100)
+  found = estimate(SLICES, Program({}, Compiled(10, 90), 2.0), work)
+  assert not found['fits']
+  assert found['hbm_over_gib'] == pytest.approx(2 * (100 - 94.75))
+  assert find_overflow(Compiled(10, 80), 94.75) is None
 
 
 def test_the_hours_of_a_run_are_a_lower_bound():

@@ -12,7 +12,12 @@ import jax
 
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import MASKED
-from unifluid_jax.planning.memory import Overflow, gib_per_device, total_gib
+from unifluid_jax.planning.memory import (
+  Overflow,
+  find_overflow,
+  gib_per_device,
+  total_gib,
+)
 from unifluid_jax.planning.programs import Program, prefix_slots
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic, read_traffic
@@ -102,19 +107,22 @@ def estimate(slices: Slices, program: Program, work: Work) -> dict[str, Any]:
     name: gib_per_device(arrays) * per_chip
     for name, arrays in program.arguments.items()
   }
-  if isinstance(program.executable, Overflow):
-    over = program.executable.needed - program.executable.limit
+  executable = program.executable
+  overflow = find_overflow(executable, limit / per_chip)
+  if overflow:
+    over = overflow.needed - overflow.limit
     return plan | {
       'fits': False,
-      'hbm_gib_per_chip': program.executable.needed * per_chip,
+      'hbm_gib_per_chip': overflow.needed * per_chip,
       'hbm_over_gib': over * per_chip,
       'hbm_components_gib': held,
       # What reads plans finds the same keys in each.
       **dict.fromkeys(('bound_by', 'mfu_bound', 'images_per_s', 'chip_hours')),
     }
-  total = total_gib(program.executable) * per_chip
+  assert not isinstance(executable, Overflow)
+  total = total_gib(executable) * per_chip
   held['activations and temporaries'] = total - sum(held.values())
-  traffic = _traffic(program.executable, slices)
+  traffic = _traffic(executable, slices)
   seconds = roofline(slices, work, traffic)
   bound_by = max(seconds, key=lambda name: seconds[name])
   step = seconds[bound_by]

@@ -67,3 +67,21 @@ def total_gib(compiled: jax.stages.Compiled) -> float:
     + stats.generated_code_size_in_bytes
   )
   return total / GIB
+
+
+def find_overflow(
+  executable: jax.stages.Compiled | Overflow, limit: float
+) -> Overflow | None:
+  """What a program is short of, or None if it fits.
+
+  The compiler refuses temporaries that do not fit, but does not add what lies
+  beside them: the arguments.
+
+  Args:
+    executable: What the compiler made, or what it was short of.
+    limit: HBM of a device, in GiB.
+  """
+  if isinstance(executable, Overflow):
+    return executable
+  total = total_gib(executable)
+  return Overflow(total, limit) if total > limit else None
