@@ -58,7 +58,14 @@ def test_another_vocabulary_than_config_json(folder, rows):
   change(folder, **{name: np.ones((rows, 20), np.float32)})
   told = f'{name} in {folder}/model.safetensors is [{rows}, 20] where [61, 20]'
   assert told in message(folder)
-  # Of what the config of a run wants, rows may differ; the file may not.
+
+
+@pytest.mark.parametrize('rows', [5, 62])
+def test_a_run_of_another_vocabulary(folder, rows):
+  """Rows may differ from what a run wants; those of the file may not."""
+  name = 'model.embed_tokens.weight'
+  change(folder, **{name: np.ones((rows, 20), np.float32)})
+  told = f'{name} in {folder}/model.safetensors is [{rows}, 20] where [61, 20]'
   gemma = hub.gemma_config('gemma 2 GQA')
   config = dataclasses.replace(
     from_json(gemma.to_dict(), 'x').configs['gemma'], vocab_size=rows

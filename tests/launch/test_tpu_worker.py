@@ -133,6 +133,12 @@ def test_gke_job_has_the_files_of_its_config():
   (copy,), (train,) = pod['initContainers'], pod['containers']
   folder = train['workingDir']
   assert copy['command'][-2:] == ['gs://BUCKET/files/*', folder]
-  assert copy['volumeMounts'] == train['volumeMounts']
-  assert train['volumeMounts'][0]['mountPath'] == folder
+  files, memory = train['volumeMounts']
+  assert copy['volumeMounts'] == [files]
+  assert files['mountPath'] == folder
+  assert memory['mountPath'] == '/dev/shm'
+  assert pod['volumes'][1] == {
+    'name': memory['name'],
+    'emptyDir': {'medium': 'Memory'},
+  }
   assert train['env'][0]['value'] == f'{folder}/tensorflow_datasets'

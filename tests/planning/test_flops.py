@@ -45,8 +45,8 @@ def experiment(remat, frozen=(), edits=False):
   return build(Experiment, config)
 
 
-def counted(experiment):
-  """XLA's FLOPs of the lowered step; the optimizer's are taken off."""
+def step_of(experiment):
+  """The training step, and the shapes of its state and its batch."""
   tokenizer = any_tokenizer()
   context = make_context(experiment, tokenizer)
   state = jax.eval_shape(
@@ -54,7 +54,13 @@ def counted(experiment):
     vae_shapes(experiment),
   )
   batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
-  lowered = jax.jit(make_train_step(context)).lower(state, batch)
+  return make_train_step(context), state, batch
+
+
+def counted(experiment):
+  """XLA's FLOPs of the lowered step; the optimizer's are taken off."""
+  step, state, batch = step_of(experiment)
+  lowered = jax.jit(step).lower(state, batch)
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   return lowered.cost_analysis()['flops'] - 25 * count
 
@@ -163,13 +169,6 @@ def test_flops_of_attention_by_the_kernel(remat, frozen):
 
 def kernels(experiment):
   """How often a step calls each kernel, of what it needs."""
-  tokenizer = any_tokenizer()
-  context = make_context(experiment, tokenizer)
-  state = jax.eval_shape(
-    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
-    vae_shapes(experiment),
-  )
-  batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
   chip = jax.sharding.AbstractDevice(
     device_kind='a chip', num_cores=1, platform='tpu'
   )
@@ -179,8 +178,9 @@ def kernels(experiment):
     (jax.sharding.AxisType.Auto,) * 3,
     abstract_device=chip,
   )
+  step, *shapes = step_of(experiment)
   with jax.sharding.use_abstract_mesh(mesh):
-    traced = jax.make_jaxpr(make_train_step(context))(state, batch)
+    traced = jax.make_jaxpr(step)(*shapes)
   needed, _ = partial_eval.dce_jaxpr(
     traced.jaxpr, [True] * len(traced.jaxpr.outvars)
   )
