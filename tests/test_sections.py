@@ -15,6 +15,7 @@ from unifluid_jax.experiment import Experiment
     ('seed', 2**32, 'config.seed is 4294967296; it must be .* less than'),
     ('optimizer.ema', 1.5, 'optimizer.ema is 1.5; it must be at least 0, less'),
     ('optimizer.learning_rate', -1.0, 'optimizer.learning_rate is -1.0'),
+    ('optimizer.clip', 0.0, 'optimizer.clip is 0.0; it must be more than 0'),
     ('optimizer.warmup', -1, 'optimizer.warmup is -1'),
     ('optimizer.no_decay', ('(',), r"has '\(', which is no regular expr"),
     ('optimizer.rate_factors', {'(': 2.0}, 'is no regular expression'),

@@ -124,10 +124,10 @@ def make_batches(
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, app or not.
   workers = grain.MultiprocessingOptions(num_workers=config.num_workers)
-  return iter(steps.to_iter_dataset(READ).mp_prefetch(workers, _serve))
+  return iter(steps.to_iter_dataset(READ).mp_prefetch(workers, _init_worker))
 
 
-def _serve(index: int, count: int) -> None:
+def _init_worker(index: int, count: int) -> None:
   """A worker ends with its process, also if that is killed, and never before.
 
   Signals to stop reach all processes of a machine or of a terminal; the one

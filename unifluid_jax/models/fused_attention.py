@@ -58,9 +58,11 @@ def fits(
     kv_heads: K.
     head_dim: E.
     tensor: Devices that the heads are split over; each must have the query
-      heads of its kv-heads.
+      heads of its kv-heads. Of a mesh that is not known, -1, none has.
   """
-  if dtype != jnp.bfloat16 or heads % tensor or kv_heads % tensor:
+  if dtype != jnp.bfloat16 or tensor < 1:
+    return False
+  if heads % tensor or kv_heads % tensor:
     return False
   return block_length(length, heads // kv_heads, head_dim) > 0
 

@@ -53,8 +53,13 @@ class OptimizerConfig:
 
   def __post_init__(self):
     check_between('optimizer', self, 0, 1, 'b1', 'b2', 'ema')
-    positive = ('learning_rate', 'weight_decay', 'clip')
-    check_between('optimizer', self, 0, math.inf, *positive)
+    rates = ('learning_rate', 'weight_decay')
+    check_between('optimizer', self, 0, math.inf, *rates)
+    if not self.clip > 0:
+      raise UserError(
+        f'optimizer.clip is {self.clip}; it must be more than 0, and a large '
+        'number to clip nothing'
+      )
     check_least('optimizer', self, 0, 'warmup')
     for pattern in (*self.no_decay, *self.rate_factors):
       check_pattern('optimizer.no_decay or rate_factors', pattern)
