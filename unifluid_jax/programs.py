@@ -25,7 +25,7 @@ from unifluid_jax.models.latents import (
   reconstruct,
 )
 from unifluid_jax.models.vae import VAE
-from unifluid_jax.runs.vae_state import make_vae
+from unifluid_jax.runs.vae_state import abstract_vae
 from unifluid_jax.sampling import images as images_lib
 from unifluid_jax.sampling import text as text_lib
 from unifluid_jax.sampling.images import ImageSamplingConfig
@@ -81,8 +81,7 @@ class Programs:
     self._tokenizer = tokenizer
     self._graphdef = graphdef
     self._raster = raster
-    vae = nnx.eval_shape(lambda: make_vae(experiment))
-    self._vae_graphdef = nnx.graphdef(vae)
+    self._vae_graphdef = nnx.graphdef(abstract_vae(experiment))
 
   @_sampler
   def write_images(

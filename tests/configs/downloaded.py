@@ -24,7 +24,5 @@ def shrink(full: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.model.encoder = shapes['encoder']
   config.vae = shapes[f'vae {full.vae.latent_channels}']
   config.data.image_size = config.model.encoder['image_size']
-  # Each takes seconds to start, for a few records.
-  config.data.num_workers = 1
   config.model.patch = full.model.patch
   return config

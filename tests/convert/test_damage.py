@@ -19,7 +19,7 @@ from unifluid_jax.convert.pretrained import open_pretrained
 from unifluid_jax.convert.provenance import verify
 from unifluid_jax.errors import UserError
 
-TIMES = 150
+TIMES = 60
 # What is put in place of a byte; the rest are any bytes.
 TELLING = b'\x00\xff"{}[],:-0e9'
 

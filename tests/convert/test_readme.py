@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import count
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -101,10 +102,11 @@ class Hub:
   def shapes(self) -> dict[str, dict]:
     """What the files hold, as sections of a config."""
 
+    folders = (self.weights.parent / 'shapes' / str(n) for n in count())
+
     def config(model, part):
-      folder = self.weights.parent / 'shapes' / str(id(model))
-      found = open_pretrained(str(hub.save(model, folder))).configs[part]
-      return to_dict(found)
+      saved = hub.save(model, next(folders))
+      return to_dict(open_pretrained(str(saved)).configs[part])
 
     result = {
       'encoder': config(hub.siglip(SIGLIP), 'encoder'),
@@ -175,10 +177,17 @@ def run(command: list[str], folder: pathlib.Path) -> None:
   assert done.returncode == 0, (shlex.join(command), done.stdout)
 
 
-@pytest.fixture(scope='module')
-def walked(tmp_path_factory):
-  """The folder in which all commands of the section have been run."""
-  folder = tmp_path_factory.mktemp('readme')
+@pytest.mark.slow
+def test_every_command_does_what_the_readme_says(tmp_path):
+  """One test, since processes that share the tests would each run them all."""
+  walk(tmp_path)
+  check_every_start_trains_and_captions(tmp_path)
+  check_the_first_caption_is_transformers(tmp_path)
+  check_what_was_exported_is_what_was_trained(tmp_path)
+
+
+def walk(folder: pathlib.Path) -> None:
+  """Runs all commands of the section in a folder."""
   (folder / 'experiments').mkdir()
   for name in ('paligemma', 'unifluid_2b'):
     (folder / 'experiments' / f'{name}.py').write_text(
@@ -203,7 +212,6 @@ def walked(tmp_path_factory):
       else:
         assert command[0] in ('pip', 'tfds'), line
         assert command[0] == 'tfds' or command[:3] == ['pip', 'install', '-e']
-  return folder
 
 
 def caption(folder: pathlib.Path, run_name: str) -> str:
@@ -211,16 +219,14 @@ def caption(folder: pathlib.Path, run_name: str) -> str:
   return written['samples'][0]['text']
 
 
-@pytest.mark.slow
-def test_every_start_trains_and_captions(walked):
+def check_every_start_trains_and_captions(walked: pathlib.Path) -> None:
   for name in ('paligemma1', 'paligemma2', '2b', 'official', 'gemma3'):
     assert caption(walked, name)
     steps = (walked / 'runs' / name / 'metrics.jsonl').read_text().splitlines()
     assert json.loads(steps[-1])['step'] == 1
 
 
-@pytest.mark.slow
-def test_the_first_caption_is_transformers(walked):
+def check_the_first_caption_is_transformers(walked: pathlib.Path) -> None:
   """Greedy, with PaliGemma's own prompt and vocabulary."""
   path = walked / 'weights' / 'paligemma2-3b-pt-224'
   hf = PaliGemmaForConditionalGeneration.from_pretrained(
@@ -249,8 +255,7 @@ def test_the_first_caption_is_transformers(walked):
   assert caption(walked, 'paligemma2') == tokenizer.decode(expected)
 
 
-@pytest.mark.slow
-def test_what_was_exported_is_what_was_trained(walked):
+def check_what_was_exported_is_what_was_trained(walked: pathlib.Path) -> None:
   assert caption(walked, 'export') == caption(walked, '2b')
   export = walked / 'export' / '2b'
   assert json.loads((export / 'config.json').read_text())['step'] == 1

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,11 @@ import PIL.Image
 import pytest
 
 from tests import process
+from tests.configs import tiny
+from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.runs.unifluid import train_unifluid
 
 pytestmark = pytest.mark.slow
 
@@ -46,40 +52,48 @@ def test_a_wrong_flag(flag, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('change', 'message'),
+  ('key', 'value', 'message'),
   [
-    ('training.balance=gradnrom', "training.balance is 'gradnrom'"),
-    ('training.accumulate=0', 'training.accumulate is 0; it must be at least'),
-    ('model.remat=half', "model.remat is 'half'; it must be one of"),
-    ('model.dtype=floot', "model.dtype is 'floot'; it must be one of"),
-    ('model.objective=flo', "objective 'flo' is unknown"),
-    ('sampling.solver=ancestrl', "sampling: diffusion solver 'ancestrl' is"),
-    ('sampling.steps=99', 'sampling: 99 decoding steps; an image'),
-    ('edit_sampling.steps=99', 'edit_sampling: 99 decoding steps; an image'),
-    ('edit_sampling.solver=ancestrl', 'edit_sampling: diffusion solver'),
-    ('data.row.source_images=2', 'data.row.source_images is 2, but'),
-    ('data.rows=3', 'data.rows is 3'),
-    ('data.groups=3', '4 examples do not split evenly over 3 groups'),
-    ('tokenizer.vocab_size=600', 'the tokenizer has 600 pieces'),
+    ('training.balance', 'gradnrom', "training.balance is 'gradnrom'"),
+    ('training.accumulate', 0, 'training.accumulate is 0; it must be at least'),
+    ('model.remat', 'half', "model.remat is 'half'; it must be one of"),
+    ('model.dtype', 'floot', "model.dtype is 'floot'; it must be one of"),
+    ('model.objective', 'flo', "objective 'flo' is unknown"),
+    ('sampling.solver', 'ancestrl', "sampling: diffusion solver 'ancestrl' is"),
+    ('sampling.steps', 99, 'sampling: 99 decoding steps; an image'),
+    ('edit_sampling.steps', 99, 'edit_sampling: 99 decoding steps; an image'),
+    ('edit_sampling.solver', 'ancestrl', 'edit_sampling: diffusion solver'),
+    ('data.row.source_images', 2, 'data.row.source_images is 2, but'),
+    ('data.rows', 3, 'data.rows is 3'),
+    ('data.groups', 3, '4 examples do not split evenly over 3 groups'),
+    ('tokenizer.vocab_size', 600, '600 pieces'),
   ],
 )
 def test_a_refused_start_leaves_the_folder_as_it_was(
-  change, message, finished, tmp_path
+  key, value, message, finished, tmp_path
 ):
-  config = (finished / 'config.json').read_bytes()
-  more = [f'--config.{change}']
-  if 'rows' in change:
-    more.append('--config.training.accumulate=2')
-  for workdir in (finished, tmp_path / 'new'):
-    told = process.fail('train', *process.flags(workdir), *more)
-    if workdir == finished and 'vocab_size' in change:
-      assert 'and the config asks for another vocabulary (600 pieces)' in told
-    else:
-      assert message in told
-  assert (finished / 'config.json').read_bytes() == config
-  assert not (tmp_path / 'new' / 'config.json').exists()
-  if 'vocab_size' in change:
-    assert not list((tmp_path / 'new').iterdir())
+  config = tiny.get_config()
+  config.update_from_flattened_dict({key: value})
+  if key == 'data.rows':
+    config.training.accumulate = 2
+  new = tmp_path / 'new'
+  new.mkdir()
+  for workdir in (finished, new):
+    before = _files(workdir)
+    with pytest.raises(UserError, match=re.escape(message)):
+      train_unifluid(build(Experiment, config), workdir)
+    written = _files(workdir) - before
+    assert {name for name, _ in written} <= {TOKENIZER_FILE}
+    assert not before - _files(workdir)
+
+
+def _files(folder: pathlib.Path) -> set[tuple[str, bytes]]:
+  """Names of all files, and what they hold."""
+  return {
+    (str(path.relative_to(folder)), path.read_bytes())
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
 
 
 def test_a_vae_of_another_config(finished):

@@ -6,7 +6,6 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -20,8 +19,8 @@ from unifluid_jax.evaluation.text_to_image import decodings
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
 from unifluid_jax.models import parameters
-from unifluid_jax.runs.state import make_unifluid
-from unifluid_jax.runs.vae_state import make_vae
+from unifluid_jax.runs.state import abstract_unifluid
+from unifluid_jax.runs.vae_state import abstract_vae
 from unifluid_jax.sections import EvaluationConfig
 
 
@@ -42,8 +41,8 @@ def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
     },
     'git_commit': _git_commit(),
     'parameters': {
-      'unifluid': _count(lambda: make_unifluid(experiment, tokenizer)),
-      'vae': _count(lambda: make_vae(experiment)),
+      'unifluid': _count(abstract_unifluid(experiment, tokenizer)),
+      'vae': _count(abstract_vae(experiment)),
     },
     'decoding': _decoding(experiment),
     'evaluation': to_dict(config),
@@ -89,10 +88,10 @@ def _git_commit() -> str | None:
   return done.stdout.strip() or None
 
 
-def _count(make: Callable[[], nnx.Module]) -> int:
-  """Parameters of a model, without making it."""
-  shapes = jax.eval_shape(lambda: parameters.flatten(make())[1])
-  return sum(math.prod(shape.shape) for shape in shapes.values())
+def _count(model: nnx.Module) -> int:
+  """Parameters of a model that has at least their shapes."""
+  _, flat = parameters.flatten(model)
+  return sum(math.prod(leaf.shape) for leaf in flat.values())
 
 
 def _decoding(experiment: Experiment) -> dict[str, Any]:

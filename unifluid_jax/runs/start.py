@@ -3,7 +3,6 @@
 import re
 
 import jax
-from flax import nnx
 
 from unifluid_jax.convert.start import check_complete, load_model
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -13,7 +12,7 @@ from unifluid_jax.models import parameters
 from unifluid_jax.paths import to_path
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import restore_averaged
-from unifluid_jax.runs.state import frozen_dtypes, make_unifluid
+from unifluid_jax.runs.state import abstract_unifluid, frozen_dtypes
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.step import Parameters
 
@@ -40,7 +39,7 @@ def _targets(
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape, dtype and sharding of each parameter of the model."""
   mesh = sharding_lib.make_mesh(experiment.mesh)
-  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  model = abstract_unifluid(experiment, tokenizer)
   axes = parameters.logical_axes(model)
   dtypes = frozen_dtypes(experiment, model)
   return {

@@ -1,5 +1,7 @@
 """The training state of UniFluid at step 0, and what the step needs besides."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -8,8 +10,8 @@ from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.models.unifluid import UniFluid
-from unifluid_jax.runs.vae_state import make_vae, vae_axes, vae_shapes
+from unifluid_jax.models.unifluid import UniFluid, UniFluidConfig
+from unifluid_jax.runs.vae_state import abstract_vae, vae_axes, vae_shapes
 from unifluid_jax.sections import storage_dtype
 from unifluid_jax.training.balance import initial_state, make_balance
 from unifluid_jax.training.optimizer import is_matrix, make_optimizer
@@ -28,19 +30,36 @@ from unifluid_jax.training.step import (
 
 def make_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
   """A UniFluid with fresh parameters."""
+  return _make(*_unifluid_of(experiment, tokenizer), experiment.seed)
+
+
+def abstract_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
+  """A UniFluid with shapes for parameters; the same one each time."""
+  return _abstract(*_unifluid_of(experiment, tokenizer))
+
+
+def _unifluid_of(
+  experiment: Experiment, tokenizer: Tokenizer
+) -> tuple[UniFluidConfig, int]:
+  """Its config, and the channels that the head writes."""
   objective = make_objective(experiment.model.objective)
-  return UniFluid(
-    experiment.unifluid(tokenizer),
-    objective.output_channels(experiment.token_dim),
-    rngs=nnx.Rngs(experiment.seed),
-  )
+  channels = objective.output_channels(experiment.token_dim)
+  return experiment.unifluid(tokenizer), channels
+
+
+def _make(config: UniFluidConfig, channels: int, seed: int) -> UniFluid:
+  return UniFluid(config, channels, rngs=nnx.Rngs(seed))
+
+
+@functools.cache
+def _abstract(config: UniFluidConfig, channels: int) -> UniFluid:
+  return nnx.eval_shape(lambda: _make(config, channels, seed=0))
 
 
 def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
   """What the training step needs besides arrays."""
   config, optimizer = experiment.training, experiment.optimizer
-  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
-  vae = nnx.eval_shape(lambda: make_vae(experiment))
+  model = abstract_unifluid(experiment, tokenizer)
   axes = {
     name: axes
     for name, axes in parameters.logical_axes(model).items()
@@ -48,7 +67,7 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
   }
   return StepContext(
     graphdef=nnx.graphdef(model),
-    vae_graphdef=nnx.graphdef(vae),
+    vae_graphdef=nnx.graphdef(abstract_vae(experiment)),
     objective=make_objective(experiment.model.objective),
     optimizer=make_optimizer(optimizer, config.steps, axes),
     balance=make_balance(config.balance),
@@ -112,7 +131,7 @@ def train_state_targets(
     lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
     vae,
   )
-  model = nnx.eval_shape(lambda: make_unifluid(experiment, tokenizer))
+  model = abstract_unifluid(experiment, tokenizer)
   target = state_targets(mesh, shapes, parameters.logical_axes(model))
   return target._replace(vae=state_targets(mesh, vae, vae_axes(experiment)))
 

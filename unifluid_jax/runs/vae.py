@@ -17,8 +17,8 @@ from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.vae_state import (
   FINAL,
+  abstract_vae,
   initial_vae_state,
-  make_vae,
   make_vae_optimizer,
   vae_axes,
 )
@@ -95,7 +95,7 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
     first_state, out_shardings=sharding_lib.shardings_of(target)
   )
   log_parameters('vae', {**target.params, **target.statistics})
-  graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_vae(experiment)))
+  graphdef = nnx.graphdef(abstract_vae(experiment))
   step = make_vae_step(
     graphdef, optimizer, config.loss, config.optimizer.ema, experiment.seed
   )
@@ -150,7 +150,7 @@ def _calibrate(
   count: int,
 ) -> Parameters:
   """The parameters with the latents' statistics, over `count` batches."""
-  graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_vae(experiment)))
+  graphdef = nnx.graphdef(abstract_vae(experiment))
 
   def encode(flat, images):
     return parameters.unflatten(graphdef, flat).encode(to_unit(images))

@@ -1,5 +1,7 @@
 """The training state of the VAE at step 0, and the finished VAE."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,7 +12,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.parameters import Axes
-from unifluid_jax.models.vae import VAE
+from unifluid_jax.models.vae import VAE, VAEConfig
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.optimizer import make_optimizer
@@ -26,14 +28,24 @@ def make_vae(experiment: Experiment) -> VAE:
   return VAE(experiment.vae, rngs=nnx.Rngs(experiment.seed))
 
 
+def abstract_vae(experiment: Experiment) -> VAE:
+  """A VAE with shapes for parameters; the same one each time."""
+  return _abstract(experiment.vae)
+
+
+@functools.cache
+def _abstract(config: VAEConfig) -> VAE:
+  return nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
+
+
 def vae_shapes(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape and dtype of each parameter of the VAE, by name."""
-  return jax.eval_shape(lambda: parameters.flatten(make_vae(experiment))[1])
+  return parameters.flatten(abstract_vae(experiment))[1]
 
 
 def vae_axes(experiment: Experiment) -> dict[str, Axes]:
   """Logical axes of each parameter of the VAE, by name."""
-  return parameters.logical_axes(nnx.eval_shape(lambda: make_vae(experiment)))
+  return parameters.logical_axes(abstract_vae(experiment))
 
 
 def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
@@ -95,7 +107,7 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
 
 def _trained(experiment: Experiment) -> set[str]:
   """Names of the parameters that gradients change."""
-  model = nnx.eval_shape(lambda: make_vae(experiment))
+  model = abstract_vae(experiment)
   return {
     '/'.join(map(str, path))
     for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))
