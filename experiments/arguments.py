@@ -74,7 +74,13 @@ def finish(
   if is_tiny:
     config = tiny.shrink(config)
   experiment = config_lib.build(Experiment, config)
-  return ml_collections.ConfigDict(_settable(experiment))
+  result = ml_collections.ConfigDict(_settable(experiment))
+  sampling, edits = experiment.sampling, experiment.edit_sampling
+  if edits == dataclasses.replace(sampling, guidance=edits.guidance):
+    # They follow it, each key until it is set itself.
+    for key in set(result.sampling) - {'guidance'}:
+      result.edit_sampling[key] = result.sampling.get_oneway_ref(key)
+  return result
 
 
 def _settable(value: Any) -> Any:

@@ -17,7 +17,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = unifluid_2b.get_config()
   config.model.gemma = config_lib.to_dict(sizes.GEMMA_SIZES['gemma2_0.7b'])
   config.model.head.update(width=1024)
-  # Widths of 1152 divide by 128, not by 256; what does not divide is not split.
-  config.mesh.data = 2
   config.init.update(backbone='', new=('^gemma/', *unifluid_2b.NEW))
   return arguments.finish(config, is_tiny)

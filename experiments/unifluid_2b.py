@@ -12,6 +12,11 @@ TFDS prepares them. Gemma, SigLIP and the VAE are folders that are downloaded
 
     python -m unifluid_jax.train --config=experiments/unifluid_2b.py \
       --workdir=gs://BUCKET/unifluid_2b --config.tokenizer.path=tokenizer.model
+
+What a mesh axis does not divide is not split over it: widths of 1152 divide by
+128, so 256 chips are best told --config.mesh.data=2. Where arithmetic binds,
+--config.model.remat=dots is faster; on v5e --config.training.accumulate=2
+makes room for it (plans/README.md).
 """
 
 import ml_collections

@@ -28,6 +28,33 @@ def test_flags_that_make_no_process(flags, message):
     make_place(*flags)
 
 
+@pytest.mark.parametrize(
+  ('slices', 'missing'),
+  [
+    (1, r'1 \(worker 1 at b\)\. '),
+    (
+      2,
+      r'1 \(worker 1 of slice 0 at b\), 2 \(worker 0 of slice 1\), '
+      r'3 \(worker 1 of slice 1\)\. ',
+    ),
+  ],
+)
+def test_machines_of_a_tpu_that_are_missing(slices, missing, monkeypatch):
+  for module in (processes, cloud_tpu_cluster):
+    monkeypatch.setattr(module, 'running_in_cloud_tpu_vm', True)
+  for name, value in {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost,b',
+    'TPU_WORKER_ID': '0',
+    'MEGASCALE_COORDINATOR_ADDRESS': 'localhost',
+    'MEGASCALE_NUM_SLICES': str(slices),
+    'MEGASCALE_SLICE_ID': '0',
+  }.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match=f'the missing process ids: {missing}'):
+    processes.start(None, 1)
+
+
 def test_a_tpu_whose_process_0_has_no_address(monkeypatch):
   """As in a cluster whose first pod is yet to come."""
   for module in (processes, cloud_tpu_cluster):

@@ -45,6 +45,7 @@ from unifluid_jax.experiment import Experiment
     ('vae.groups', 3, r'vae.widths is \[8\]; .* a multiple of vae.groups = 3'),
     ('vae.widths', (), r'vae.widths is \[\]; it must be one width or more'),
     ('text_sampling.max_tokens', 0, 'text_sampling.max_tokens is 0'),
+    ('tokenizer.vocab_size', 321, 'the tokenizer has 321 pieces and model.gem'),
     ('evaluation.prompts', 0, 'evaluation.prompts is 0'),
   ],
 )

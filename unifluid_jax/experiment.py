@@ -83,6 +83,8 @@ class Experiment:
         f'data.row.source_images is {self.data.row.source_images}, but '
         'model.source_tokens is off; set the first to 0 or the other to True'
       )
+    if not self.tokenizer.path and not self.init.workdir:
+      self._check_rows(self.tokenizer.vocab_size)
     if self.edit_sampling is None:
       unguided = dataclasses.replace(self.sampling, guidance=Guidance())
       object.__setattr__(self, 'edit_sampling', unguided)
@@ -200,7 +202,6 @@ class Experiment:
       self._check_rows(tokenizer.vocab_size)
       write_whole(own, to_path(path).read_bytes())
       return tokenizer
-    self._check_rows(self.tokenizer.vocab_size)
     tasks = self.make_tasks(self.data.sources)
     return train_tokenizer(tasks, self.tokenizer.vocab_size, own)
 

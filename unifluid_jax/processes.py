@@ -10,12 +10,14 @@ import collections
 import dataclasses
 import os
 import threading
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from absl import logging
 from jax._src import clusters
 from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
+from jax._src.clusters import cloud_tpu_cluster
 from jax.experimental import multihost_utils
 
 from unifluid_jax.errors import UserError
@@ -39,11 +41,13 @@ class Place:
     coordinator: HOST:PORT of process 0.
     count: Number of processes.
     index: Id of this one, from 0.
+    machines: What the machine of each is called, where that is known.
   """
 
   coordinator: str
   count: int
   index: int
+  machines: tuple[str, ...] = ()
 
 
 def make_place(coordinator: str, count: int, index: int) -> Place:
@@ -90,7 +94,9 @@ def start(place: Place | None, timeout: float) -> None:
   place = place or _place_on_tpu(timeout)
   if place is None or place.count == 1:
     return
-  call_roll(place.coordinator, place.count, place.index, timeout)
+  call_roll(
+    place.coordinator, place.count, place.index, timeout, place.machines
+  )
   jax.distributed.initialize(
     place.coordinator,
     place.count,
@@ -149,6 +155,7 @@ def _place_on_tpu(timeout: float) -> Place | None:
     coordinator, count, index, _ = detect(
       None, None, None, None, None, int(timeout)
     )
+    workers = _workers_of_slice()
   except (OSError, RuntimeError) as error:
     raise UserError(
       f'the TPU does not tell the other processes ({error}) within {timeout:g} '
@@ -157,7 +164,33 @@ def _place_on_tpu(timeout: float) -> Place | None:
     ) from error
   if coordinator is None or count is None or index is None:
     return None
-  return Place(coordinator, count, index)
+  return Place(coordinator, count, index, _machines(workers, count, index))
+
+
+def _workers_of_slice() -> list[str]:
+  """Addresses of the machines of this slice, in the order of their ids."""
+  for cluster in (
+    cloud_tpu_cluster.GceTpuCluster,
+    cloud_tpu_cluster.GkeTpuCluster,
+  ):
+    if cluster.is_env_present():
+      return cluster._get_worker_list_in_slice()
+  return []
+
+
+def _machines(
+  workers: Sequence[str], count: int, index: int
+) -> tuple[str, ...]:
+  """What the machines of all slices are called; addresses in this slice."""
+  if not workers:
+    return ()
+  here, size = index // len(workers), len(workers)
+  return tuple(
+    f'worker {i % size}'
+    + (f' of slice {i // size}' if count > size else '')
+    + (f' at {workers[i % size]}' if i // size == here else '')
+    for i in range(count)
+  )
 
 
 def _check_devices() -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from unifluid_jax.errors import UserError
 
@@ -22,7 +22,13 @@ _PATIENCE = 5.0
 """Seconds that a process has to say its id, and an answer to arrive."""
 
 
-def call_roll(address: str, count: int, index: int, timeout: float) -> None:
+def call_roll(
+  address: str,
+  count: int,
+  index: int,
+  timeout: float,
+  machines: Sequence[str] = (),
+) -> None:
   """Returns when all processes have called, within a second of one another.
 
   Args:
@@ -30,6 +36,7 @@ def call_roll(address: str, count: int, index: int, timeout: float) -> None:
     count: Number of processes.
     index: Id of this process, from 0.
     timeout: Seconds that process 0 waits for the others, and they for it.
+    machines: What the machine of each process is called, where that is known.
 
   Raises:
     UserError: Not all are there, and the message names those that are missing;
@@ -38,7 +45,9 @@ def call_roll(address: str, count: int, index: int, timeout: float) -> None:
   host, port = address.rsplit(':', 1)
 
   def absent(missing: Collection[int]) -> str:
-    ids = ', '.join(map(str, sorted(missing)))
+    ids = ', '.join(
+      f'{i} ({machines[i]})' if machines else f'{i}' for i in sorted(missing)
+    )
     return (
       f'{len(missing)} of {count} processes did not arrive at {address} within '
       f'{timeout:g} s; the missing process ids: {ids}. Look at the logs of '

@@ -168,7 +168,7 @@ def _check_step_of_an_export(weights, out):
 
 
 def load_start(config, letters):
-  return start.load_start(build(Experiment, config), letters)
+  return start.load_start(build(Experiment, config), letters, {})
 
 
 def test_paligemma_gives_three_parts(files, letters):

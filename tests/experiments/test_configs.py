@@ -1,5 +1,6 @@
 """Every config file builds, and its small variant trains."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -12,10 +13,19 @@ import pytest
 from tests.configs import tiny
 from unifluid_jax.config import build, to_dict
 from unifluid_jax.data.layout import lay_out
+from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
-from unifluid_jax.runs import folder, restore, start, state, unifluid, vae
+from unifluid_jax.runs import (
+  folder,
+  restore,
+  start,
+  state,
+  unifluid,
+  vae,
+  vae_state,
+)
 from unifluid_jax.training.metrics import read_log
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
@@ -185,10 +195,11 @@ def test_a_run_starts_from_another_ones_decoder(
   config = get_config('ablation_language_model', arg)
   experiment = build(Experiment, config)
   tokenizer = experiment.make_tokenizer(tmp_path)
-  taken = start.load_start(experiment, tokenizer)
-  other = restore.restore_averaged(
+  taken = start.load_start(experiment, tokenizer, {})
+  averaged = restore.restore_averaged(
     folder.read_experiment(language_model), tokenizer, language_model
-  ).params
+  )
+  other = averaged.params
   assert taken
   for name, value in taken.items():
     assert name.startswith('gemma/')
@@ -199,3 +210,35 @@ def test_a_run_starts_from_another_ones_decoder(
   state = unifluid.train_unifluid(build(Experiment, config), tmp_path)
   for name, value in taken.items():
     assert (state.params[name] == value).all(), name
+
+
+@pytest.mark.slow
+def test_what_knows_a_vaes_tokens_comes_with_that_vae(
+  tmp_path, started, language_model
+):
+  arg = f'start=pretrained,source={language_model},tiny'
+  config = get_config('ablation_language_model', arg)
+  config.init.parameters = ('^gemma/', '^head/input', '^token_in$')
+  experiment = build(Experiment, config)
+  tokenizer = experiment.make_tokenizer(tmp_path)
+  vae = vae_state.load_vae(experiment, started / 'vae')
+  taken = start.load_start(experiment, tokenizer, vae)
+  assert {'head/input/kernel', 'token_in'} < taken.keys()
+  name = max(vae)
+  other = vae | {name: vae[name] + 1e-3}
+  for wrong in (other, {}):
+    with pytest.raises(UserError, match='was trained on another VAE'):
+      start.load_start(experiment, tokenizer, wrong)
+
+
+def test_edits_are_sampled_as_images_are_until_they_are_told_otherwise():
+  config = get_config('unifluid_2b_sample', '')
+  assert config.edit_sampling.steps == 64
+  config.sampling.update(steps=32, temperature=0.9)
+  config.sampling.guidance.scale = 5.0
+  config.edit_sampling.solver = 'ancestral'
+  found = build(Experiment, config)
+  assert found.sampling.solver == 'dpm_solver'
+  assert found.edit_sampling == dataclasses.replace(
+    found.sampling, guidance=Guidance(), solver='ancestral'
+  )

@@ -59,7 +59,8 @@ def test_the_compilers_words_for_too_much(message, expected):
 def test_what_does_not_fit_is_a_result():
   program = Program({}, Overflow(100.0, 94.75), 2.0)
   plan = {'config': 'x', 'program': 'train', 'batch': 8, 'mesh': '1'}
-  plan |= {'remat': 'full', 'hbm_components_gib': {'parameters': 1.0}}
+  plan |= {'remat': 'full', 'microbatches': 1}
+  plan |= {'hbm_components_gib': {'parameters': 1.0}}
   found = estimate(SLICES, program, Work(10, 1e15, 2e15, 100))
   assert not found['fits']
   assert found['hbm_over_gib'] == pytest.approx(10.5)  # of both devices

@@ -2,8 +2,12 @@
 
 import dataclasses
 
+import numpy as np
+import pytest
+
 from tests.configs import tiny
 from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.vae import train_vae
 from unifluid_jax.runs.vae_state import FINAL
@@ -18,3 +22,19 @@ def test_a_vae_that_has_been_trained_for_longer_is_kept(tmp_path):
   train_vae(dataclasses.replace(experiment, vae_training=shorter), tmp_path)
   assert Checkpoints(tmp_path / FINAL).steps == [4]
   assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == files
+
+
+def test_a_vae_that_unifluid_was_trained_on_is_not_trained_for_longer(tmp_path):
+  experiment = build(Experiment, tiny.get_config())
+  train_vae(experiment, tmp_path / 'vae')
+  with Checkpoints(tmp_path / 'checkpoints') as unifluid:
+    unifluid.save(3, {'x': np.zeros(2)}, {}, 0.0)
+  longer = dataclasses.replace(experiment.vae_training, steps=6)
+  longer = dataclasses.replace(experiment, vae_training=longer)
+  with pytest.raises(UserError, match='trained on the VAE of 4 steps'):
+    train_vae(longer, tmp_path / 'vae')
+  assert Checkpoints(tmp_path / 'vae' / FINAL).steps == [4]
+  train_vae(experiment, tmp_path / 'vae')
+  (tmp_path / 'checkpoints').rename(tmp_path / 'away')
+  train_vae(longer, tmp_path / 'vae')
+  assert Checkpoints(tmp_path / 'vae' / FINAL).latest_step == 6

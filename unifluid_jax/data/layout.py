@@ -107,7 +107,7 @@ def lay_out_prefix(
   image_slots: list[int] = []
   texts = [part for part in example.prefix if isinstance(part, str)]
   encoded = [tokenizer.encode(text) for text in texts]
-  _check_length(' '.join(texts), sum(map(len, encoded)), config)
+  check_length(' '.join(texts), sum(map(len, encoded)), config)
 
   def add(ids: list[int], of_kind: Kind) -> None:
     token_ids.extend(ids)
@@ -160,7 +160,7 @@ def lay_out(
   start = len(prefix.kind)
   if isinstance(example.target, str):
     ids = tokenizer.encode(example.target)
-    _check_length(example.target, len(ids), config)
+    check_length(example.target, len(ids), config)
     kind = Kind.TEXT
     target = prefix._replace(
       # The separator predicts the first token, the last token predicts EOS.
@@ -183,8 +183,12 @@ def lay_out(
   )
 
 
-def _check_length(text: str, tokens: int, config: LayoutConfig) -> None:
-  """Refuses a text of more than `max_text` tokens."""
+def check_length(text: str, tokens: int, config: LayoutConfig) -> None:
+  """Refuses a text of more than `max_text` tokens.
+
+  Raises:
+    UserError: With the text and the numbers.
+  """
   if tokens > config.max_text:
     shown = text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'
     raise UserError(

@@ -1,7 +1,7 @@
 """Packs laid-out examples into the rows of a batch."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def pack(
   segments = [0] * rows
   dropped = 0
   for i in np.argsort(-needs[:, 0], kind='stable').tolist():
-    _check_fits(needs[i], row)
+    check_fits(needs[i].tolist(), row)
     fits = (needs[i] <= left).all(1)
     r = int(fits.argmax())
     if not fits[r]:
@@ -173,8 +173,16 @@ def _needs(slots: Slots) -> tuple[int, int, int, int, int]:
   )
 
 
-def _check_fits(needs: np.ndarray, row: RowConfig) -> None:
-  """Refuses an example that would not fit an empty row."""
+def check_fits(needs: Iterable[int], row: RowConfig) -> None:
+  """Refuses an example that would not fit an empty row.
+
+  Args:
+    needs: What it takes of a row, in the order of `RowConfig`'s fields.
+    row: What a row has room for.
+
+  Raises:
+    UserError: With the numbers.
+  """
   for field, need in zip(dataclasses.fields(row), needs, strict=True):
     room = getattr(row, field.name)
     if need > room:

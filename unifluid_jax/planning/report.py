@@ -12,6 +12,7 @@ _COLUMNS = (
   'batch',
   'mesh',
   'remat',
+  'microbatches',
   'GiB/chip',
   'remat factor',
   'MFU bound',
@@ -72,6 +73,7 @@ def _row(plan: Plan) -> tuple[str, ...]:
     str(plan['batch']),
     plan['mesh'],
     plan['remat'],
+    str(plan['microbatches']),
   )
   factor = f'{plan["remat_factor"]:.2f}'
   if not plan['fits']:

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 
 from unifluid_jax.convert.start import check_complete, load_model
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -16,9 +17,19 @@ from unifluid_jax.runs.state import abstract_unifluid, frozen_dtypes
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.step import Parameters
 
+# What knows the VAE's tokens.
+_OF_TOKENS = '^(token_in|head/)'
 
-def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
+
+def load_start(
+  experiment: Experiment, tokenizer: Tokenizer, vae: Parameters
+) -> Parameters:
   """The parameters that `init` gives a source for, where they are to lie.
+
+  Args:
+    experiment: The config.
+    tokenizer: The vocabulary.
+    vae: Parameters of the VAE that the run will train on.
 
   Raises:
     UserError: A source does not fit, or a parameter has none and may not be
@@ -28,7 +39,7 @@ def load_start(experiment: Experiment, tokenizer: Tokenizer) -> Parameters:
   targets = _targets(experiment, tokenizer)
   start: Parameters = {}
   if init.workdir:
-    start |= _load_from_run(experiment, targets)
+    start |= _load_from_run(experiment, targets, vae)
   start |= load_model(init, experiment.model, targets)
   check_complete(init, start, targets)
   return start
@@ -53,20 +64,24 @@ def _targets(
 
 
 def _load_from_run(
-  experiment: Experiment, targets: dict[str, jax.ShapeDtypeStruct]
+  experiment: Experiment,
+  targets: dict[str, jax.ShapeDtypeStruct],
+  vae: Parameters,
 ) -> Parameters:
   """The averaged parameters of another run that `init` names.
 
   Raises:
-    UserError: If there is no such run, or a parameter's shape is another one.
+    UserError: If there is no such run, or a parameter's shape is another one,
+      or it knows the tokens of another VAE.
   """
   workdir = to_path(experiment.init.workdir)
-  found = restore_averaged(
+  averaged = restore_averaged(
     read_experiment(workdir),
     Tokenizer.load(workdir / TOKENIZER_FILE),
     workdir,
     sharding_lib.make_mesh(experiment.mesh),
-  ).params
+  )
+  found = averaged.params
   wanted = {
     name: shape
     for name, shape in targets.items()
@@ -83,7 +98,26 @@ def _load_from_run(
       f'{", ".join(wrong[:5]) or "anything"}; use a run of the same model, or '
       'other init.parameters'
     )
+  bound = [name for name in wanted if re.search(_OF_TOKENS, name)]
+  if bound and not _is_same(averaged.vae, vae):
+    raise UserError(
+      f'init.workdir: {workdir} was trained on another VAE, whose tokens '
+      f'{bound[0]} knows; take its folder vae/ too (or the same init.vae), or '
+      'leave token_in and head/ out of init.parameters'
+    )
   return {
     name: jax.device_put(found[name].astype(target.dtype), target.sharding)
     for name, target in wanted.items()
   }
+
+
+def _is_same(one: Parameters, other: Parameters) -> bool:
+  """Whether parameters on one mesh are equal to the last bit."""
+
+  def equal(one, other):
+    return jnp.stack(
+      [jnp.array_equal(one[name], other[name]) for name in sorted(one)]
+    ).all()
+
+  shapes = [{k: v.shape for k, v in flat.items()} for flat in (one, other)]
+  return shapes[0] == shapes[1] and bool(jax.jit(equal)(one, other))

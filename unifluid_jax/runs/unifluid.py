@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 import jax
 
 from unifluid_jax.batch import Batch
+from unifluid_jax.data.lengths import check_texts
 from unifluid_jax.data.pipeline import check_mixture, make_batches
+from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
@@ -61,6 +63,11 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
     out_shardings=sharding_lib.shardings_of(target),
     donate_argnums=1,
   )
+
+  def first_state() -> TrainState:
+    vae = load_vae(experiment, workdir / 'vae')
+    return initialise(vae, load_start(experiment, tokenizer, vae))
+
   run = Run(
     name='unifluid',
     workdir=workdir,
@@ -77,9 +84,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   return fit(
     run,
     Program(
-      initialise=lambda: initialise(
-        load_vae(experiment, workdir / 'vae'), load_start(experiment, tokenizer)
-      ),
+      initialise=first_state,
       abstract_state=target,
       step=jit_train_step(context, mesh, target),
       batches=batches,
@@ -106,6 +111,9 @@ def _batches(
 ) -> Callable[[int], Iterator[Batch]]:
   """First step -> the batches from there on, on the mesh."""
   data, tasks = experiment.data, check_unifluid(experiment)
+  for task in tasks.values():
+    if isinstance(task, FolderTask):
+      check_texts(task, tokenizer, experiment.layout(), data.row)
 
   def batches(start: int) -> Iterator[Batch]:
     rows = make_batches(

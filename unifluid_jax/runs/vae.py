@@ -9,6 +9,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from unifluid_jax.data.pipeline import make_image_batches
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_unit
@@ -38,7 +39,11 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
 
   Args:
     experiment: The config.
-    workdir: Folder of the VAE's run; a run that was stopped goes on.
+    workdir: Folder of the VAE's run, in that of UniFluid's; a run that was
+      stopped goes on.
+
+  Raises:
+    UserError: There is one of fewer steps, and UniFluid was trained on it.
   """
   if experiment.init.vae:
     logging.info('vae: nothing to train, it is %s', experiment.init.vae)
@@ -49,6 +54,13 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   if final.latest_step is not None and final.latest_step >= steps:
     logging.info('vae: trained already, %s', workdir / FINAL)
     return
+  unifluid = workdir.parent / 'checkpoints'
+  if final.latest_step is not None and Checkpoints(unifluid).steps:
+    raise UserError(
+      f'vae_training.steps is {steps}, but {unifluid} is of a UniFluid that '
+      f'was trained on the VAE of {final.latest_step} steps; use another '
+      '--workdir, or move that folder away'
+    )
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh)
   state = _fit(experiment, workdir, mesh, batches)

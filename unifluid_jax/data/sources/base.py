@@ -87,16 +87,22 @@ class SourceTask(abc.ABC):
     return Example(_prefix(self.kind, values), values[target], self.kind, facts)
 
 
-def _prefix(kind: str, values: Mapping[str, Any]) -> tuple[str | Image, ...]:
-  """What an example of a kind reads."""
+def prompt(kind: str, values: Mapping[str, Any]) -> str:
+  """The text of a kind's prefix; `values` are those of its keys."""
   match kind:
     case 'text_to_image':
-      return (values['text'],)
+      return str(values['text'])
     case 'captioning':
-      return (values['image'], prompts.CAPTION)
+      return prompts.CAPTION
     case 'vqa':
-      question = prompts.ANSWER.format(question=values['question'])
-      return (values['image'], question)
+      return prompts.ANSWER.format(question=values['question'])
     case _:
-      instruction = prompts.EDIT.format(instruction=values['instruction'])
-      return (values['source'], instruction)
+      return prompts.EDIT.format(instruction=values['instruction'])
+
+
+def _prefix(kind: str, values: Mapping[str, Any]) -> tuple[str | Image, ...]:
+  """What an example of a kind reads."""
+  if kind == 'text_to_image':
+    return (prompt(kind, values),)
+  image = values['source' if kind == 'editing' else 'image']
+  return (image, prompt(kind, values))

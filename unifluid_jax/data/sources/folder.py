@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -14,6 +14,7 @@ from unifluid_jax.data.sources.base import (
   KEYS,
   SourceTask,
   Texts,
+  prompt,
 )
 from unifluid_jax.errors import UserError
 
@@ -72,6 +73,25 @@ class FolderTask(SourceTask):
   def __getitem__(self, index: int) -> Mapping[str, Any]:
     """The object of a line, with its 'place' for error messages."""
     return self._records[index]
+
+  def texts(self) -> Iterator[tuple[str, Texts, Texts]]:
+    """Of each line: its place, what is read and what is written.
+
+    Several texts are those to draw from; an image that is written is none.
+    """
+    *keys, target = KEYS[self.kind]
+    asked = next((key for key in keys if key not in IMAGE_KEYS), None)
+    for record in self._records:
+      read: Texts = (
+        (prompt(self.kind, {}),)
+        if asked is None
+        else tuple(
+          prompt(self.kind, {asked: text})
+          for text in self.read_texts(record, asked)
+        )
+      )
+      written = () if target in IMAGE_KEYS else self.read_texts(record, target)
+      yield record['place'], read, written
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
     """Reads the image file that the record names."""
