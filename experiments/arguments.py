@@ -75,10 +75,9 @@ def finish(
     config = tiny.shrink(config)
   experiment = config_lib.build(Experiment, config)
   result = ml_collections.ConfigDict(_settable(experiment))
-  sampling, edits = experiment.sampling, experiment.edit_sampling
-  if edits == dataclasses.replace(sampling, guidance=edits.guidance):
-    # They follow it, each key until it is set itself.
-    for key in set(result.sampling) - {'guidance'}:
+  for key in set(result.sampling) - {'guidance'}:
+    # What is the same follows, until it is set itself.
+    if result.edit_sampling[key] == result.sampling[key]:
       result.edit_sampling[key] = result.sampling.get_oneway_ref(key)
   return result
 

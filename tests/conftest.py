@@ -1,6 +1,7 @@
 """Shape annotations are checked at run time in every test."""
 
 import os
+import pathlib
 
 from jaxtyping import install_import_hook
 
@@ -12,7 +13,14 @@ os.environ['XLA_FLAGS'] = (
   '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
   + os.environ.get('XLA_FLAGS', '')
 )
-install_import_hook('unifluid_jax', 'tests.typechecker.checked')
+# Each check takes time: only modules with shapes to check have any.
+_ROOT = pathlib.Path(__file__).parents[1]
+_CHECKED = [
+  '.'.join(file.relative_to(_ROOT).with_suffix('').parts)
+  for file in (_ROOT / 'unifluid_jax').rglob('*.py')
+  if 'from jaxtyping import' in file.read_text(encoding='utf-8')
+]
+install_import_hook(_CHECKED, 'tests.typechecker.checked')
 
 import pytest  # noqa: E402
 

@@ -3,6 +3,7 @@
 import pytest
 from jax._src.clusters import cloud_tpu_cluster
 
+from tests import process
 from unifluid_jax import processes
 from unifluid_jax.errors import UserError
 from unifluid_jax.processes import Place, make_place
@@ -49,6 +50,7 @@ def test_machines_of_a_tpu_that_are_missing(slices, missing, monkeypatch):
     'MEGASCALE_COORDINATOR_ADDRESS': 'localhost',
     'MEGASCALE_NUM_SLICES': str(slices),
     'MEGASCALE_SLICE_ID': '0',
+    'JAX_COORDINATOR_PORT': str(process.free_port()),
   }.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(UserError, match=f'the missing process ids: {missing}'):

@@ -84,7 +84,8 @@ class Experiment:
         'model.source_tokens is off; set the first to 0 or the other to True'
       )
     if not self.tokenizer.path and not self.init.workdir:
-      self._check_rows(self.tokenizer.vocab_size)
+      pieces = self.tokenizer.vocab_size
+      self._check_rows(f'tokenizer.vocab_size is {pieces}', pieces)
     if self.edit_sampling is None:
       unguided = dataclasses.replace(self.sampling, guidance=Guidance())
       object.__setattr__(self, 'edit_sampling', unguided)
@@ -141,7 +142,8 @@ class Experiment:
     Raises:
       UserError: The embedding table is too small for the vocabulary.
     """
-    self._check_rows(tokenizer.vocab_size)
+    pieces = tokenizer.vocab_size
+    self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
     return UniFluidConfig(
       gemma=self.model.gemma,
       encoder=self.model.encoder,
@@ -199,7 +201,8 @@ class Experiment:
       return tokenizer
     if path:
       tokenizer = Tokenizer.load(path)
-      self._check_rows(tokenizer.vocab_size)
+      pieces = tokenizer.vocab_size
+      self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
       write_whole(own, to_path(path).read_bytes())
       return tokenizer
     tasks = self.make_tasks(self.data.sources)
@@ -224,13 +227,13 @@ class Experiment:
         'nothing has been trained with it'
       )
 
-  def _check_rows(self, pieces: int) -> None:
+  def _check_rows(self, told: str, pieces: int) -> None:
     """Refuses a vocabulary that the embedding table has no room for."""
     rows = self.model.gemma.vocab_size
     if pieces > rows:
       raise UserError(
-        f'the tokenizer has {pieces} pieces and model.gemma.vocab_size is '
-        f'{rows}; it must be at least as large'
+        f'{told} and model.gemma.vocab_size is {rows}; it must be at least as '
+        'large'
       )
 
   def vae_identity(self) -> dict[str, Any]:

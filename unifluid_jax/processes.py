@@ -10,14 +10,13 @@ import collections
 import dataclasses
 import os
 import threading
-from collections.abc import Sequence
 
 import jax
 import numpy as np
 from absl import logging
 from jax._src import clusters
 from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
-from jax._src.clusters import cloud_tpu_cluster
+from jax._src.clusters.cloud_tpu_cluster import BaseTpuCluster
 from jax.experimental import multihost_utils
 
 from unifluid_jax.errors import UserError
@@ -155,7 +154,6 @@ def _place_on_tpu(timeout: float) -> Place | None:
     coordinator, count, index, _ = detect(
       None, None, None, None, None, int(timeout)
     )
-    workers = _workers_of_slice()
   except (OSError, RuntimeError) as error:
     raise UserError(
       f'the TPU does not tell the other processes ({error}) within {timeout:g} '
@@ -164,25 +162,26 @@ def _place_on_tpu(timeout: float) -> Place | None:
     ) from error
   if coordinator is None or count is None or index is None:
     return None
-  return Place(coordinator, count, index, _machines(workers, count, index))
+  machines = _machines(count, index) if count > 1 else ()
+  return Place(coordinator, count, index, machines)
 
 
-def _workers_of_slice() -> list[str]:
-  """Addresses of the machines of this slice, in the order of their ids."""
-  for cluster in (
-    cloud_tpu_cluster.GceTpuCluster,
-    cloud_tpu_cluster.GkeTpuCluster,
-  ):
-    if cluster.is_env_present():
-      return cluster._get_worker_list_in_slice()
-  return []
+def _machines(count: int, index: int) -> tuple[str, ...]:
+  """What the machines are called, with addresses of those of this slice.
 
-
-def _machines(
-  workers: Sequence[str], count: int, index: int
-) -> tuple[str, ...]:
-  """What the machines of all slices are called; addresses in this slice."""
-  if not workers:
+  Returns:
+    Nothing where it was not the TPU that told of the processes, or will not
+    tell of their machines: only messages need the names.
+  """
+  known = clusters.ClusterEnv._cluster_types
+  cluster = next(
+    c for c in known if not c.opt_in_only_method and c.is_env_present()
+  )
+  if not issubclass(cluster, BaseTpuCluster):
+    return ()
+  try:
+    workers = cluster._get_worker_list_in_slice()
+  except (OSError, RuntimeError, ValueError):
     return ()
   here, size = index // len(workers), len(workers)
   return tuple(

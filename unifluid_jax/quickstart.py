@@ -29,7 +29,7 @@ from unifluid_jax.evaluation.run import (
 )
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import write_whole
-from unifluid_jax.runs.folder import CONFIG_FILE
+from unifluid_jax.runs.folder import CONFIG_FILE, shared_tokenizer
 from unifluid_jax.runs.unifluid import check_unifluid, train_unifluid
 from unifluid_jax.runs.vae import train_vae
 from unifluid_jax.training.goodput import PROCESS
@@ -49,7 +49,8 @@ def main() -> None:
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
   if not _is_done(experiment, workdir):
     with _stopwatch(workdir) as watch:
-      check_unifluid(experiment)  # before hours of the VAE
+      # Before hours of the VAE.
+      check_unifluid(experiment, shared_tokenizer(experiment, workdir))
       train_vae(experiment, workdir / 'vae')
       train_unifluid(experiment, workdir)
       watch.end_training()

@@ -22,7 +22,7 @@ _MESHES = {
   'tensor 2 x fsdp 4': (1, 8, {'tensor': 2, 'fsdp': 4}),
   '2 slices x fsdp 4': (1, 8, {'slices': 2, 'fsdp': 4}),
   '2 processes x fsdp 4': (2, 4, {'fsdp': 8}),
-  '4 processes x fsdp 2': (4, 2, {'data': 4, 'fsdp': 2}),
+  '4 processes x fsdp 2': (4, 2, {'data': 2, 'fsdp': 4}),
 }
 
 

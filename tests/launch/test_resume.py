@@ -18,7 +18,7 @@ from tests import process
 pytestmark = pytest.mark.slow
 
 _EVERY, _VAE_STEPS, _STEPS = 4, 30, 70
-_SHORTER = 30
+_SHORTER = 40
 """Steps of several processes, which take longer for each."""
 _SEED = 3
 """Of the moments."""

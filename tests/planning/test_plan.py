@@ -38,6 +38,7 @@ KEYS = (
   'images_per_s',
   'chip_hours',
   'compile_s',
+  'microbatches',
 )
 
 

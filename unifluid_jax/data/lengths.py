@@ -4,6 +4,8 @@ Training comes to a record after hours or days; its texts are in memory at the
 start.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterable
 
 from unifluid_jax.data.layout import LayoutConfig, check_length
@@ -28,25 +30,42 @@ def check_texts(
     UserError: With the place of the record, and the numbers.
   """
 
-  def longest(texts: Iterable[str]) -> int:
-    lengths = []
-    for text in texts:
-      lengths.append(len(tokenizer.encode(text)))
-      check_length(text, lengths[-1], layout)
-    return max(lengths)
-
   images = int(task.kind != 'text_to_image')
   sources = int(task.kind == 'editing' and layout.source_tokens)
-  # BOS and the separator besides.
-  length = images * layout.understanding_tokens + 2
+
+  def needs(read: float, written: float | None) -> tuple[float, ...]:
+    # BOS and the separator besides.
+    prefix = images * layout.understanding_tokens + read + 2
+    if written is None:
+      return prefix + layout.generated_tokens, 0, images, 1, sources
+    return prefix + written, written + 1, images, 0, 0
+
+  room = dataclasses.astuple(row)
   for place, read, written in task.texts():
+    most = _at_most(read), _at_most(written) if written else None
+    longest = max(most[0], most[1] or 0)
+    if longest <= layout.max_text and all(
+      need <= left for need, left in zip(needs(*most), room, strict=True)
+    ):
+      continue  # Without encoding it.
     try:
-      prefix = length + longest(read)
-      if written:
-        target = longest(written)
-        needs = (prefix + target, target + 1, images, 0, 0)
-      else:
-        needs = (prefix + layout.generated_tokens, 0, images, 1, sources)
-      check_fits(needs, row)
+      counts = [_tokens(t, tokenizer, layout) for t in (read, written) if t]
+      check_fits(needs(counts[0], counts[1] if written else None), row)
     except UserError as error:
       raise UserError(f'{place}: {error}') from error
+
+
+def _at_most(texts: Iterable[str]) -> float:
+  """Most tokens of any of the texts: of ASCII, one a letter and one more."""
+  return max(len(text) + 1 if text.isascii() else math.inf for text in texts)
+
+
+def _tokens(
+  texts: Iterable[str], tokenizer: Tokenizer, layout: LayoutConfig
+) -> int:
+  """Tokens of the longest text, none of which may be too long."""
+  counts = []
+  for text in texts:
+    counts.append(len(tokenizer.encode(text)))
+    check_length(text, counts[-1], layout)
+  return max(counts)

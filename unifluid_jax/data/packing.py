@@ -173,7 +173,7 @@ def _needs(slots: Slots) -> tuple[int, int, int, int, int]:
   )
 
 
-def check_fits(needs: Iterable[int], row: RowConfig) -> None:
+def check_fits(needs: Iterable[float], row: RowConfig) -> None:
   """Refuses an example that would not fit an empty row.
 
   Args:

@@ -89,7 +89,7 @@ def _git_commit() -> str | None:
 
 
 def _count(model: nnx.Module) -> int:
-  """Parameters of a model that has at least their shapes."""
+  """Number of parameters of a model, which may be abstract."""
   _, flat = parameters.flatten(model)
   return sum(math.prod(leaf.shape) for leaf in flat.values())
 

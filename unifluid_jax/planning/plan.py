@@ -100,5 +100,5 @@ def plan(setting: Setting, slices: Slices) -> dict[str, Any]:
     'batch': experiment.data.rows if setting.trains else images,
     'mesh': sizes,
     'remat': experiment.model.remat if setting.trains else '',
-    'microbatches': experiment.training.accumulate if setting.trains else 1,
+    'microbatches': experiment.training.accumulate if setting.trains else '',
   } | estimate(slices, compiled, work)

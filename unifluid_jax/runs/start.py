@@ -18,7 +18,7 @@ from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.step import Parameters
 
 # What knows the VAE's tokens.
-_OF_TOKENS = '^(token_in|head/)'
+_OF_TOKENS = '^(token_in|source_in|head/)'
 
 
 def load_start(
@@ -75,8 +75,9 @@ def _load_from_run(
       or it knows the tokens of another VAE.
   """
   workdir = to_path(experiment.init.workdir)
+  run = read_experiment(workdir)
   averaged = restore_averaged(
-    read_experiment(workdir),
+    run,
     Tokenizer.load(workdir / TOKENIZER_FILE),
     workdir,
     sharding_lib.make_mesh(experiment.mesh),
@@ -99,11 +100,12 @@ def _load_from_run(
       'other init.parameters'
     )
   bound = [name for name in wanted if re.search(_OF_TOKENS, name)]
-  if bound and not _is_same(averaged.vae, vae):
+  is_same_vae = run.vae == experiment.vae and _is_same(averaged.vae, vae)
+  if bound and not is_same_vae:
     raise UserError(
       f'init.workdir: {workdir} was trained on another VAE, whose tokens '
       f'{bound[0]} knows; take its folder vae/ too (or the same init.vae), or '
-      'leave token_in and head/ out of init.parameters'
+      'leave token_in, source_in and head/ out of init.parameters'
     )
   return {
     name: jax.device_put(found[name].astype(target.dtype), target.sharding)

@@ -93,16 +93,21 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   )
 
 
-def check_unifluid(experiment: Experiment) -> dict[str, Task]:
+def check_unifluid(
+  experiment: Experiment, tokenizer: Tokenizer
+) -> dict[str, Task]:
   """Opens the tasks, and refuses what `train_unifluid` would not start with.
 
   Raises:
-    UserError: Sources, batch or mesh are wrong.
+    UserError: Sources, their texts, batch or mesh are wrong.
   """
   data, mesh = experiment.data, sharding_lib.make_mesh(experiment.mesh)
   check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
   tasks = experiment.make_tasks(data.sources)
   check_mixture(experiment.pipeline(), tasks)
+  for task in tasks.values():
+    if isinstance(task, FolderTask):
+      check_texts(task, tokenizer, experiment.layout(), data.row)
   return tasks
 
 
@@ -110,10 +115,7 @@ def _batches(
   experiment: Experiment, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
 ) -> Callable[[int], Iterator[Batch]]:
   """First step -> the batches from there on, on the mesh."""
-  data, tasks = experiment.data, check_unifluid(experiment)
-  for task in tasks.values():
-    if isinstance(task, FolderTask):
-      check_texts(task, tokenizer, experiment.layout(), data.row)
+  data, tasks = experiment.data, check_unifluid(experiment, tokenizer)
 
   def batches(start: int) -> Iterator[Batch]:
     rows = make_batches(

@@ -59,7 +59,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     raise UserError(
       f'vae_training.steps is {steps}, but {unifluid} is of a UniFluid that '
       f'was trained on the VAE of {final.latest_step} steps; use another '
-      '--workdir, or move that folder away'
+      f'--workdir, or move {unifluid} away'
     )
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh)

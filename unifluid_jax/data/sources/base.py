@@ -91,7 +91,8 @@ def prompt(kind: str, values: Mapping[str, Any]) -> str:
   """The text of a kind's prefix; `values` are those of its keys."""
   match kind:
     case 'text_to_image':
-      return str(values['text'])
+      text: str = values['text']
+      return text
     case 'captioning':
       return prompts.CAPTION
     case 'vqa':
