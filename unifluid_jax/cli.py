@@ -184,6 +184,8 @@ def _parse(arguments: list[str]) -> list[str]:
       flags.FLAGS['config'].value.keys()
   except OSError as error:
     raise UserError(f'--config: {_lines(error)[-1]}') from error
+  except (ImportError, SyntaxError) as error:
+    raise UserError(f'--config: {error}') from error
   except (AttributeError, KeyError) as error:
     # ml_collections puts the key into several pairs of quotes.
     text = str(error).replace('\\n', '; ').translate(dict.fromkeys(b'\\\'"'))

@@ -32,6 +32,22 @@ def test_a_kind_of_a_format_that_pillow_lacks():
     images.decode(bytes(data), 'x')
 
 
+@pytest.mark.parametrize('form', ['JPEG', 'PNG', 'WEBP'])
+def test_damaged_exif(form):
+  options = {'dpi': (72, 72)} if form == 'JPEG' else {}
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6
+  whole = exif.tobytes()
+  for length in range(7, len(whole)):
+    data = encode(
+      PIL.Image.new('RGB', (4, 4)), form, exif=whole[:length], **options
+    )
+    try:
+      assert images.decode(data, 'x').shape == (4, 4, 3)
+    except UserError as error:
+      assert str(error) == 'x is no image that Pillow can read'
+
+
 @pytest.mark.parametrize('mode', ['L', 'P', '1', 'CMYK', 'RGBA', 'LA', 'I;16'])
 def test_every_mode_becomes_rgb(mode):
   image = PIL.Image.new('L', (5, 4), 255).convert(mode)

@@ -56,13 +56,17 @@ def test_a_wrong_flag(flag, message, tmp_path):
     ({'data.rows': 3, 'training.accumulate': 2}, 'data.rows is 3'),
     ({'data.groups': 3}, '4 examples do not split evenly over 3 groups'),
     ({'mesh.fsdp': 2}, 'mesh'),
+    (
+      {'data.row.length': 101},
+      'data.row.length is 101, but an example of text_to_image may take 102',
+    ),
   ],
 )
 def test_a_refused_start_leaves_the_folder_as_it_was(
   change, message, finished, tmp_path
 ):
   config = tiny.get_config()
-  config.update_from_flattened_dict(change)
+  config.update_from_flattened_dict({'training.steps': 9} | change)
   experiment = build(Experiment, config)
   new = tmp_path / 'new'
   new.mkdir()
@@ -112,6 +116,37 @@ def test_a_wrong_key_in_the_file(tmp_path):
   arguments = process.flags(tmp_path / 'run', str(file))
   message = "config.training has no key 'stepz'; did you mean 'steps'?"
   assert process.fail('train', *arguments) == message
+
+
+@pytest.mark.parametrize(
+  ('text', 'told'),
+  [
+    ('import nothing_like_it', "No module named 'nothing_like_it'"),
+    ('def get_config(:', 'invalid syntax (config.py, line 1)'),
+  ],
+)
+def test_a_config_file_that_is_broken(text, told, tmp_path):
+  file = tmp_path / 'config.py'
+  file.write_text(text)
+  arguments = process.flags(tmp_path / 'run', str(file))
+  assert process.fail('train', *arguments) == f'--config: {told}'
+
+
+def test_a_run_that_is_done_stays_what_it_was_trained_by(finished):
+  before = _files(finished)
+  other = '--config.training.text_weight=0.5'
+  told = process.fail('train', *process.flags(finished), other)
+  assert told.startswith(
+    f'{finished} has been trained to its end by another config: '
+    'training.text_weight is 0.3 there and 0.5 here'
+  )
+  assert _files(finished) == before
+  same = ['--config.training.log_every=7', '--config.sampling.steps=2']
+  process.succeed('train', *process.flags(finished), *same)
+  more = '--config.training.steps=7'
+  told = process.succeed('train', *process.flags(finished), other, more)
+  assert 'another config: training.text_weight is 0.3 there and 0.5' in told
+  assert len(process.read_losses(finished)) == 7
 
 
 def test_no_vae(tmp_path):

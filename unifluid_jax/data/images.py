@@ -1,6 +1,7 @@
 """Image files to square RGB arrays."""
 
 import io
+import struct
 
 import numpy as np
 import PIL.Image
@@ -25,11 +26,16 @@ def decode(data: bytes, name: str) -> UInt8[np.ndarray, 'H W 3']:
       return to_rgb(PIL.ImageOps.exif_transpose(image))
   # What Pillow's decoders raise on broken files.
   except (
+    EOFError,
+    IndexError,
     NotImplementedError,
     OSError,
+    OverflowError,
     PIL.Image.DecompressionBombError,
     SyntaxError,
+    TypeError,
     ValueError,
+    struct.error,
   ):
     raise UserError(f'{name} is no image that Pillow can read') from None
 

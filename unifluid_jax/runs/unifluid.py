@@ -10,10 +10,15 @@ from unifluid_jax.data.pipeline import check_mixture, make_batches
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
-from unifluid_jax.runs.folder import shared_tokenizer, write_config
+from unifluid_jax.runs.folder import (
+  check_same,
+  shared_tokenizer,
+  write_config,
+)
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
@@ -48,7 +53,11 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   config = experiment.training
   tokenizer = shared_tokenizer(experiment, workdir)
   identity = experiment.identity(tokenizer)
-  Checkpoints(workdir / 'checkpoints').check_identity(identity)
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints.check_identity(identity)
+  if checkpoints.latest_step is not None:
+    is_done = checkpoints.latest_step >= config.steps
+    check_same(experiment, workdir, is_done)
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, tokenizer, mesh)
   context = make_context(experiment, tokenizer)
@@ -105,10 +114,32 @@ def check_unifluid(
   check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
   tasks = experiment.make_tasks(data.sources)
   check_mixture(experiment.pipeline(), tasks)
-  for task in tasks.values():
+  for name, task in tasks.items():
     if isinstance(task, FolderTask):
       check_texts(task, tokenizer, experiment.layout(), data.row)
+    else:
+      _check_length(experiment, name)
   return tasks
+
+
+def _check_length(experiment: Experiment, name: str) -> None:
+  """Refuses rows without room for a source's longest prompt and its image.
+
+  Raises:
+    UserError: With the numbers.
+  """
+  data, layout = experiment.data, experiment.layout()
+  read = {'text_to_image': 0, 'editing': layout.understanding_tokens}
+  kind = data.sources[name].task
+  if kind not in read:
+    return
+  slots = read[kind] + 2 + data.max_text + layout.generated_tokens
+  if slots > data.row.length:
+    raise UserError(
+      f'data.row.length is {data.row.length}, but an example of {name} may '
+      f'take {slots}: a prompt of data.max_text = {data.max_text} tokens, and '
+      'its images; raise it, or lower data.max_text'
+    )
 
 
 def _batches(

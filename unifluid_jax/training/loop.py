@@ -143,9 +143,9 @@ def _train(
         try:
           with PROCESS.spend('data_wait'):
             batch = next(batches)
-        except UserError:
-          # Bad data costs no step that is done. Of several processes only this
-          # one knows of it, and none saves alone.
+        except (UserError, RuntimeError):
+          # Bad data, or a worker that was killed, costs no step that is done.
+          # Of several processes only this one knows, and none saves alone.
           saved = (done - 1) % run.checkpoint.every == 0 or done - 1 == start
           if not saved and jax.process_count() == 1:
             _check_finite(run, state)

@@ -168,6 +168,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
     ({'image': 'red.png'}, "line 2 has no key 'text'.*'text', 'image'"),
     ({'image': 'no.png', 'text': 'x'}, 'line 2: there is no image .*no.png'),
     ({'image': 'sub', 'text': 'x'}, 'line 2: there is no image .*sub'),
+    ({'image': 'a' * 5000, 'text': 'x'}, 'line 2: there is no image .*aaa'),
     ({'image': 3, 'text': 'x'}, "line 2: 'image' is not the path"),
     ({'image': 'red.png', 'text': 3}, "line 2: 'text' is neither a text"),
     ({'image': 'red.png', 'text': []}, "line 2: 'text' is neither a text"),

@@ -1,6 +1,7 @@
 """A folder of images with a JSONL file."""
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -133,7 +134,8 @@ class FolderTask(SourceTask):
     if key in IMAGE_KEYS:
       if not isinstance(value, str):
         raise UserError(f'{place}: {key!r} is not the path of an image')
-      if not (self._file.parent / value).is_file():
+      # Unlike a path's own method, False also for a name that cannot be.
+      if not os.path.isfile(self._file.parent / value):
         raise UserError(
           f'{place}: there is no image {self._file.parent / value}'
         )
