@@ -12,6 +12,12 @@ from unifluid_jax.models.parameters import constant, fan_in
 
 GROUP_NORM_EPSILON = 1e-6
 
+# What a TPU's compiler is good at. With fewer inputs it takes a convolution
+# for three times as long; with more channels it searches long for what to
+# fuse into one, and finds little: such convolutions are bound by arithmetic.
+_LEAST_INPUTS = 8
+_FUSED_CHANNELS = 256
+
 
 class Conv(nnx.Module):
   """A convolution that keeps the grid, or halves it with stride 2.
@@ -41,9 +47,13 @@ class Conv(nnx.Module):
     self.padding = ((before, size - 1 - before - (stride - 1)),) * 2
 
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 c2']:
+    kernel = self.kernel[...].astype(x.dtype)
+    if (missing := _LEAST_INPUTS - x.shape[-1]) > 0:
+      x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
+      kernel = jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])
     y = jax.lax.conv_general_dilated(
       x,
-      self.kernel[...].astype(x.dtype),
+      kernel,
       (self.stride, self.stride),
       self.padding,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
@@ -66,13 +76,26 @@ class GroupNorm(nnx.Module):
     self.groups = groups
 
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
-    n, h, w, c = x.shape
-    grouped = x.astype(jnp.float32).reshape(n, h * w, self.groups, -1)
-    mean = grouped.mean((1, 3), keepdims=True)
-    variance = grouped.var((1, 3), keepdims=True)
-    y = (grouped - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON)
-    y = y.reshape(n, h, w, c) * self.scale[...] + self.bias[...]
+    # Sums of channels, then of groups: the grid keeps its layout.
+    y = x.astype(jnp.float32)
+    y -= self._group_means(y)
+    variance = self._group_means(jnp.square(y))
+    y *= jax.lax.rsqrt(variance + GROUP_NORM_EPSILON) * self.scale[...]
+    y += self.bias[...]
     return y.astype(x.dtype)
+
+  def _group_means(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n 1 1 c']:
+    """Each channel's mean over the grid and the channels of its group."""
+    means = x.mean((1, 2)).reshape(len(x), self.groups, -1)
+    means = jnp.broadcast_to(means.mean(-1, keepdims=True), means.shape)
+    return means.reshape(len(x), 1, 1, -1)
+
+
+def unfused(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+  """x, computed for itself beside a convolution of many channels."""
+  return (
+    x if x.shape[-1] <= _FUSED_CHANNELS else jax.lax.optimization_barrier(x)
+  )
 
 
 class ResidualBlock(nnx.Module):
@@ -91,8 +114,8 @@ class ResidualBlock(nnx.Module):
     )
 
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c2']:
-    y = self.conv1(silu(self.norm1(x)))
-    y = self.conv2(silu(self.norm2(y)))
+    y = self.conv1(unfused(silu(self.norm1(x))))
+    y = unfused(self.conv2(unfused(silu(self.norm2(y)))))
     return y + (x if self.shortcut is None else self.shortcut(x))
 
 

@@ -30,6 +30,7 @@ from unifluid_jax.models.convolution import (
   GroupNorm,
   ResidualBlock,
   silu,
+  unfused,
 )
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
@@ -214,7 +215,7 @@ class Encoder(nnx.Module):
     x = self.conv_in(to_patches(images, self.patch_size))
     for level in self.levels:
       x = level(x)
-    x = self.conv_out(silu(self.norm_out(self.mid(x))))
+    x = self.conv_out(unfused(silu(self.norm_out(self.mid(x)))))
     if self.shortcut is not None:
       x += self.shortcut(to_patches(images, self.stride))
     return x
@@ -259,7 +260,7 @@ class Decoder(nnx.Module):
     x = self.mid(self.conv_in(latents))
     for level in self.levels:
       x = level(x)
-    x = self.conv_out(silu(self.norm_out(x)))
+    x = self.conv_out(unfused(silu(self.norm_out(x))))
     images = from_patches(x, self.patch_size)
     if self.shortcut is not None:
       images += from_patches(self.shortcut(latents), self.stride)
