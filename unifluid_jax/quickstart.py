@@ -29,6 +29,7 @@ from unifluid_jax.evaluation.run import (
 )
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import write_whole
+from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.folder import CONFIG_FILE, shared_tokenizer
 from unifluid_jax.runs.unifluid import check_unifluid, train_unifluid
 from unifluid_jax.runs.vae import train_vae
@@ -48,7 +49,7 @@ def main() -> None:
   if not isinstance(workdir, pathlib.Path):
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
   if not _is_done(experiment, workdir):
-    with _stopwatch(workdir) as watch:
+    with claimed(workdir), _stopwatch(workdir) as watch:
       # Before hours of the VAE.
       check_unifluid(experiment, shared_tokenizer(experiment, workdir))
       train_vae(experiment, workdir / 'vae')

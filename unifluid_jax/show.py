@@ -1,8 +1,10 @@
-"""Shows samples of a task of the embedded data set.
+"""Shows samples of a source of a config, as training reads them.
 
-  python -m unifluid_jax.show --task=editing --split=train --out=samples.png
+  python -m unifluid_jax.show --config=experiments/quickstart.py \
+      --source=editing --out=samples.png
 
-writes a sheet of pictures, and the texts to standard output.
+writes a sheet of pictures, and the texts to standard output. Of the embedded
+data, --config.data.sources.editing.split=cell shows what is held out.
 """
 
 import sys
@@ -12,18 +14,18 @@ from absl import flags
 from PIL import Image
 
 from unifluid_jax import cli
-from unifluid_jax.data.emoji.splits import EmojiConfig
-from unifluid_jax.data.emoji.tasks import make_task
+from unifluid_jax.config import build
 from unifluid_jax.data.sheet import describe, draw_sheet
 from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
 
-_TASK = flags.DEFINE_string('task', 'text_to_image', 'Name of the task.')
-_SPLIT = flags.DEFINE_string('split', 'train', 'Split of the data set.')
+_CONFIG = cli.define_config_flag()
+_SOURCE = flags.DEFINE_string(
+  'source', None, 'Name in data.sources, or in vae_training.sources.'
+)
 _INDEX = flags.DEFINE_integer('index', 0, 'First sample.', lower_bound=0)
 _COUNT = flags.DEFINE_integer('count', 8, 'How many samples.', lower_bound=1)
 _OUT = flags.DEFINE_string('out', 'samples.png', 'Where to write the sheet.')
-_CONCEPTS = flags.DEFINE_string('concepts', 'quickstart', 'Set of concepts.')
-_IMAGE_SIZE = flags.DEFINE_integer('image_size', 32, 'Side in pixels.')
 _AUGMENT = flags.DEFINE_bool('augment', False, 'Vary samples as training does.')
 _SEED = flags.DEFINE_integer(
   'seed', 0, 'Of what a record leaves open.', lower_bound=0
@@ -32,13 +34,19 @@ _SEED = flags.DEFINE_integer(
 
 def show() -> None:
   """Writes the sheet and the texts that the flags ask for."""
-  config = EmojiConfig(_CONCEPTS.value, image_size=_IMAGE_SIZE.value)
-  task = make_task(_TASK.value, config, _SPLIT.value)
+  experiment = build(Experiment, cli.require(_CONFIG))
+  sources = {**experiment.vae_training.sources, **experiment.data.sources}
+  name = cli.require(_SOURCE)
+  if name not in sources:
+    raise UserError(
+      f'the config has no source {name!r}; choose one of {", ".join(sources)}'
+    )
+  task = experiment.make_tasks({name: sources[name]})[name]
   indices = range(_INDEX.value, min(_INDEX.value + _COUNT.value, len(task)))
   if not indices:
     raise UserError(
-      f'--index={_INDEX.value} is beyond the {len(task)} records of the task '
-      f'{task.name!r}, split {task.split!r}.'
+      f'--index={_INDEX.value} is beyond the {len(task)} records of the source '
+      f'{name!r}'
     )
   examples = [
     task.build(task[i], np.random.default_rng((_SEED.value, i)), _AUGMENT.value)

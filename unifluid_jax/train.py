@@ -10,7 +10,7 @@ stopped goes on from its newest complete checkpoint.
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs.folder import check_shared
+from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.unifluid import train_unifluid
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
@@ -22,8 +22,8 @@ def main() -> None:
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
   workdir = cli.workdir_path(_WORKDIR)
-  check_shared(workdir)
-  train_unifluid(experiment, workdir)
+  with claimed(workdir):
+    train_unifluid(experiment, workdir)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs.folder import check_shared
+from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.vae import train_vae
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
@@ -19,8 +19,8 @@ def main() -> None:
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
   workdir = cli.workdir_path(_WORKDIR)
-  check_shared(workdir)
-  train_vae(experiment, workdir / 'vae')
+  with claimed(workdir):
+    train_vae(experiment, workdir / 'vae')
 
 
 if __name__ == '__main__':

@@ -218,3 +218,11 @@ def test_a_very_long_text_is_not_told_whole(tokenizer, layout):
   with pytest.raises(UserError, match='takes 50000 tokens') as error:
     lay_out(Example(('a' * 50_000,), 'f'), tokenizer, layout)
   assert len(str(error.value)) < 400
+
+
+def test_a_line_break_is_no_separator(tokenizer, layout):
+  broken = Example((READ, 'a\r\nc\nb'), 'f\no')
+  plain = Example((READ, 'a c b'), 'f o')
+  slots, wanted = (lay_out(e, tokenizer, layout) for e in (broken, plain))
+  assert slots.token_ids.tolist() == wanted.token_ids.tolist()
+  assert slots.token_ids.tolist().count(tokenizer.separator_id) == 1

@@ -106,7 +106,7 @@ def lay_out_prefix(
   pictures: list[Image] = []
   image_slots: list[int] = []
   texts = [part for part in example.prefix if isinstance(part, str)]
-  encoded = [tokenizer.encode(text) for text in texts]
+  encoded = [tokenizer.encode_line(text) for text in texts]
   check_length(' '.join(texts), sum(map(len, encoded)), config)
 
   def add(ids: list[int], of_kind: Kind) -> None:
@@ -159,7 +159,7 @@ def lay_out(
   prefix = lay_out_prefix(example, tokenizer, config, not writes_text)
   start = len(prefix.kind)
   if isinstance(example.target, str):
-    ids = tokenizer.encode(example.target)
+    ids = tokenizer.encode_line(example.target)
     check_length(example.target, len(ids), config)
     kind = Kind.TEXT
     target = prefix._replace(

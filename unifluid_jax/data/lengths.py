@@ -1,7 +1,8 @@
-"""Whether a row has room for every text of a folder's records.
+"""Whether a row has room for every example, asked before training starts.
 
-Training comes to a record after hours or days; its texts are in memory at the
-start.
+Training comes to a record after hours or days. The texts of a folder are in
+memory at the start; of other data the longest ones that the config allows are
+what there must be room for.
 """
 
 import dataclasses
@@ -55,6 +56,32 @@ def check_texts(
       raise UserError(f'{place}: {error}') from error
 
 
+def check_longest(
+  name: str, kind: str, layout: LayoutConfig, row: RowConfig
+) -> None:
+  """Refuses rows without room for the longest prompt and its image.
+
+  Args:
+    name: The source's, for the message.
+    kind: Kind of its task; one that writes texts is not looked at.
+    layout: Sizes of the parts of an example.
+    row: What a row has room for.
+
+  Raises:
+    UserError: With the numbers.
+  """
+  read = {'text_to_image': 0, 'editing': layout.understanding_tokens}
+  if kind not in read:
+    return
+  slots = read[kind] + 2 + layout.max_text + layout.generated_tokens
+  if slots > row.length:
+    raise UserError(
+      f'data.row.length is {row.length}, but an example of {name} may take '
+      f'{slots}: a prompt of data.max_text = {layout.max_text} tokens, and its '
+      'images; raise it, or lower data.max_text'
+    )
+
+
 def _at_most(texts: Iterable[str]) -> float:
   """Most tokens of any of the texts: of ASCII, one a letter and one more."""
   return max(len(text) + 1 if text.isascii() else math.inf for text in texts)
@@ -66,6 +93,6 @@ def _tokens(
   """Tokens of the longest text, none of which may be too long."""
   counts = []
   for text in texts:
-    counts.append(len(tokenizer.encode(text)))
+    counts.append(len(tokenizer.encode_line(text)))
     check_length(text, counts[-1], layout)
   return max(counts)

@@ -155,6 +155,16 @@ class Tokenizer:
       raise UserError(f'the text {text!r} is no valid Unicode') from error
     return self._processor.Encode(text)
 
+  def encode_line(self, text: str) -> list[int]:
+    """Token ids of a text with its line breaks as spaces.
+
+    The newline piece is the separator, which would end a prefix early.
+
+    Raises:
+      UserError: The text is no valid Unicode.
+    """
+    return self.encode(' '.join(text.splitlines()))
+
   def decode(self, ids: Iterable[SupportsIndex]) -> str:
     """The text of token ids; pad, eos and bos read as nothing."""
     return self._processor.Decode([int(i) for i in ids])

@@ -1,10 +1,11 @@
 """A vocabulary for the texts of tasks."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from unifluid_jax.data.example import Example
+from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
@@ -36,13 +37,24 @@ def _texts(tasks: Mapping[str, Task]) -> Iterator[str]:
     task = tasks[name]
     if not len(task):
       raise UserError(f'the task {name!r} has no records; drop it')
-    rng = np.random.default_rng(0)
-    for i in range(_EXAMPLES):
-      record = task[i * max(len(task) // _EXAMPLES, 1) % len(task)]
-      yield from _texts_of(task.build(record, rng, augment=True))
+    if isinstance(task, FolderTask):
+      # Without its images, each of which would be a file to decode.
+      every = max(len(task) // _EXAMPLES, 1)
+      texts = itertools.islice(task.texts(), None, None, every)
+      for _, read, written in itertools.islice(
+        itertools.cycle(texts), _EXAMPLES
+      ):
+        yield from (*read, *written)
+    else:
+      yield from _drawn(task)
 
 
-def _texts_of(example: Example) -> Iterator[str]:
-  for part in (*example.prefix, example.target):
-    if isinstance(part, str):
-      yield part
+def _drawn(task: Task) -> Iterator[str]:
+  """Texts of examples, as training draws them."""
+  rng = np.random.default_rng(0)
+  for i in range(_EXAMPLES):
+    record = task[i * max(len(task) // _EXAMPLES, 1) % len(task)]
+    example = task.build(record, rng, augment=True)
+    for part in (*example.prefix, example.target):
+      if isinstance(part, str):
+        yield part

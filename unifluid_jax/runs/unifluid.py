@@ -5,21 +5,17 @@ from collections.abc import Callable, Iterator
 import jax
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.data.lengths import check_texts
+from unifluid_jax.data.lengths import check_longest, check_texts
 from unifluid_jax.data.pipeline import check_mixture, make_batches
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
-from unifluid_jax.runs.folder import (
-  check_same,
-  shared_tokenizer,
-  write_config,
-)
+from unifluid_jax.runs.folder import shared_tokenizer, write_config
 from unifluid_jax.runs.overview import log_parameters
+from unifluid_jax.runs.recipe import check_same
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
   initial_train_state,
@@ -114,32 +110,13 @@ def check_unifluid(
   check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
   tasks = experiment.make_tasks(data.sources)
   check_mixture(experiment.pipeline(), tasks)
+  layout = experiment.layout()
   for name, task in tasks.items():
     if isinstance(task, FolderTask):
-      check_texts(task, tokenizer, experiment.layout(), data.row)
+      check_texts(task, tokenizer, layout, data.row)
     else:
-      _check_length(experiment, name)
+      check_longest(name, data.sources[name].task, layout, data.row)
   return tasks
-
-
-def _check_length(experiment: Experiment, name: str) -> None:
-  """Refuses rows without room for a source's longest prompt and its image.
-
-  Raises:
-    UserError: With the numbers.
-  """
-  data, layout = experiment.data, experiment.layout()
-  read = {'text_to_image': 0, 'editing': layout.understanding_tokens}
-  kind = data.sources[name].task
-  if kind not in read:
-    return
-  slots = read[kind] + 2 + data.max_text + layout.generated_tokens
-  if slots > data.row.length:
-    raise UserError(
-      f'data.row.length is {data.row.length}, but an example of {name} may '
-      f'take {slots}: a prompt of data.max_text = {data.max_text} tokens, and '
-      'its images; raise it, or lower data.max_text'
-    )
 
 
 def _batches(

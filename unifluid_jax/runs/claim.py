@@ -1,0 +1,87 @@
+"""The folder of a run is that of the processes which train in it, alone."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+
+from unifluid_jax import processes
+from unifluid_jax.errors import UserError
+from unifluid_jax.paths import AnyPath, write_whole
+
+
+@contextlib.contextmanager
+def claimed(workdir: AnyPath) -> Iterator[None]:
+  """Holds a folder for the processes of this run, which share it.
+
+  Raises:
+    UserError: In all processes, if another run holds the folder, or if one of
+      them was given another folder than process 0.
+  """
+  with contextlib.ExitStack() as stack:
+    # One lock for all of them: process 0 stands for the run.
+    main = processes.is_main()
+    is_free = stack.enter_context(_lock(workdir)) if main else True
+    if not all(processes.gather(is_free)):
+      raise UserError(
+        f'--workdir={workdir} is in use: another process trains there; wait '
+        'for its end or stop it, or use another folder'
+      )
+    _check_shared(workdir)
+    yield
+
+
+@contextlib.contextmanager
+def _lock(workdir: AnyPath) -> Iterator[bool]:
+  """Locks a folder as long as the process lives; gives whether it was free.
+
+  What cannot be locked counts as free: a bucket, a file system without locks.
+  """
+  if not isinstance(workdir, pathlib.Path):
+    yield True
+    return
+  # The folder itself: a file would have to be removed again.
+  folder = os.open(workdir, os.O_RDONLY)
+  try:
+    yield _take(folder)
+  finally:
+    os.close(folder)
+
+
+def _take(folder: int) -> bool:
+  try:
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except OSError:  # Here are no locks to be had.
+    return True
+  return True
+
+
+def _check_shared(workdir: AnyPath) -> None:
+  """Makes sure that all processes were given the folder of process 0.
+
+  A folder of their own could look the same, from an earlier run. So they look
+  for a file of a name that there has never been.
+
+  Raises:
+    UserError: In all processes, if one of them has another folder.
+  """
+  token, *others = processes.gather(secrets.randbits(31))
+  if not others:
+    return
+  proof = workdir / f'shared.{token}.partial'
+  if processes.is_main():
+    write_whole(proof, b'')
+  processes.wait('shared folder')
+  sees = processes.gather(proof.exists())
+  if processes.is_main():
+    proof.unlink()
+  if not all(sees):
+    blind = ', '.join(str(i) for i, see in enumerate(sees) if not see)
+    raise UserError(
+      f'--workdir={workdir} is not the folder of process 0 for the processes '
+      f'{blind}; give all processes the same one, on a disk that all share'
+    )
