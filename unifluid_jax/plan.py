@@ -22,12 +22,9 @@ remove it after a change of the code. --table makes a table of the plans in a
 folder, and compiles nothing.
 """
 
-import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -36,6 +33,7 @@ from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.json_file import check_json, write_json
 from unifluid_jax.planning import report
 from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
@@ -81,7 +79,7 @@ def main() -> None:
     return
   result = plan(setting, slices)
   sys.stdout.write(f'{report.describe(result)}\n')
-  _write_json(result)
+  write_json(_JSON.value, result)
 
 
 def _sweep(setting: Setting, slices: Slices) -> None:
@@ -96,7 +94,8 @@ def _sweep(setting: Setting, slices: Slices) -> None:
   others = [found for found in before if found not in plans]
   for way in track(left, f'{len(left)} settings, number'):
     plans.append(plan(way, slices))
-    _write_json({'fastest': fastest(plans), 'plans': plans + others})
+    found = {'fastest': fastest(plans), 'plans': plans + others}
+    write_json(_JSON.value, found)
   sys.stdout.write(report.table(plans))
   best = fastest(plans)
   if best is None:
@@ -123,19 +122,12 @@ def _planned_before() -> list[report.Plan]:
 
 def _check_json() -> None:
   """A file that cannot be written is told of before minutes of compiling."""
-  if _JSON.value is None:
-    return
-  file = pathlib.Path(_JSON.value)
-  if file.is_dir():
-    raise UserError(f'--json={file} is a folder; name a file in it')
-  if not _SWEEP.value and _is_of_sweep(file):
+  name = _JSON.value
+  if name is not None and not _SWEEP.value and _is_of_sweep(pathlib.Path(name)):
     raise UserError(
-      f'--json={file} is of a sweep; name another file, or go on with --sweep'
+      f'--json={name} is of a sweep; name another file, or go on with --sweep'
     )
-  with _telling_json():
-    partial = _partial(file)
-    partial.touch()
-    partial.unlink()
+  check_json(name)
 
 
 def _is_of_sweep(file: pathlib.Path) -> bool:
@@ -143,31 +135,6 @@ def _is_of_sweep(file: pathlib.Path) -> bool:
     return 'plans' in json.loads(file.read_text(encoding='utf-8'))
   except (OSError, ValueError, TypeError):
     return False  # There is none, or it is something else.
-
-
-def _write_json(result: Any) -> None:
-  if _JSON.value is None:
-    return
-  file = pathlib.Path(_JSON.value)
-  with _telling_json():
-    partial = _partial(file)
-    partial.write_text(f'{json.dumps(result, indent=2)}\n', encoding='utf-8')
-    partial.replace(file)
-
-
-def _partial(file: pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(f'{file}.partial')
-
-
-@contextlib.contextmanager
-def _telling_json() -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(
-      f'--json={_JSON.value}: {error.strerror}; name a file in a folder that '
-      'can be written'
-    ) from error
 
 
 def _write_table(folder: pathlib.Path) -> None:

@@ -55,7 +55,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
     is_done = checkpoints.latest_step >= config.steps
     check_same(experiment, workdir, is_done)
   mesh = sharding_lib.make_mesh(experiment.mesh)
-  batches = _batches(experiment, tokenizer, mesh)
+  batches = make_training_batches(experiment, tokenizer, mesh)
   context = make_context(experiment, tokenizer)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
@@ -119,10 +119,14 @@ def check_unifluid(
   return tasks
 
 
-def _batches(
+def make_training_batches(
   experiment: Experiment, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
 ) -> Callable[[int], Iterator[Batch]]:
-  """First step -> the batches from there on, on the mesh."""
+  """First step -> the batches from there on, on the mesh.
+
+  Raises:
+    UserError: As `check_unifluid`.
+  """
   data, tasks = experiment.data, check_unifluid(experiment, tokenizer)
 
   def batches(start: int) -> Iterator[Batch]:

@@ -1,0 +1,75 @@
+"""Measures how fast a config trains and samples on this machine.
+
+  python -m unifluid_jax.bench --config=experiments/quickstart.py \
+      --json=bench.json
+
+It times the input pipeline alone, the training step alone, images decoded token
+by token and in parallel, and texts; parameters are fresh ones, so nothing has
+to be trained before. Keys of the JSON: `benchmark.training`,
+`benchmark.sampling`. What the same programs could reach at most on TPUs is told
+by `unifluid_jax.plan`. Measure on a machine that does nothing else.
+"""
+
+import datetime
+import pathlib
+import sys
+import tempfile
+from typing import Any
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from unifluid_jax import cli, processes
+from unifluid_jax.benchmark.sampling import time_sampling
+from unifluid_jax.benchmark.training import time_training
+from unifluid_jax.config import build
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.json_file import check_json, write_json
+
+_CONFIG = cli.define_config_flag()
+_start = cli.define_process_flags()
+_STEPS = flags.DEFINE_integer(
+  'steps', 20, 'Training steps to time.', lower_bound=1
+)
+_IMAGES = flags.DEFINE_integer(
+  'images', 32, 'Images, and texts, that are written at once.', lower_bound=1
+)
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 5, 'Times that they are written.', lower_bound=1
+)
+_JSON = flags.DEFINE_string('json', None, 'Where to write the figures as JSON.')
+
+
+def main() -> None:
+  """Measures, prints and writes."""
+  _start()
+  experiment = build(Experiment, cli.require(_CONFIG))
+  check_json(_JSON.value)
+  with tempfile.TemporaryDirectory() as folder:
+    tokenizer = experiment.make_tokenizer(pathlib.Path(folder))
+  logging.info('training: %d steps', _STEPS.value)
+  figures = time_training(experiment, tokenizer, _STEPS.value)
+  logging.info('sampling: %d at once, %d times', _IMAGES.value, _REPEATS.value)
+  figures |= time_sampling(experiment, tokenizer, _IMAGES.value, _REPEATS.value)
+  if not processes.is_main():
+    return
+  for name, value in figures.items():
+    sys.stdout.write(f'{name:21} {value:.4g}\n')
+  write_json(_JSON.value, _place() | figures)
+
+
+def _place() -> dict[str, Any]:
+  """What was measured, where and when."""
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
+  return {
+    'config': pathlib.Path(file).stem,
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'date': datetime.date.today().isoformat(),
+    'images_at_once': _IMAGES.value,
+  }
+
+
+if __name__ == '__main__':
+  cli.run(main)

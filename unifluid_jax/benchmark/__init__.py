@@ -1,0 +1,1 @@
+"""How fast a config trains and samples on the devices that there are."""

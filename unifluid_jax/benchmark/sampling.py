@@ -1,0 +1,94 @@
+"""Speed of writing images and texts, from a list of prompts to the results.
+
+What is timed is what a user waits for: reading the prompts, the prefill, all
+decoding steps, the VAE's decoder. Parameters are fresh ones, whose values cost
+the same.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from unifluid_jax.benchmark.timing import Timing, time_calls
+from unifluid_jax.benchmark.training import fresh_state
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.inference import Model
+from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sampling.text import TextSamplingConfig
+from unifluid_jax.training.sharding import MeshConfig, make_mesh, shardings_of
+
+_PROMPT = 'a fox'
+_TOKENS_A_STEP = 3
+"""Of parallel decoding, on average."""
+
+
+def time_sampling(
+  experiment: Experiment, tokenizer: Tokenizer, images: int, repeats: int
+) -> dict[str, float]:
+  """Times the samplers on the devices of this process.
+
+  Args:
+    experiment: The config, whose ways of sampling are taken.
+    tokenizer: Its vocabulary.
+    images: Images, or texts, that are asked for at once.
+    repeats: Calls to time, after the one that compiles.
+
+  Returns:
+    image_s               median seconds of an image, one token a step
+    image_parallel_s      the same at a third of the steps
+    image_first_s         seconds until the first images, compiling included
+    text_first_token_ms   median milliseconds until all texts' first token
+    text_token_ms         milliseconds of each further token of all texts
+    text_s                median seconds of a text of up to max_tokens
+  """
+  model = _fresh_model(experiment, tokenizer)
+  size = experiment.data.image_size
+  pictures = np.zeros((images, size, size, 3), np.uint8)
+
+  def write(sampling: ImageSamplingConfig) -> Timing:
+    prompts = [_PROMPT] * images
+    return time_calls(
+      lambda: model.generate(prompts, sampling=sampling).images, repeats
+    )
+
+  def read(sampling: TextSamplingConfig) -> Timing:
+    return time_calls(
+      lambda: model.caption(pictures, sampling=sampling), repeats
+    )
+
+  sequential = dataclasses.replace(experiment.sampling, steps=None)
+  steps = -(-(experiment.grid**2) // _TOKENS_A_STEP)
+  parallel = dataclasses.replace(experiment.sampling, steps=steps)
+  one_by_one, some_at_once = write(sequential), write(parallel)
+  texts = experiment.text_sampling
+  whole = read(texts).median
+  first = read(dataclasses.replace(texts, max_tokens=1)).median
+  return {
+    'image_s': one_by_one.median / images,
+    'image_parallel_s': some_at_once.median / images,
+    'image_first_s': one_by_one.first,
+    'text_first_token_ms': 1e3 * first,
+    'text_token_ms': 1e3 * (whole - first) / max(texts.max_tokens - 1, 1),
+    'text_s': whole / images,
+  }
+
+
+def _fresh_model(experiment: Experiment, tokenizer: Tokenizer) -> Model:
+  """A model that has not been trained, as `inference.load` lays it out."""
+  mesh = make_mesh(
+    MeshConfig(-1, 1, experiment.mesh.tensor), jax.local_devices()
+  )
+  context = make_context(experiment, tokenizer)
+  target = train_state_targets(experiment, tokenizer, context, mesh)
+
+  def used(state):
+    return {**state.ema, **state.frozen}, state.vae
+
+  params, vae = jax.jit(
+    lambda: used(fresh_state(experiment, tokenizer)),
+    out_shardings=shardings_of(used(target)),
+  )()
+  return Model(experiment, tokenizer, context.graphdef, params, vae, 0, mesh)

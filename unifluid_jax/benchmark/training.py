@@ -1,0 +1,101 @@
+"""Speed of training: the input pipeline alone, and the step alone.
+
+Nothing is read that a run would have trained before: parameters are fresh ones,
+whose values cost the same.
+"""
+
+import itertools
+import time
+
+import jax
+
+from unifluid_jax.benchmark.timing import time_calls
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.models import parameters
+from unifluid_jax.runs.flops import step_flops
+from unifluid_jax.runs.state import (
+  initial_train_state,
+  jit_train_step,
+  make_context,
+  train_state_targets,
+)
+from unifluid_jax.runs.unifluid import make_training_batches
+from unifluid_jax.runs.vae_state import make_vae
+from unifluid_jax.training.metrics import peak_flops
+from unifluid_jax.training.sharding import make_mesh, shardings_of
+from unifluid_jax.training.step import TrainState
+
+_KEPT = 4
+"""Batches that the timed steps take by turns."""
+_DRAWN = 64
+"""Batches that the pipeline is timed over: more than are read ahead."""
+
+
+def time_training(
+  experiment: Experiment, tokenizer: Tokenizer, steps: int
+) -> dict[str, float]:
+  """Times the pipeline and the training step on all devices.
+
+  Args:
+    experiment: The config.
+    tokenizer: Its vocabulary.
+    steps: Steps to time, after the one that compiles.
+
+  Returns:
+    data_batch_s          seconds in which the pipeline alone makes a batch
+    train_compile_s       seconds of the first step
+    train_step_s          median seconds of a step on batches in memory
+    train_step_fastest_s  of the fastest step
+    train_step_slowest_s  of the slowest step
+    images_per_s          images that are read or written, of a step's batch
+    tokens_per_s          slots of the transformer
+    mfu                   as in `training.metrics`; absent for unknown devices
+
+  Raises:
+    UserError: The config would not start to train.
+  """
+  mesh = make_mesh(experiment.mesh)
+  batches = make_training_batches(experiment, tokenizer, mesh)(0)
+  kept = [next(batches) for _ in range(_KEPT)]
+  start = time.perf_counter()
+  for _ in range(_DRAWN):
+    next(batches)
+  data_batch = (time.perf_counter() - start) / _DRAWN
+  context = make_context(experiment, tokenizer)
+  target = train_state_targets(experiment, tokenizer, context, mesh)
+  state = jax.jit(
+    lambda: fresh_state(experiment, tokenizer),
+    out_shardings=shardings_of(target),
+  )()
+  step = jit_train_step(context, mesh, target)
+  turns = itertools.cycle(kept)
+  images = 0.0
+
+  def take_step() -> TrainState:
+    nonlocal state, images
+    state, metrics = step(state, next(turns))
+    images += float(metrics['images'])
+    return state
+
+  timing = time_calls(take_step, steps)
+  slots = experiment.data.rows * experiment.data.row.length
+  speed = {
+    'data_batch_s': data_batch,
+    'train_compile_s': timing.first,
+    'train_step_s': timing.median,
+    'train_step_fastest_s': timing.fastest,
+    'train_step_slowest_s': timing.slowest,
+    'images_per_s': images / (1 + steps) / timing.median,
+    'tokens_per_s': slots / timing.median,
+  }
+  if (peak := peak_flops()) is not None:
+    speed['mfu'] = step_flops(experiment) / timing.median / peak
+  return speed
+
+
+def fresh_state(experiment: Experiment, tokenizer: Tokenizer) -> TrainState:
+  """The state of step 0 on a VAE that is as fresh; to be jitted."""
+  context = make_context(experiment, tokenizer)
+  _, vae = parameters.flatten(make_vae(experiment))
+  return initial_train_state(experiment, tokenizer, context, vae, {})

@@ -1,0 +1,57 @@
+"""The file that --json names, for what takes long to find out."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from unifluid_jax.errors import UserError
+
+
+def check_json(name: str | None) -> None:
+  """Tells before the work that the file could not be written after it.
+
+  Args:
+    name: What --json was given; None asks for no file.
+
+  Raises:
+    UserError: It is a folder, or in none that can be written.
+  """
+  if name is None:
+    return
+  if pathlib.Path(name).is_dir():
+    raise UserError(f'--json={name} is a folder; name a file in it')
+  with _telling(name):
+    partial = _partial(name)
+    partial.touch()
+    partial.unlink()
+
+
+def write_json(name: str | None, result: Any) -> None:
+  """Writes a result to the file, whole or not at all.
+
+  Raises:
+    UserError: It cannot be written.
+  """
+  if name is None:
+    return
+  with _telling(name):
+    partial = _partial(name)
+    partial.write_text(f'{json.dumps(result, indent=2)}\n', encoding='utf-8')
+    partial.replace(name)
+
+
+def _partial(name: str) -> pathlib.Path:
+  return pathlib.Path(f'{name}.partial')
+
+
+@contextlib.contextmanager
+def _telling(name: str) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f'--json={name}: {error.strerror}; name a file in a folder that can be '
+      'written'
+    ) from error
