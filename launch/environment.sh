@@ -28,14 +28,15 @@ unifluid_install() {
 unifluid_python() {
   local name
   for name in python3.11 python3.12 python3.13 python3; do
-    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    # Without ensurepip, a package of its own on some systems, no venv.
+    if "$name" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
       2>/dev/null; then
       echo "$name"
       return
     fi
   done
-  echo 'error: no Python 3.11 or newer was found; install one, such as' \
-    'python3.11 with python3.11-venv' >&2
+  echo 'error: no Python 3.11 or newer that can make environments was found;' \
+    'install one, such as python3.11 with python3.11-venv' >&2
   return 1
 }
 

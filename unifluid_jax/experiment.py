@@ -178,7 +178,12 @@ class Experiment:
         return FolderTask(source.path, source.task, size)
       case 'tfds':
         return TfdsTask(
-          source.path, source.split, source.task, size, source.features
+          source.path,
+          source.split,
+          source.task,
+          size,
+          source.features,
+          source.data_dir or None,
         )
     raise UserError(
       f'source {name!r} has kind {source.kind!r}; it must be '

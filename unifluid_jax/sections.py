@@ -57,6 +57,7 @@ class SourceConfig:
     split: Split of the embedded data or of the TFDS data set.
     path: The JSONL file, or the name of the TFDS data set.
     features: For TFDS: the feature that holds each key of a record.
+    data_dir: For TFDS: where its data sets are; empty for its own default.
     concepts: For 'emoji': concepts other than data.concepts.
     kinds: For 'emoji': kinds of questions or edits; empty for all.
   """
@@ -67,6 +68,7 @@ class SourceConfig:
   split: str = 'train'
   path: str = ''
   features: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  data_dir: str = ''
   concepts: str = ''
   kinds: tuple[str, ...] = ()
 

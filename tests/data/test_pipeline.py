@@ -191,6 +191,12 @@ def test_image_batches_are_the_written_images():
   part = make_image_batches(3, {'drawings': 1.0}, tasks, 5, 2, rows=[1, 4])
   np.testing.assert_array_equal(next(part), images[2][[1, 4]])
   part.close()
+  by_workers = make_image_batches(
+    3, {'drawings': 1.0}, tasks, 5, start_step=1, num_workers=2
+  )
+  for image, wanted in zip(by_workers, images[1:], strict=False):
+    np.testing.assert_array_equal(image, wanted)
+  by_workers.close()
 
 
 def test_a_vae_does_not_learn_from_texts():

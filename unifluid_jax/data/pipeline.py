@@ -120,10 +120,17 @@ def make_batches(
   wanted = sorted({row // height for row in rows})
   keep = [wanted.index(row // height) * height + row % height for row in rows]
   shares = grain.MapDataset.source(_Shares(groups, config.groups, wanted))
-  steps = shares.map(functools.partial(_concatenate, keep))[start_step:]
+  steps = shares.map(functools.partial(_concatenate, keep))
+  return _read_ahead(steps[start_step:], config.num_workers)
+
+
+def _read_ahead(
+  steps: grain.MapDataset, num_workers: int
+) -> grain.DatasetIterator:
+  """Makes the batches of the next steps while this one's is used."""
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, app or not.
-  workers = grain.MultiprocessingOptions(num_workers=config.num_workers)
+  workers = grain.MultiprocessingOptions(num_workers=num_workers)
   return iter(steps.to_iter_dataset(READ).mp_prefetch(workers, _init_worker))
 
 
@@ -153,6 +160,7 @@ def make_image_batches(
   size: int,
   start_step: int = 0,
   rows: Sequence[int] | None = None,
+  num_workers: int = 0,
 ) -> grain.DatasetIterator[UInt8[np.ndarray, 'B S S 3']]:
   """Endless batches of the images that tasks write, to train a VAE on.
 
@@ -163,12 +171,16 @@ def make_image_batches(
     size: Images of a batch.
     start_step: The first step.
     rows: Which images of the batch to give, in rising order; None for all.
+    num_workers: Processes that read ahead; 0 for threads only.
+
+  Returns:
+    An iterator, whose `close()` ends its threads and workers.
   """
   _check_weights(weights, tasks)
   images = _mixture(seed, weights, tasks).map(_written_image)
   rows = range(size) if rows is None else rows
   shares = grain.MapDataset.source(_Shares(images, size, rows))
-  return iter(shares.map(np.stack)[start_step:].to_iter_dataset(READ))
+  return _read_ahead(shares.map(np.stack)[start_step:], num_workers)
 
 
 @dataclasses.dataclass(frozen=True)

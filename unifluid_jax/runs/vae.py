@@ -1,6 +1,7 @@
 """Trains the VAE of an experiment."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 
 import jax
 import numpy as np
@@ -66,7 +67,8 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   state = _fit(experiment, workdir, mesh, batches)
   averaged = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches
-  flat = _calibrate(experiment, mesh, averaged, batches(steps), count)
+  with contextlib.closing(batches(steps)) as others:
+    flat = _calibrate(experiment, mesh, averaged, others, count)
   with final:
     final.save(steps, flat, experiment.vae_identity(), 0.0)
 
@@ -78,7 +80,7 @@ def _batches(experiment: Experiment, mesh: jax.sharding.Mesh):
   tasks = experiment.make_tasks(config.sources)
   weights = {name: s.weight for name, s in config.sources.items()}
 
-  def batches(start: int) -> Iterator[jax.Array]:
+  def batches(start: int) -> Generator[jax.Array]:
     images = make_image_batches(
       experiment.seed,
       weights,
@@ -86,8 +88,11 @@ def _batches(experiment: Experiment, mesh: jax.sharding.Mesh):
       config.batch,
       start,
       local_rows(mesh, config.batch),
+      experiment.data.num_workers,
     )
-    return (put_rows(mesh, part, config.batch) for part in images)
+    with contextlib.closing(images):
+      for part in images:
+        yield put_rows(mesh, part, config.batch)
 
   return batches
 
@@ -120,12 +125,15 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
     identity=experiment.vae_identity(),
     work=Work(tokens=0, flops=0),
   )
+
+  def first_vae() -> VAEState:
+    with contextlib.closing(batches(0)) as images:
+      return initialise(_linear_start(experiment, mesh, images))
+
   return fit(
     run,
     Program(
-      initialise=lambda: initialise(
-        _linear_start(experiment, mesh, batches(0))
-      ),
+      initialise=first_vae,
       abstract_state=target,
       step=jax.jit(step, donate_argnums=0),
       batches=batches,

@@ -1,0 +1,68 @@
+"""launch/*.sh beside an environment that only tells what is called."""
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _calls(folder: pathlib.Path, script: str, *arguments: str) -> list[str]:
+  """The extras that a script asks for, and then its calls of Python."""
+  launch, said = folder / 'launch', folder / 'said'
+  launch.mkdir()
+  (launch / script).write_bytes((ROOT / 'launch' / script).read_bytes())
+  python = folder / 'python'
+  python.write_text(f'#!/bin/sh\necho "$@" >>{said}\n')
+  python.chmod(0o755)
+  (launch / 'environment.sh').write_text(
+    f'PATH={folder}:$PATH\necho "$1" >{said}\n'
+  )
+  subprocess.run(
+    ['bash', launch / script, *arguments],
+    env={'PATH': os.environ['PATH']},
+    check=True,
+  )
+  return said.read_text().splitlines()
+
+
+@pytest.mark.parametrize('names', [(), ('2b_v5e-256', '9b_v6e-256')])
+def test_plans_are_made_in_the_environment_for_them(tmp_path, names):
+  extra, *calls = _calls(tmp_path, 'plans.sh', *names)
+  assert extra == 'plan'
+  assert '--table=experiments/plans' in calls[-1]
+  files = [re.findall(r'--json=\S*/(\S+)\.json', call) for call in calls[:-1]]
+  made = [name for (name,) in files]
+  if names:
+    assert made == [*names]
+  else:
+    kept = (ROOT / 'experiments' / 'plans').glob('*.json')
+    assert sorted(made) == sorted(file.stem for file in kept)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'wanted'),
+  [
+    (
+      (),
+      '--config={0}/experiments/quickstart.py --workdir={0}/runs/quickstart',
+    ),
+    (
+      ('experiments/night.py:tiny',),
+      '--config=experiments/night.py:tiny --workdir={0}/runs/night',
+    ),
+    (
+      ('a.py', 'there', '--config.training.steps=9', '--config.seed=1'),
+      '--config=a.py --workdir=there --config.training.steps=9 --config.seed=1',
+    ),
+  ],
+)
+def test_the_quickstart_needs_no_argument_and_takes_flags(
+  tmp_path, arguments, wanted
+):
+  extra, call = _calls(tmp_path, 'quickstart.sh', *arguments)
+  assert not extra
+  assert call == f'-m unifluid_jax.quickstart {wanted.format(tmp_path)}'
