@@ -81,6 +81,19 @@ def test_a_photograph_is_turned_upright():
   assert images.decode(data, 'x').shape == (12, 6, 3)
 
 
+def test_a_large_photograph_is_read_at_a_part_of_its_size():
+  y, x = np.mgrid[:600, :800]
+  wave = 127.5 + 127.5 * np.sin(x / 40) * np.cos(y / 30)
+  pixels = np.stack([wave, 255 - wave, x * 0.3], -1).astype(np.uint8)
+  data = encode(PIL.Image.fromarray(pixels), 'JPEG')
+  whole, part = images.decode(data, 'x'), images.decode(data, 'x', least=70)
+  assert whole.shape == pixels.shape
+  assert part.shape == (75, 100, 3)
+  assert images.decode(data, 'x', least=601).shape == pixels.shape
+  fitted = [images.fit(image, 64).astype(float) for image in (whole, part)]
+  assert abs(fitted[0] - fitted[1]).mean() < 1
+
+
 @pytest.mark.parametrize('form', ['PNG', 'JPEG', 'WebP', 'GIF'])
 def test_a_broken_file_names_itself(form):
   noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)

@@ -102,7 +102,7 @@ class FolderTask(SourceTask):
       data = path.read_bytes()
     except OSError as error:
       raise UserError(f'{name} cannot be read: {error.strerror}') from error
-    return images.decode(data, name)
+    return images.decode(data, name, self.image_size)
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
     """The text, or the list of texts, of a record."""
