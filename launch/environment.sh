@@ -26,17 +26,17 @@ unifluid_install() {
 }
 
 unifluid_python() {
-  local name
+  local name suits
+  suits='import sys, ensurepip; sys.exit(sys.version_info < (3, 11))'
   for name in python3.11 python3.12 python3.13 python3; do
     # Without ensurepip, a package of its own on some systems, no venv.
-    if "$name" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
-      2>/dev/null; then
+    if "$name" -c "$suits" 2>/dev/null; then
       echo "$name"
       return
     fi
   done
   echo 'error: no Python 3.11 or newer that can make environments was found;' \
-    'install one, such as python3.11 with python3.11-venv' >&2
+    'install one with its venv, such as python3.11 and python3.11-venv' >&2
   return 1
 }
 

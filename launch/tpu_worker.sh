@@ -64,8 +64,8 @@ setup() {
 load_environment() {
   export PATH="$HOME/.local/bin:$PATH"
   # Ubuntu 22.04, which the TPU images are, stops at Python 3.10.
-  if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' &&
-    ! command -v python3.11 >/dev/null; then
+  local suits='import sys, ensurepip; sys.exit(sys.version_info < (3, 11))'
+  if ! python3 -c "$suits" && ! command -v python3.11 >/dev/null; then
     python3 -m pip install --quiet --user 'uv>=0.8'
     uv python install --quiet 3.11
   fi

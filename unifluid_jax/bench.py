@@ -18,14 +18,13 @@ from typing import Any
 
 import jax
 from absl import flags, logging
-from ml_collections import config_flags
 
 from unifluid_jax import cli, processes
-from unifluid_jax.benchmark.sampling import time_sampling
+from unifluid_jax.benchmark.sampling import sampling_mesh, time_sampling
 from unifluid_jax.benchmark.training import time_training
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.json_file import check_json, write_json
+from unifluid_jax.json_output import check_json, write_json
 
 _CONFIG = cli.define_config_flag()
 _start = cli.define_process_flags()
@@ -33,7 +32,7 @@ _STEPS = flags.DEFINE_integer(
   'steps', 20, 'Training steps to time.', lower_bound=1
 )
 _IMAGES = flags.DEFINE_integer(
-  'images', 32, 'Images, and texts, that are written at once.', lower_bound=1
+  'images', 32, 'Images, and texts, that are asked for.', lower_bound=1
 )
 _REPEATS = flags.DEFINE_integer(
   'repeats', 5, 'Times that they are written.', lower_bound=1
@@ -46,12 +45,15 @@ def main() -> None:
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
   check_json(_JSON.value)
+  mesh = sampling_mesh(experiment)
   with tempfile.TemporaryDirectory() as folder:
     tokenizer = experiment.make_tokenizer(pathlib.Path(folder))
   logging.info('training: %d steps', _STEPS.value)
   figures = time_training(experiment, tokenizer, _STEPS.value)
-  logging.info('sampling: %d at once, %d times', _IMAGES.value, _REPEATS.value)
-  figures |= time_sampling(experiment, tokenizer, _IMAGES.value, _REPEATS.value)
+  logging.info('sampling: %d images, %d times', _IMAGES.value, _REPEATS.value)
+  figures |= time_sampling(
+    experiment, tokenizer, mesh, _IMAGES.value, _REPEATS.value
+  )
   if not processes.is_main():
     return
   for name, value in figures.items():
@@ -61,13 +63,12 @@ def main() -> None:
 
 def _place() -> dict[str, Any]:
   """What was measured, where and when."""
-  file = config_flags.get_config_filename(flags.FLAGS['config'])
   return {
-    'config': pathlib.Path(file).stem,
+    'flags': sys.argv[1:],
     'device': jax.devices()[0].device_kind,
     'devices': jax.device_count(),
+    'devices_sampling': jax.local_device_count(),
     'date': datetime.date.today().isoformat(),
-    'images_at_once': _IMAGES.value,
   }
 
 

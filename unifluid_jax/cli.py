@@ -167,9 +167,10 @@ def workdir_path(holder: flags.FlagHolder) -> AnyPath:
     path.mkdir(parents=True, exist_ok=True)
   except (OSError, ImportError) as error:  # Buckets need the `tpu` extra.
     raise UserError(f'--workdir: cannot make {path}: {error}') from error
-  if isinstance(path, pathlib.Path) and not os.access(path, os.W_OK):
+  rights = os.R_OK | os.W_OK | os.X_OK
+  if isinstance(path, pathlib.Path) and not os.access(path, rights):
     raise UserError(
-      f'--workdir: {path} cannot be written to; make it writable, or use '
+      f'--workdir: {path} cannot be read and written; make it so, or use '
       'another folder'
     )
   return path

@@ -33,7 +33,7 @@ from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.json_file import check_json, write_json
+from unifluid_jax.json_output import check_json, write_json
 from unifluid_jax.planning import report
 from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
@@ -94,8 +94,8 @@ def _sweep(setting: Setting, slices: Slices) -> None:
   others = [found for found in before if found not in plans]
   for way in track(left, f'{len(left)} settings, number'):
     plans.append(plan(way, slices))
-    found = {'fastest': fastest(plans), 'plans': plans + others}
-    write_json(_JSON.value, found)
+    result = {'fastest': fastest(plans), 'plans': plans + others}
+    write_json(_JSON.value, result)
   sys.stdout.write(report.table(plans))
   best = fastest(plans)
   if best is None:

@@ -21,7 +21,9 @@ from unifluid_jax.experiment import Experiment
 
 _CONFIG = cli.define_config_flag()
 _SOURCE = flags.DEFINE_string(
-  'source', None, 'Name in data.sources, or in vae_training.sources.'
+  'source',
+  None,
+  'Name in data.sources, or, if none has it, in vae_training.sources.',
 )
 _INDEX = flags.DEFINE_integer('index', 0, 'First sample.', lower_bound=0)
 _COUNT = flags.DEFINE_integer('count', 8, 'How many samples.', lower_bound=1)

@@ -16,5 +16,6 @@ def test_a_folder_is_read_without_its_images(tmp_path):
   )
   task = FolderTask(file, 'captioning', image_size=4)
   tokenizer = train_tokenizer({'mine': task}, 300, tmp_path / 'x.model')
-  for text in [*texts[0], texts[1], 'caption en']:
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+  # What it was not trained on it spells in bytes, two for each of these.
+  assert len(tokenizer.encode('Ωß')) == 2
+  assert len(tokenizer.encode('Ææ')) == 4

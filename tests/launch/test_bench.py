@@ -24,7 +24,7 @@ def test_figures_belong_together(tmp_path):
     f'--json={file}',
   )
   figures = json.loads(file.read_text())
-  assert figures['config'] == 'tiny'
+  assert _CONFIG in figures['flags']
   assert figures['devices'] == 1
   # Two rows of 128 slots; each example has one image.
   step = figures['train_step_s']
@@ -41,7 +41,8 @@ def test_figures_belong_together(tmp_path):
   )
   for name, value in figures.items():
     if isinstance(value, float):
-      assert value > 0
+      # That of a further token is a difference, of two short times here.
+      assert value > 0 or name == 'text_token_ms'
       assert any(line.split()[0] == name for line in output.splitlines())
 
 

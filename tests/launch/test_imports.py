@@ -35,7 +35,7 @@ def test_the_package_loads_at_once():
   assert float(seconds) < 2
 
 
-# Between them, these two import everything.
+# Between them, these two import all that trains, samples and evaluates.
 @pytest.mark.parametrize('module', ['quickstart', 'sample'])
 def test_no_entry_point_loads_another_framework(module):
   loaded = _loaded(f'unifluid_jax.{module}')

@@ -36,6 +36,15 @@ LEVEL_ATTENTION = VAEConfig(
   latent_channels=3, widths=(8, 16), groups=2, attention_levels=(1,)
 )
 
+# More channels than a convolution is fused with others for.
+WIDE = VAEConfig(
+  latent_channels=4,
+  widths=(8, 288),
+  encoder_blocks=1,
+  decoder_blocks=2,
+  groups=8,
+)
+
 
 def oracle(config: VAEConfig) -> AutoencoderKL:
   """diffusers' autoencoder of that shape, with no parameter at 0 or 1."""
@@ -88,7 +97,9 @@ def assert_close(ours: jax.Array, theirs: torch.Tensor):
   assert error < 1e-5
 
 
-@pytest.mark.parametrize('config', [SD_LIKE, NO_ATTENTION, LEVEL_ATTENTION])
+@pytest.mark.parametrize(
+  'config', [SD_LIKE, NO_ATTENTION, LEVEL_ATTENTION, WIDE]
+)
 def test_agrees_with_diffusers(config):
   theirs = oracle(config)
   ours = from_oracle(theirs, config)

@@ -1,6 +1,5 @@
 """A folder that a run holds is refused to others, and is free after it."""
 
-import signal
 import subprocess
 import sys
 
@@ -31,11 +30,12 @@ def test_a_folder_is_free_after_its_run(tmp_path):
 def test_a_folder_is_free_after_a_kill(tmp_path):
   command = [sys.executable, '-c', _HOLD, str(tmp_path)]
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-    assert holder.stdout.readline() == 'held\n'
-    with pytest.raises(UserError, match='in use'), claimed(tmp_path):
-      pass
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    try:
+      assert holder.stdout.readline() == 'held\n'
+      with pytest.raises(UserError, match='in use'), claimed(tmp_path):
+        pass
+    finally:
+      holder.kill()
   with claimed(tmp_path):
     pass
 

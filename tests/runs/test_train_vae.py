@@ -1,6 +1,8 @@
 """The VAE's run, as a whole."""
 
 import dataclasses
+import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -38,3 +40,18 @@ def test_a_vae_that_unifluid_was_trained_on_is_not_trained_for_longer(tmp_path):
   (tmp_path / 'checkpoints').rename(tmp_path / 'away')
   train_vae(longer, tmp_path / 'vae')
   assert Checkpoints(tmp_path / 'vae' / FINAL).latest_step == 6
+
+
+def test_no_worker_outlives_the_training(tmp_path):
+  config = tiny.get_config()
+  train_vae(build(Experiment, config), tmp_path / 'threads')
+  config.data.num_workers = 1
+  train_vae(build(Experiment, config), tmp_path / 'workers')
+  assert not multiprocessing.active_children()
+  one, other = (
+    (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
+    for name in ('threads', 'workers')
+  )
+  assert [json.loads(line)['loss'] for line in one] == [
+    json.loads(line)['loss'] for line in other
+  ]

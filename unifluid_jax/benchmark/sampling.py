@@ -9,6 +9,7 @@ import dataclasses
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from unifluid_jax.benchmark.timing import Timing, time_calls
 from unifluid_jax.benchmark.training import fresh_state
@@ -25,15 +26,32 @@ _TOKENS_A_STEP = 3
 """Of parallel decoding, on average."""
 
 
+def sampling_mesh(experiment: Experiment) -> Mesh:
+  """This process's devices, each layer split as the config's mesh says.
+
+  Raises:
+    UserError: They do not divide by mesh.tensor.
+  """
+  devices = jax.local_devices()
+  tensor = experiment.mesh.tensor
+  tensor = len(devices) if tensor == -1 else tensor
+  return make_mesh(MeshConfig(-1, 1, tensor), devices)
+
+
 def time_sampling(
-  experiment: Experiment, tokenizer: Tokenizer, images: int, repeats: int
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  mesh: Mesh,
+  images: int,
+  repeats: int,
 ) -> dict[str, float]:
-  """Times the samplers on the devices of this process.
+  """Times the samplers.
 
   Args:
     experiment: The config, whose ways of sampling are taken.
     tokenizer: Its vocabulary.
-    images: Images, or texts, that are asked for at once.
+    mesh: The devices.
+    images: Images, or texts, that are asked for in one list.
     repeats: Calls to time, after the one that compiles.
 
   Returns:
@@ -41,10 +59,11 @@ def time_sampling(
     image_parallel_s      the same at a third of the steps
     image_first_s         seconds until the first images, compiling included
     text_first_token_ms   median milliseconds until all texts' first token
-    text_token_ms         milliseconds of each further token of all texts
+    text_token_ms         milliseconds of each further token of all texts, if
+                          one of them is of max_tokens
     text_s                median seconds of a text of up to max_tokens
   """
-  model = _fresh_model(experiment, tokenizer)
+  model = _fresh_model(experiment, tokenizer, mesh)
   size = experiment.data.image_size
   pictures = np.zeros((images, size, size, 3), np.uint8)
 
@@ -76,11 +95,10 @@ def time_sampling(
   }
 
 
-def _fresh_model(experiment: Experiment, tokenizer: Tokenizer) -> Model:
+def _fresh_model(
+  experiment: Experiment, tokenizer: Tokenizer, mesh: Mesh
+) -> Model:
   """A model that has not been trained, as `inference.load` lays it out."""
-  mesh = make_mesh(
-    MeshConfig(-1, 1, experiment.mesh.tensor), jax.local_devices()
-  )
   context = make_context(experiment, tokenizer)
   target = train_state_targets(experiment, tokenizer, context, mesh)
 

@@ -4,15 +4,20 @@ Nothing is read that a run would have trained before: parameters are fresh ones,
 whose values cost the same.
 """
 
+import contextlib
 import itertools
 import time
+from collections.abc import Iterator
 
 import jax
 
+from unifluid_jax.batch import Batch
 from unifluid_jax.benchmark.timing import time_calls
+from unifluid_jax.data.pipeline import READ
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
+from unifluid_jax.progress import track
 from unifluid_jax.runs.flops import step_flops
 from unifluid_jax.runs.state import (
   initial_train_state,
@@ -28,8 +33,6 @@ from unifluid_jax.training.step import TrainState
 
 _KEPT = 4
 """Batches that the timed steps take by turns."""
-_DRAWN = 64
-"""Batches that the pipeline is timed over: more than are read ahead."""
 
 
 def time_training(
@@ -56,12 +59,10 @@ def time_training(
     UserError: The config would not start to train.
   """
   mesh = make_mesh(experiment.mesh)
-  batches = make_training_batches(experiment, tokenizer, mesh)(0)
-  kept = [next(batches) for _ in range(_KEPT)]
-  start = time.perf_counter()
-  for _ in range(_DRAWN):
-    next(batches)
-  data_batch = (time.perf_counter() - start) / _DRAWN
+  make_batches = make_training_batches(experiment, tokenizer, mesh)
+  with contextlib.closing(make_batches(0)) as batches:
+    kept = [next(batches) for _ in range(_KEPT)]
+    data_batch = _seconds_of_batch(experiment, batches, steps)
   context = make_context(experiment, tokenizer)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   state = jax.jit(
@@ -92,6 +93,18 @@ def time_training(
   if (peak := peak_flops()) is not None:
     speed['mfu'] = step_flops(experiment) / timing.median / peak
   return speed
+
+
+def _seconds_of_batch(
+  experiment: Experiment, batches: Iterator[Batch], count: int
+) -> float:
+  """Seconds a batch over `count` of them, all made in this time."""
+  for _ in range(READ.prefetch_buffer_size * (1 + experiment.data.num_workers)):
+    next(batches)  # These may have been ready.
+  start = time.perf_counter()
+  for _ in track(range(count), f'{count} batches, number'):
+    next(batches)
+  return (time.perf_counter() - start) / count
 
 
 def fresh_state(experiment: Experiment, tokenizer: Tokenizer) -> TrainState:

@@ -176,7 +176,7 @@ def make_image_batches(
   Returns:
     An iterator, whose `close()` ends its threads and workers.
   """
-  _check_weights(weights, tasks)
+  check_weights(weights, tasks)
   images = _mixture(seed, weights, tasks).map(_written_image)
   rows = range(size) if rows is None else rows
   shares = grain.MapDataset.source(_Shares(images, size, rows))
@@ -264,10 +264,10 @@ def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
   """
   _check_divides('examples', config.examples, 'groups', config.groups)
   _check_divides('rows', config.rows, 'groups', config.groups)
-  _check_weights(config.weights, tasks)
+  check_weights(config.weights, tasks)
 
 
-def _check_weights(
+def check_weights(
   weights: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> None:
   """Refuses weights without a task, without records, or not positive."""

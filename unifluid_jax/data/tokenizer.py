@@ -163,8 +163,13 @@ class Tokenizer:
     Raises:
       UserError: The text is no valid Unicode.
     """
-    return self.encode(' '.join(text.splitlines()))
+    return self.encode(one_line(text))
 
   def decode(self, ids: Iterable[SupportsIndex]) -> str:
     """The text of token ids; pad, eos and bos read as nothing."""
     return self._processor.Decode([int(i) for i in ids])
+
+
+def one_line(text: str) -> str:
+  """A text with its line breaks as spaces."""
+  return ' '.join(text.splitlines())

@@ -7,7 +7,7 @@ import numpy as np
 
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
-from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.data.tokenizer import Tokenizer, one_line
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath
 
@@ -29,7 +29,9 @@ def train_tokenizer(
     UserError: A task has no records, or one that is broken, or the texts do
       not allow for a vocabulary of this size.
   """
-  return Tokenizer.train(_texts(tasks), vocab_size, path)
+  # As `Tokenizer.encode_line` will have them.
+  texts = map(one_line, _texts(tasks))
+  return Tokenizer.train(texts, vocab_size, path)
 
 
 def _texts(tasks: Mapping[str, Task]) -> Iterator[str]:

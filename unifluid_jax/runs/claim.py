@@ -35,9 +35,11 @@ def claimed(workdir: AnyPath) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(workdir: AnyPath) -> Iterator[bool]:
-  """Locks a folder as long as the process lives; gives whether it was free.
+  """Locks a folder for the block, and tells whether it was free.
 
-  What cannot be locked counts as free: a bucket, a file system without locks.
+  A process that is killed frees it, too. What cannot be locked counts as free:
+  a bucket, a file system without locks. Of a disk that machines share, only
+  the processes of this one may be seen.
   """
   if not isinstance(workdir, pathlib.Path):
     yield True

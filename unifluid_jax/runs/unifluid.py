@@ -1,6 +1,7 @@
 """Trains the UniFluid of an experiment."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator
 
 import jax
 
@@ -121,7 +122,7 @@ def check_unifluid(
 
 def make_training_batches(
   experiment: Experiment, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
-) -> Callable[[int], Iterator[Batch]]:
+) -> Callable[[int], Generator[Batch]]:
   """First step -> the batches from there on, on the mesh.
 
   Raises:
@@ -129,7 +130,7 @@ def make_training_batches(
   """
   data, tasks = experiment.data, check_unifluid(experiment, tokenizer)
 
-  def batches(start: int) -> Iterator[Batch]:
+  def batches(start: int) -> Generator[Batch]:
     rows = make_batches(
       experiment.pipeline(),
       experiment.layout(),
@@ -138,7 +139,9 @@ def make_training_batches(
       start,
       local_rows(mesh, data.rows),
     )
-    return (put_rows(mesh, batch, data.rows) for batch, _ in rows)
+    with contextlib.closing(rows):
+      for batch, _ in rows:
+        yield put_rows(mesh, batch, data.rows)
 
   return batches
 

@@ -9,7 +9,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from unifluid_jax.data.pipeline import make_image_batches
+from unifluid_jax.data.pipeline import check_weights, make_image_batches
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
@@ -79,6 +79,7 @@ def _batches(experiment: Experiment, mesh: jax.sharding.Mesh):
   check_rows(mesh, 'vae_training.batch', config.batch)
   tasks = experiment.make_tasks(config.sources)
   weights = {name: s.weight for name, s in config.sources.items()}
+  check_weights(weights, tasks)
 
   def batches(start: int) -> Generator[jax.Array]:
     images = make_image_batches(

@@ -46,7 +46,8 @@ class StopRequest:
 
   A second signal of the same kind kills at once, except for SIGTERM of several
   processes, which is the preemption service's. One that comes after the last
-  step is followed at the end of the block.
+  step is followed at the end of the block, and so is one that was sent to all
+  processes of a terminal and ended those that read the data.
   """
 
   def __init__(self):
@@ -65,7 +66,8 @@ class StopRequest:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
     # After the last step nobody asks, and what comes next must not start.
-    if kind is None and self._received:
+    # Grain raises RuntimeError for a worker that has gone.
+    if kind in (None, RuntimeError) and self._received:
       self.follow()
 
   def _receive(self, number: int, frame: object) -> None:

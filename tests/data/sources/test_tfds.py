@@ -15,9 +15,12 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
 from tensorflow_datasets.proto import tf_feature_generated_pb2 as feature_pb2
 
+from tests.configs import tiny
+from unifluid_jax.config import build
 from unifluid_jax.data.sources import TfdsTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.errors import UserError
+from unifluid_jax.experiment import Experiment
 
 RNG = np.random.default_rng(0)
 RECORDS = 4
@@ -138,7 +141,7 @@ def test_survives_the_way_to_a_worker(data_dir):
 @pytest.mark.parametrize(
   ('name', 'split', 'features', 'message'),
   [
-    ('shapes', 'test', {}, r"split 'test' .*'shapes': Unknown split 'test'"),
+    ('shapes', 'test', {}, r"split 'test' .*'shapes' in .*: Unknown split"),
     ('no_such_set', 'train', {}, 'no_such_set not found. Prepare it with'),
     ('mnist', 'train', {}, 'not been generated yet.*tfds build'),
     ('shapes', 'train', {}, "no feature 'text' for the key 'text'.*'caption'"),
@@ -149,6 +152,23 @@ def test_survives_the_way_to_a_worker(data_dir):
 def test_errors(data_dir, name, split, features, message):
   with pytest.raises(UserError, match=message):
     TfdsTask(name, split, 'captioning', 4, features, data_dir)
+
+
+def test_a_config_says_where_data_sets_are(data_dir):
+  config = tiny.get_config()
+  config.data.sources.mine = {
+    'kind': 'tfds',
+    'task': 'text_to_image',
+    'path': 'shapes',
+    'weight': 1.0,
+    'features': {'text': 'caption'},
+    'data_dir': data_dir,
+  }
+  experiment = build(Experiment, config)
+  (task,) = experiment.make_tasks(
+    {'mine': experiment.data.sources['mine']}
+  ).values()
+  assert task.build(task[1], RNG, False).prefix == ('number 1',)
 
 
 def test_the_pipeline_imports_neither_tensorflow_nor_tfds():

@@ -139,9 +139,8 @@ def load_catalog() -> Catalog:
 def _read_pack(name: str) -> Any:
   path = PACKS / f'{name}.json.xz'
   try:
-    with lzma.open(path, 'rt', encoding='utf-8') as file:
-      return json.load(file)
-  except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+    return json.loads(lzma.decompress(path.read_bytes()))
+  except (OSError, lzma.LZMAError, ValueError) as error:
     raise UserError(
       f'The emoji pack {path} cannot be read ({error}). Reinstall unifluid_jax.'
     ) from error

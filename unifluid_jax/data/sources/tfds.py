@@ -43,6 +43,7 @@ class TfdsTask(SourceTask):
     # Slow to import, and only this class needs it.
     import tensorflow_datasets as tfds
 
+    place = f' in {data_dir}' if data_dir else ''
     try:
       self._source = tfds.data_source(
         name,
@@ -55,7 +56,7 @@ class TfdsTask(SourceTask):
     # prepared, and for a builder that imports TensorFlow.
     except (ValueError, LookupError, AssertionError, ImportError) as error:
       raise UserError(
-        f'cannot open split {split!r} of the TFDS data set {name!r}: '
+        f'cannot open split {split!r} of the TFDS data set {name!r}{place}: '
         f'{_first_line(error)} Prepare it with `tfds build '
         '--file_format=array_record`, and give its version, as in NAME:1.0.0, '
         'to read it without TensorFlow'

@@ -25,7 +25,8 @@ def check_json(name: str | None) -> None:
   with _telling(name):
     partial = _partial(name)
     partial.touch()
-    partial.unlink()
+    # Another process may have been here.
+    partial.unlink(missing_ok=True)
 
 
 def write_json(name: str | None, result: Any) -> None:
