@@ -20,4 +20,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   values, is_tiny = arguments.parse(arg, text_weight=1.0)
   config = quickstart.get_config()
   config.training.text_weight = values['text_weight']
+  # The log then tells both tasks' gradient norms, too.
+  config.training.balance_every = 100
   return arguments.finish(config, is_tiny)

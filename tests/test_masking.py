@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.batch import Kind
+from unifluid_jax.models.gemma import GLOBAL, LOCAL, Gemma
 from unifluid_jax.models.unifluid import UniFluid
 
 
@@ -99,6 +101,35 @@ def test_open_image_blocks_joins_each_image_alone():
     jnp.array([[1, 3]]),
   )
   assert opened.tolist() == [[1, 1, 0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize('window', [None, 5])
+def test_gradients_flow_exactly_where_the_mask_says(letters, window):
+  """Prefix and target, example and example, and a window of positions."""
+  batch = tiny.batch(letters)
+  config = dataclasses.replace(
+    tiny.CONFIG.gemma,
+    layers=1,
+    pattern=(LOCAL if window else GLOBAL,),
+    window=window,
+  )
+  gemma = Gemma(config, rngs=nnx.Rngs(0))
+  mask = masking.attention_mask(batch.segment_ids, batch.mask_ar)[:1]
+  positions = batch.positions[:1]
+  direction = jax.random.normal(jax.random.key(1), (config.width,))
+
+  def states(x):
+    return gemma(x, positions, mask)[0][0] @ direction
+
+  x = jax.random.normal(jax.random.key(2), (*mask.shape[:2], config.width))
+  influence = np.abs(jax.jit(jax.jacrev(states))(x)[:, 0]).max(-1) > 0
+  expected = np.array(mask[0])
+  if window:
+    expected &= np.abs(positions[0][:, None] - positions[0]) < window
+  expected |= np.eye(len(expected), dtype=bool)  # by the residual path
+  used = np.array(batch.segment_ids[0]) > 0
+  assert len({*batch.segment_ids[0][used].tolist()}) > 1
+  assert (influence[used] == expected[used]).all()
 
 
 def influences(model: UniFluid, letters, order: masking.Order) -> np.ndarray:

@@ -16,6 +16,7 @@ import os
 import pathlib
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,8 @@ def require(holder: flags.FlagHolder) -> Any:
     UserError: It is not given.
   """
   if holder.value is None:
+    if holder.present:
+      raise UserError(f'--{holder.name}: get_config returns nothing')
     raise UserError(f'--{holder.name} must be given')
   return holder.value
 
@@ -188,6 +191,8 @@ def _parse(arguments: list[str]) -> list[str]:
   except (ImportError, SyntaxError) as error:
     raise UserError(f'--config: {error}') from error
   except (AttributeError, KeyError) as error:
+    if _is_of_file(error):
+      raise UserError(f'--config: {error}') from error
     # ml_collections puts the key into several pairs of quotes.
     text = str(error).replace('\\n', '; ').translate(dict.fromkeys(b'\\\'"'))
     raise UserError(f'the config has no key {text}') from error
@@ -198,6 +203,13 @@ def _parse(arguments: list[str]) -> list[str]:
   if rest[1:]:
     raise UserError(f'unknown arguments: {" ".join(rest[1:])}')
   return rest
+
+
+def _is_of_file(error: Exception) -> bool:
+  """Whether a config's own code raised it, or has no such code."""
+  frames = traceback.walk_tb(error.__traceback__)
+  names = {frame.f_code.co_name for frame, _ in frames}
+  return 'get_config' in names or "'get_config'" in str(error)
 
 
 def _lines(error: Exception) -> list[str]:

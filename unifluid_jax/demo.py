@@ -121,7 +121,16 @@ def make_page(model: inference.Model, gradio: Any) -> Any:
       api_name=task.__name__,
     )
 
-  image = functools.partial(gradio.Image, type='filepath', image_mode=None)
+  class Upload(gradio.Image):
+    """A file as it was sent, for `read` to tell what is wrong with it."""
+
+    def preprocess(self, payload: Any) -> File:
+      return payload and payload.path
+
+    def get_block_name(self) -> str:
+      return 'image'
+
+  image = functools.partial(Upload, type='filepath')
   # WebP, what Gradio would send, loses the edges of small drawings.
   written = functools.partial(gradio.Image, format='png')
   seed = functools.partial(

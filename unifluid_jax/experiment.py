@@ -193,8 +193,9 @@ class Experiment:
   def make_tokenizer(self, workdir: AnyPath) -> Tokenizer:
     """The vocabulary of a run: the run's own, else the config's.
 
-    A vocabulary that has to be trained is trained once, on the texts of the
-    tasks, and kept in the run's folder.
+    A vocabulary that has to be trained is trained on the texts of the tasks and
+    kept in the run's folder. One of fewer pieces than the config asks for, as
+    few texts make, is made anew as long as nothing was trained with it.
     """
     own = workdir / TOKENIZER_FILE
     path = self.tokenizer.path
@@ -202,8 +203,10 @@ class Experiment:
       path = str(to_path(self.init.workdir) / TOKENIZER_FILE)
     if own.exists():
       tokenizer = Tokenizer.load(own)
-      self._check_vocabulary(tokenizer, path, own)
-      return tokenizer
+      is_whole = path or tokenizer.vocab_size >= self.tokenizer.vocab_size
+      if is_whole or (workdir / 'checkpoints').exists():
+        self._check_vocabulary(tokenizer, path, own)
+        return tokenizer
     if path:
       tokenizer = Tokenizer.load(path)
       pieces = tokenizer.vocab_size
@@ -216,8 +219,8 @@ class Experiment:
   def _check_vocabulary(self, own: Tokenizer, path: str, file: AnyPath) -> None:
     """Refuses a run's own vocabulary where the config asks for another."""
     if not path:
-      wanted = f'{self.tokenizer.vocab_size} pieces'
-      same = own.vocab_size == self.tokenizer.vocab_size
+      wanted = f'at most {self.tokenizer.vocab_size} pieces'
+      same = own.vocab_size <= self.tokenizer.vocab_size
     else:
       # The file may be gone once the run has its copy.
       wanted, source = f'that of {path}', to_path(path)

@@ -23,6 +23,7 @@ from unifluid_jax.config import build, to_dict
 from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.metrics import TIMING_FILE, read_timing
 from unifluid_jax.evaluation.run import (
+  METRICS_FILE,
   REPORT_FILE,
   check_evaluation,
   evaluate_run,
@@ -65,13 +66,15 @@ def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
   """Whether the report is of this very config, trained to its end."""
   report, config = workdir / REPORT_FILE, workdir / CONFIG_FILE
   last = workdir / 'checkpoints' / str(experiment.training.steps)
-  if not all(path.exists() for path in (report, config, last)):
+  inputs = (config, last, workdir / METRICS_FILE)
+  if not all(path.exists() for path in (report, *inputs)):
     return False
   try:
     same = json.loads(config.read_text('utf-8')) == to_dict(experiment)
   except ValueError:  # It is damaged, and will be written anew.
     return False
-  return same and report.stat().st_mtime > last.stat().st_mtime
+  written = report.stat().st_mtime_ns
+  return same and all(path.stat().st_mtime_ns <= written for path in inputs)
 
 
 class _Stopwatch:

@@ -17,11 +17,12 @@ all, and `samples.json` with all texts and settings. Settings that no flag gives
 are those of the run's config.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from absl import flags, logging
@@ -120,16 +121,26 @@ def main() -> None:
   task = _TASKS[cli.require(_TASK)]
   _check_flags(task)
   given = _given(task)
+  out = pathlib.Path(_OUT.value)
+  with _telling(out):  # before minutes of work
+    out.mkdir(parents=True, exist_ok=True)
+    probe = out / 'samples.json.partial'
+    probe.touch()
+    probe.unlink(missing_ok=True)
   model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
-  out = pathlib.Path(_OUT.value)
-  try:
-    out.mkdir(parents=True, exist_ok=True)
+  with _telling(out):
     _write(out, given, examples, sampling)
+  logging.info('the samples are in %s', out)
+
+
+@contextlib.contextmanager
+def _telling(out: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
   except OSError as error:
     raise UserError(f'--out={out} cannot be written: {error}') from error
-  logging.info('the samples are in %s', out)
 
 
 def _check_flags(task: _Task) -> None:

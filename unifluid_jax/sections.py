@@ -38,7 +38,7 @@ class TokenizerConfig:
   Attributes:
     path: A SentencePiece model, such as Gemma's; empty to train one on the
       texts of the tasks.
-    vocab_size: Size of a vocabulary that is trained.
+    vocab_size: Most pieces of a vocabulary that is trained.
   """
 
   path: str = ''

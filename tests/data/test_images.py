@@ -94,7 +94,7 @@ def test_a_large_photograph_is_read_at_a_part_of_its_size():
   assert abs(fitted[0] - fitted[1]).mean() < 1
 
 
-@pytest.mark.parametrize('form', ['PNG', 'JPEG', 'WebP', 'GIF'])
+@pytest.mark.parametrize('form', ['PNG', 'JPEG', 'WebP', 'GIF', 'AVIF'])
 def test_a_broken_file_names_itself(form):
   noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
   data = encode(PIL.Image.fromarray(noise), form)

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from unifluid_jax.data.layout import LayoutConfig, lay_out
-from unifluid_jax.data.lengths import check_texts
+from unifluid_jax.data.lengths import check_longest, check_texts
 from unifluid_jax.data.packing import RowConfig, pack
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.errors import UserError
@@ -38,6 +38,23 @@ def make_task(folder, kind):
   file = folder / 'data.jsonl'
   file.write_text('\n'.join(json.dumps(line | images) for line in LINES))
   return FolderTask(file, kind, image_size=4)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'key'),
+  [
+    ('captioning', 'understanding_images'),
+    ('vqa', 'text_targets'),
+    ('editing', 'source_images'),
+    ('text_to_image', 'generated_images'),
+  ],
+)
+def test_a_row_without_any_room_is_told(kind, key):
+  row = RowConfig(99, 9, 1, 1, 1)
+  check_longest('mine', kind, LAYOUT, row)
+  wrong = dataclasses.replace(row, **{key: 0})
+  with pytest.raises(UserError, match=rf'data\.row\.{key} is 0, .* of mine'):
+    check_longest('mine', kind, LAYOUT, wrong)
 
 
 def longest_example(task, tokenizer):

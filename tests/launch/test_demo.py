@@ -46,10 +46,11 @@ def test_each_tab_does_what_the_model_does(finished, tmp_path):
       client.predict(None, api_name='/caption')
     with pytest.raises(AppError, match='more than max_text'):
       client.predict('fox ' * 500, 1, 0, api_name='/generate')
-    broken = tmp_path / 'broken.png'
-    broken.write_bytes(photograph.read_bytes()[:-200])
-    with pytest.raises(AppError, match='the file is no image'):
-      client.predict(gradio_client.handle_file(broken), api_name='/caption')
+    for content in (photograph.read_bytes()[:-200], b'no image at all'):
+      broken = tmp_path / 'broken.png'
+      broken.write_bytes(content)
+      with pytest.raises(AppError, match='the file is no image'):
+        client.predict(gradio_client.handle_file(broken), api_name='/caption')
 
     page.send(signal.SIGINT)
     assert page.wait() == 130

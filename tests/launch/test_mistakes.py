@@ -60,6 +60,7 @@ def test_a_wrong_flag(flag, message, tmp_path):
       {'data.row.length': 101},
       'data.row.length is 101, but an example of text_to_image may take 102',
     ),
+    ({'data.sources.captioning.weight': float('nan')}, 'captioning.* is nan;'),
   ],
 )
 def test_a_refused_start_leaves_the_folder_as_it_was(
@@ -84,7 +85,7 @@ def test_a_run_keeps_its_vocabulary(finished):
   told = process.fail('train', *process.flags(finished), other)
   assert told.startswith(
     f'{finished / TOKENIZER_FILE} has 320 pieces, and the config asks for '
-    'another vocabulary (300 pieces)'
+    'another vocabulary (at most 300 pieces)'
   )
   assert _files(finished) == before
 
@@ -123,6 +124,13 @@ def test_a_wrong_key_in_the_file(tmp_path):
   [
     ('import nothing_like_it', "No module named 'nothing_like_it'"),
     ('def get_config(:', 'invalid syntax (config.py, line 1)'),
+    ('x = 1', "module 'config_config' has no attribute 'get_config'"),
+    ('def get_config():\n  x = 1', 'get_config returns nothing'),
+    (
+      'from experiments import quickstart\n\n'
+      'def get_config():\n  return quickstart.get_confg()',
+      "module 'experiments.quickstart' has no attribute 'get_confg'",
+    ),
   ],
 )
 def test_a_config_file_that_is_broken(text, told, tmp_path):
@@ -143,6 +151,9 @@ def test_a_run_that_is_done_stays_what_it_was_trained_by(finished):
   assert _files(finished) == before
   same = ['--config.training.log_every=7', '--config.sampling.steps=2']
   process.succeed('train', *process.flags(finished), *same)
+  fewer = '--config.training.steps=5'
+  told = process.fail('train', *process.flags(finished), fewer)
+  assert 'another config: training.steps: 6 -> 5' in told
   more = '--config.training.steps=7'
   told = process.succeed('train', *process.flags(finished), other, more)
   assert 'another config: training.text_weight is 0.3 there and 0.5' in told

@@ -55,3 +55,18 @@ def test_no_worker_outlives_the_training(tmp_path):
   assert [json.loads(line)['loss'] for line in one] == [
     json.loads(line)['loss'] for line in other
   ]
+
+
+def test_a_vae_is_told_as_that_of_its_config_alone(tmp_path, caplog):
+  config = tiny.get_config()
+  train_vae(build(Experiment, config), tmp_path)
+  config.vae_training.loss.kl_weight = 0.5
+  with pytest.raises(
+    UserError, match=r'vae_training\.loss\.kl_weight is .* 0\.5'
+  ):
+    train_vae(build(Experiment, config), tmp_path)
+  config.vae_training.steps = 5
+  with caplog.at_level('INFO', 'absl'):
+    train_vae(build(Experiment, config), tmp_path)
+  assert 'goes on by another config: vae_training.loss.kl_weight' in caplog.text
+  assert Checkpoints(tmp_path / FINAL).latest_step == 5

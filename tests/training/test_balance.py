@@ -27,6 +27,12 @@ def test_uncertainty_weighs_by_the_inverse_loss():
   np.testing.assert_allclose(weights, [0.5, 2.0], rtol=1e-3)
 
 
+def test_uncertainty_leaves_the_weight_of_a_loss_that_is_not_there():
+  """As where only images, or only texts, are learnt."""
+  weights = run(make_balance('uncertainty'), jnp.array([2.0, 0.0]), 1000)
+  np.testing.assert_allclose(weights, [0.5, 1.0], rtol=1e-3)
+
+
 def test_gradnorm_equals_norms_of_tasks_that_learn_equally_fast():
   weights = run(make_balance('gradnorm'), jnp.array([2.0, 0.5]))
   np.testing.assert_allclose(weights * NORMS, [1.6, 1.6], rtol=1e-3)

@@ -39,6 +39,7 @@ def decode(
     OSError,
     OverflowError,
     PIL.Image.DecompressionBombError,
+    RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,

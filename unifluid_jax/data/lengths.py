@@ -61,19 +61,35 @@ def check_longest(
 ) -> None:
   """Refuses rows without room for the longest prompt and its image.
 
+  Of a task that writes texts, whose prompts are short mostly, rows have to have
+  room for the images and for a text at all.
+
   Args:
     name: The source's, for the message.
-    kind: Kind of its task; one that writes texts is not looked at.
+    kind: Kind of its task.
     layout: Sizes of the parts of an example.
     row: What a row has room for.
 
   Raises:
     UserError: With the numbers.
   """
-  read = {'text_to_image': 0, 'editing': layout.understanding_tokens}
-  if kind not in read:
+  writes_image = kind in ('text_to_image', 'editing', 'picture')
+  needs = {
+    'understanding_images': kind in ('captioning', 'vqa', 'editing'),
+    'generated_images': writes_image,
+    'source_images': kind == 'editing' and layout.source_tokens,
+    'text_targets': not writes_image,
+  }
+  for key, needed in needs.items():
+    if needed and not getattr(row, key):
+      raise UserError(
+        f'data.row.{key} is 0, but an example of {name} needs one; raise it, '
+        'or drop that source'
+      )
+  if not writes_image:
     return
-  slots = read[kind] + 2 + layout.max_text + layout.generated_tokens
+  read = needs['understanding_images'] * layout.understanding_tokens
+  slots = read + 2 + layout.max_text + layout.generated_tokens
   if slots > row.length:
     raise UserError(
       f'data.row.length is {row.length}, but an example of {name} may take '

@@ -16,6 +16,7 @@ on what was read before, and the whole state is one integer: the next step.
 
 import dataclasses
 import functools
+import math
 import multiprocessing
 import os
 import signal
@@ -270,7 +271,13 @@ def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
 def check_weights(
   weights: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> None:
-  """Refuses weights without a task, without records, or not positive."""
+  """Refuses weights without a task, without records, or not positive.
+
+  Raises:
+    UserError: With the name of the task.
+  """
+  if not weights:
+    raise UserError('there are no sources to make examples of')
   for name, weight in weights.items():
     if name not in tasks:
       raise UserError(
@@ -278,9 +285,10 @@ def check_weights(
       )
     if not len(tasks[name]):
       raise UserError(f'the task {name!r} has no records; drop its weight')
-    if weight <= 0:
+    if not 0 < weight < math.inf:
       raise UserError(
-        f'the weight of task {name!r} is {weight}; make it positive, or drop it'
+        f'the weight of task {name!r} is {weight}; make it positive and '
+        'finite, or drop it'
       )
 
 

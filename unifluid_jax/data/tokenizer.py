@@ -100,7 +100,8 @@ class Tokenizer:
 
     Args:
       texts: What the vocabulary should be good at.
-      vocab_size: Number of pieces, 262 of which are special tokens and bytes.
+      vocab_size: Most pieces, 262 of which are special tokens and bytes; a few
+        short texts make no more than they have.
       path: Where to write the `.model` file.
 
     Raises:
@@ -115,6 +116,7 @@ class Tokenizer:
         model_writer=model,
         model_type='bpe',
         vocab_size=vocab_size,
+        hard_vocab_limit=False,
         pad_id=0,
         eos_id=1,
         bos_id=2,

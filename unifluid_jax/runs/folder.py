@@ -37,10 +37,16 @@ def read_experiment(workdir: AnyPath) -> Experiment:
 
 
 def write_config(experiment: Experiment, workdir: AnyPath) -> None:
-  """Writes the config of a run into its folder; process 0 does."""
+  """Writes the config of a run into its folder, which it makes; process 0 does.
+
+  The same config stays the file that it is, which may be older than results.
+  """
   if processes.is_main():
-    text = json.dumps(to_dict(experiment), indent=2)
-    write_whole(workdir / CONFIG_FILE, f'{text}\n'.encode())
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = workdir / CONFIG_FILE
+    content = f'{json.dumps(to_dict(experiment), indent=2)}\n'.encode()
+    if not file.exists() or file.read_bytes() != content:
+      write_whole(file, content)
 
 
 def shared_tokenizer(experiment: Experiment, workdir: AnyPath) -> Tokenizer:

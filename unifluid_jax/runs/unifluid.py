@@ -52,9 +52,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   identity = experiment.identity(tokenizer)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   checkpoints.check_identity(identity)
-  if checkpoints.latest_step is not None:
-    is_done = checkpoints.latest_step >= config.steps
-    check_same(experiment, workdir, is_done)
+  check_same(experiment, workdir, checkpoints.latest_step)
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = make_training_batches(experiment, tokenizer, mesh)
   context = make_context(experiment, tokenizer)

@@ -16,7 +16,9 @@ from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.linear_vae import linear_start, patch_moments
 from unifluid_jax.paths import AnyPath
+from unifluid_jax.runs.folder import write_config
 from unifluid_jax.runs.overview import log_parameters
+from unifluid_jax.runs.recipe import check_same_vae
 from unifluid_jax.runs.vae_state import (
   FINAL,
   abstract_vae,
@@ -36,7 +38,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
   A VAE of this config's shape that has been trained for as many steps, or more,
-  is kept, whatever else of `vae_training` has changed since.
+  is kept.
 
   Args:
     experiment: The config.
@@ -44,7 +46,8 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
       stopped goes on.
 
   Raises:
-    UserError: There is one of fewer steps, and UniFluid was trained on it.
+    UserError: There is one that was trained otherwise, or one of fewer steps,
+      and UniFluid was trained on it.
   """
   if experiment.init.vae:
     logging.info('vae: nothing to train, it is %s', experiment.init.vae)
@@ -52,7 +55,9 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   steps = experiment.vae_training.steps
   final = Checkpoints(workdir / FINAL)
   final.check_identity(experiment.vae_identity())
-  if final.latest_step is not None and final.latest_step >= steps:
+  is_done = final.latest_step is not None and final.latest_step >= steps
+  check_same_vae(experiment, workdir, is_done)
+  if is_done:
     logging.info('vae: trained already, %s', workdir / FINAL)
     return
   unifluid = workdir.parent / 'checkpoints'
@@ -64,6 +69,9 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     )
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh)
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints.check_identity(experiment.vae_identity())
+  write_config(experiment, workdir)
   state = _fit(experiment, workdir, mesh, batches)
   averaged = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches

@@ -69,6 +69,8 @@ class Uncertainty:
     del norms
     residual = jnp.clip(state.weights * losses - 1, -1.0, 1.0)
     weights = state.weights * jnp.exp(-self.rate * residual)
+    # A loss that is not there would raise its weight for ever.
+    weights = jnp.where(losses > 0, weights, state.weights)
     return state._replace(weights=weights)
 
 

@@ -61,6 +61,13 @@ class TfdsTask(SourceTask):
         '--file_format=array_record`, and give its version, as in NAME:1.0.0, '
         'to read it without TensorFlow'
       ) from error
+    unread = sorted({*features} - {*KEYS[kind]})
+    if unread:
+      raise UserError(
+        f'the kind {kind!r} has no key {unread[0]!r} to find a feature for; it '
+        f'has {list(KEYS[kind])}'
+      )
+    self._name = f'the TFDS data set {name!r}, split {split!r}'
     self._features = {}
     self._classes = {}
     for key in KEYS[kind]:
@@ -80,9 +87,27 @@ class TfdsTask(SourceTask):
     return len(self._source)
 
   def __getitem__(self, index: int) -> Mapping[str, Any]:
-    """Reads a record and keeps the kind's keys."""
-    record = self._source[index]
-    return {key: _follow(record, path) for key, path in self._features.items()}
+    """Reads a record and keeps the kind's keys, and its 'place' for errors.
+
+    Raises:
+      UserError: TFDS cannot read it.
+    """
+    place = f'{self._name}, record {index}'
+    try:
+      record = self._source[index]
+    # What TFDS' decoders and Pillow raise on broken images and examples.
+    except (
+      AttributeError,
+      LookupError,
+      OSError,
+      RuntimeError,
+      SyntaxError,
+      TypeError,
+      ValueError,
+    ) as error:
+      raise UserError(f'{place} cannot be read: {error}') from error
+    parts = {key: _follow(record, p) for key, p in self._features.items()}
+    return parts | {'place': place}
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
     """The image, which TFDS has decoded."""
@@ -98,6 +123,8 @@ class TfdsTask(SourceTask):
     if key in self._classes:
       return (self._classes[key][value],)
     texts = [value] if np.ndim(value) == 0 else value
+    if not len(texts):
+      raise UserError(f'{record["place"]} has no text for the key {key!r}')
     return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
 
 
