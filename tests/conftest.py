@@ -11,7 +11,7 @@ import tests.typechecker  # noqa: F401
 # Tests compile much and compute little: compiling fast is what counts.
 os.environ['XLA_FLAGS'] = (
   '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false '
-  + os.environ.get('XLA_FLAGS', '')
+  '--xla_cpu_parallel_codegen_split_count=1 ' + os.environ.get('XLA_FLAGS', '')
 )
 # Each check takes time: only modules with shapes to check have any.
 _ROOT = pathlib.Path(__file__).parents[1]

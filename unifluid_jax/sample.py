@@ -17,12 +17,12 @@ all, and `samples.json` with all texts and settings. Settings that no flag gives
 are those of the run's config.
 """
 
-import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import flags, logging
@@ -122,25 +122,26 @@ def main() -> None:
   _check_flags(task)
   given = _given(task)
   out = pathlib.Path(_OUT.value)
-  with _telling(out):  # before minutes of work
-    out.mkdir(parents=True, exist_ok=True)
-    probe = out / 'samples.json.partial'
-    probe.touch()
-    probe.unlink(missing_ok=True)
+  _check_out(out)
   model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
-  with _telling(out):
+  try:
+    out.mkdir(parents=True, exist_ok=True)
     _write(out, given, examples, sampling)
+  except OSError as error:
+    raise UserError(f'--out={out} cannot be written: {error}') from error
   logging.info('the samples are in %s', out)
 
 
-@contextlib.contextmanager
-def _telling(out: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(f'--out={out} cannot be written: {error}') from error
+def _check_out(out: pathlib.Path) -> None:
+  """Tells before minutes of work that the folder could not be made after it."""
+  whole = out.absolute()
+  place = next(path for path in (whole, *whole.parents) if path.exists())
+  if not place.is_dir() or not os.access(place, os.W_OK):
+    raise UserError(
+      f'--out={out} cannot be written: {place} is no folder to write to'
+    )
 
 
 def _check_flags(task: _Task) -> None:

@@ -178,6 +178,7 @@ def run(command: list[str], folder: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_command_does_what_the_readme_says(tmp_path):
   """One test, since processes that share the tests would each run them all."""
   walk(tmp_path)

@@ -78,7 +78,13 @@ def reference(vae, tmp_path_factory) -> pathlib.Path:
   return workdir
 
 
-@pytest.mark.parametrize('name', _MESHES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[pytest.mark.long] if processes > 2 else [])
+    for name, (processes, _, _) in _MESHES.items()
+  ],
+)
 def test_twenty_steps_on_a_mesh(name, vae, reference, tmp_path):
   processes, devices, mesh = _MESHES[name]
   shutil.copytree(vae, tmp_path / 'vae')

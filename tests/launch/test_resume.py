@@ -123,6 +123,7 @@ class _Killed:
       assert kept >= (logged - 1) // _EVERY * _EVERY - _EVERY, output
 
 
+@pytest.mark.long
 def test_ten_kills(tmp_path):
   """Of the quickstart: while it starts, trains, saves, samples."""
   whole = tmp_path / 'whole'
@@ -221,6 +222,7 @@ def _check_goodput(workdir: pathlib.Path) -> None:
   assert np.isclose(last['goodput'], spent['train'] / sum(spent.values()))
 
 
+@pytest.mark.long
 def test_processes_are_stopped_and_others_go_on(started, tmp_path):
   whole = shutil.copytree(started, tmp_path / 'whole')
   records = tmp_path / 'rows'

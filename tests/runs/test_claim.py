@@ -41,7 +41,7 @@ def test_a_folder_is_free_after_a_kill(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('stage', ['train_vae', 'train', 'quickstart'])
+@pytest.mark.parametrize('stage', ['train', 'quickstart'])
 def test_a_second_training_is_refused(stage, tmp_path):
   with claimed(tmp_path):
     message = process.fail(stage, *process.flags(tmp_path))

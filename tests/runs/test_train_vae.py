@@ -1,7 +1,6 @@
 """The VAE's run, as a whole."""
 
 import dataclasses
-import json
 import multiprocessing
 
 import numpy as np
@@ -44,17 +43,9 @@ def test_a_vae_that_unifluid_was_trained_on_is_not_trained_for_longer(tmp_path):
 
 def test_no_worker_outlives_the_training(tmp_path):
   config = tiny.get_config()
-  train_vae(build(Experiment, config), tmp_path / 'threads')
   config.data.num_workers = 1
-  train_vae(build(Experiment, config), tmp_path / 'workers')
+  train_vae(build(Experiment, config), tmp_path)
   assert not multiprocessing.active_children()
-  one, other = (
-    (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
-    for name in ('threads', 'workers')
-  )
-  assert [json.loads(line)['loss'] for line in one] == [
-    json.loads(line)['loss'] for line in other
-  ]
 
 
 def test_a_vae_is_told_as_that_of_its_config_alone(tmp_path, caplog):
