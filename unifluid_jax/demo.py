@@ -121,16 +121,12 @@ def make_page(model: inference.Model, gradio: Any) -> Any:
       api_name=task.__name__,
     )
 
-  class Upload(gradio.Image):
-    """A file as it was sent, for `read` to tell what is wrong with it."""
+  def image() -> Any:
+    upload = gradio.Image(type='filepath', image_mode=None)
+    # Its own way opens the file, and fails before `read` can tell why.
+    upload.preprocess = lambda payload: payload and payload.path
+    return upload
 
-    def preprocess(self, payload: Any) -> File:
-      return payload and payload.path
-
-    def get_block_name(self) -> str:
-      return 'image'
-
-  image = functools.partial(Upload, type='filepath')
   # WebP, what Gradio would send, loses the edges of small drawings.
   written = functools.partial(gradio.Image, format='png')
   seed = functools.partial(
