@@ -137,7 +137,9 @@ def main() -> None:
 def _check_out(out: pathlib.Path) -> None:
   """Tells before minutes of work that the folder could not be made after it."""
   whole = out.absolute()
-  place = next(path for path in (whole, *whole.parents) if path.exists())
+  # Unlike a path's own method, False also for what may not be looked at.
+  places = (p for p in (whole, *whole.parents) if os.path.exists(p))
+  place = next(places)
   if not place.is_dir() or not os.access(place, os.W_OK):
     raise UserError(
       f'--out={out} cannot be written: {place} is no folder to write to'

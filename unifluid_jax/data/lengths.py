@@ -61,8 +61,8 @@ def check_longest(
 ) -> None:
   """Refuses rows without room for the longest prompt and its image.
 
-  Of a task that writes texts, whose prompts are short mostly, rows have to have
-  room for the images and for a text at all.
+  Of a task that writes texts, whose prompts are short mostly, or images after
+  nothing, rows have to have room for the images and for a text at all.
 
   Args:
     name: The source's, for the message.
@@ -86,7 +86,7 @@ def check_longest(
         f'data.row.{key} is 0, but an example of {name} needs one; raise it, '
         'or drop that source'
       )
-  if not writes_image:
+  if kind not in ('text_to_image', 'editing'):
     return
   read = needs['understanding_images'] * layout.understanding_tokens
   slots = read + 2 + layout.max_text + layout.generated_tokens
