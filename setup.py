@@ -45,6 +45,10 @@ setuptools.setup(
     'unifluid_jax.data.emoji': ['packs/*'],
     'unifluid_jax.evaluation.report': ['*.html'],
   },
+  # An optional pack: its licence asks the same of what derives from it.
+  exclude_package_data={
+    'unifluid_jax.data.emoji': ['packs/openmoji.json.xz'],
+  },
   install_requires=CORE,
   extras_require={
     'tensorboard': ['tensorflow-cpu>=2.21,<2.22', 'tensorboard'],

@@ -29,9 +29,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = unifluid_2b.get_config('encoder=so400m14_224')
   config.model.gemma = gemma | {'vocab_size': _VOCABULARY}
   config.tokenizer = {'path': f'{folder}/tokenizer.model'}
-  emoji = quickstart.get_config().data.sources
-  config.data.update(sources=emoji, max_text=96, num_workers=2)
-  config.data.update(rows=8, examples=8, groups=2)
+  config.data.sources = quickstart.get_config().data.sources
+  config.data.update(rows=8, examples=8, groups=2, max_text=96, num_workers=2)
   # An edit is the longest: 256 soft tokens, 96 of text, 256 of the result; the
   # rest of the row is for a short example beside it.
   config.data.row.update(length=640, understanding_images=2, generated_images=2)

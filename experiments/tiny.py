@@ -17,8 +17,15 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.tokenizer = {'vocab_size': vocabulary}
   config.data.image_size = 32
   config.data.concepts = 'quickstart'
-  for source in config.data.sources.values():
-    source.update(kind='emoji', split='train', path='', features={})
+  config.data.sources = {
+    name: {
+      'kind': 'emoji',
+      'task': source.task,
+      'weight': source.weight,
+      'kinds': source.get('kinds', ()),
+    }
+    for name, source in config.data.sources.items()
+  }
   config.data.update(rows=2, examples=4, groups=2, max_text=48)
   config.data.num_workers = 0  # Each takes seconds to start.
   config.data.row = {
@@ -39,8 +46,14 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     'quant_convs': False,
   }
   config.vae_training.update(steps=2, batch=4, statistics_batches=1)
-  for source in config.vae_training.sources.values():
-    source.update(kind='emoji', task='picture', concepts='quickstart')
+  config.vae_training.sources = {
+    'picture': {
+      'kind': 'emoji',
+      'task': 'picture',
+      'weight': 1.0,
+      'concepts': 'quickstart',
+    }
+  }
   gemma = config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
   gemma |= {'vocab_size': vocabulary, 'width': 32, 'layers': 2, 'mlp_dim': 64}
   gemma |= {'heads': 2, 'kv_heads': 1, 'head_dim': 16}

@@ -132,6 +132,31 @@ def test_gradients_flow_exactly_where_the_mask_says(letters, window):
   assert (influence[used] == expected[used]).all()
 
 
+@pytest.mark.parametrize(('kept', 'queries'), [(2, 3), (1, 1), (3, 1), (1, 4)])
+def test_gradients_of_a_decoding_step_flow_where_its_mask_says(kept, queries):
+  """To the prefix but its padding, what is written, and what is kept."""
+  config = dataclasses.replace(
+    tiny.CONFIG.gemma, layers=1, pattern=(GLOBAL,), window=None
+  )
+  gemma = Gemma(config, rngs=nnx.Rngs(0))
+  valid, written = jnp.array([[False, True]]), 3
+  slots = written + kept + queries - 1
+  positions = jnp.maximum(jnp.arange(slots) - 1, 0)[None]
+  step = masking.decoding_mask(valid, slots, written, kept, queries)
+  before = jnp.zeros((1, written, slots), bool).at[..., 1].set(True)
+  direction = jax.random.normal(jax.random.key(1), (config.width,))
+
+  def states(x):
+    cache = gemma.init_cache(1, slots)
+    _, cache = gemma(x[:, :written], positions[:, :written], before, cache, 0)
+    rest = gemma(x[:, written:], positions[:, written:], step, cache, written)
+    return rest[0][0] @ direction
+
+  x = jax.random.normal(jax.random.key(2), (1, slots, config.width))
+  influence = np.abs(jax.jit(jax.jacrev(states))(x)[:, 0]).max(-1) > 0
+  assert (influence == np.array(step[0])).all()
+
+
 def influences(model: UniFluid, letters, order: masking.Order) -> np.ndarray:
   """[target token j, token at grid position i]: does j's hidden state see i?
 

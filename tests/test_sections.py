@@ -30,6 +30,21 @@ from unifluid_jax.experiment import Experiment
     ('data.groups', 0, 'data.groups is 0; it must be at least 1'),
     ('data.examples', 0, 'data.examples is 0; it must be at least 1'),
     ('data.num_workers', -1, 'data.num_workers is -1; it must be at least 0'),
+    (
+      'data.sources.captioning.kind',
+      'emjoi',
+      r"^data\.sources\.captioning\.kind is 'emjoi'; it must be one of emoji,",
+    ),
+    (
+      'data.sources.captioning.path',
+      'my.jsonl',
+      r"^data\.sources\.captioning\.path is 'my\.jsonl', but a source of kind",
+    ),
+    (
+      'vae_training.sources.picture.data_dir',
+      '/data',
+      r'^vae_training\.sources\.picture\.data_dir is .* does not look at it',
+    ),
     ('data.drop_prefix', 1.5, 'data.drop_prefix is 1.5; it must be in 0..1'),
     ('data.row.length', 0, 'data.row.length is 0; it must be at least 1'),
     ('data.row.text_targets', -1, 'data.row.text_targets is -1'),

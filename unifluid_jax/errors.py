@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 
@@ -72,3 +73,18 @@ def check_pattern(what: str, pattern: str) -> None:
     raise UserError(
       f'{what} has {pattern!r}, which is no regular expression: {error}'
     ) from error
+
+
+def check_matches(what: str, pattern: str, names: Collection[str]) -> None:
+  """Refuses a regular expression that is found in no parameter's name.
+
+  Args:
+    what: What the message calls the key, and the entry that has the pattern.
+    pattern: The expression.
+    names: Names of the parameters.
+
+  Raises:
+    UserError: It is in none.
+  """
+  if not any(re.search(pattern, name) for name in names):
+    raise UserError(f'{what}, which matches no parameter of the model')

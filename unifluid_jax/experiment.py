@@ -161,19 +161,16 @@ class Experiment:
 
   def make_tasks(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
     """Opens sources of examples."""
-    return {name: self._make_task(name, s) for name, s in sources.items()}
+    return {name: self._make_task(source) for name, source in sources.items()}
 
   def emoji(self, concepts: str = '') -> EmojiConfig:
     """The part of the embedded data set that is used."""
     data = self.data
     return EmojiConfig(concepts or data.concepts, data.artists, data.image_size)
 
-  def _make_task(self, name: str, source: SourceConfig) -> Task:
+  def _make_task(self, source: SourceConfig) -> Task:
     size = self.data.image_size
     match source.kind:
-      case 'emoji':
-        emoji = self.emoji(source.concepts)
-        return make_task(source.task, emoji, source.split, source.kinds)
       case 'folder':
         return FolderTask(source.path, source.task, size)
       case 'tfds':
@@ -185,10 +182,9 @@ class Experiment:
           source.features,
           source.data_dir or None,
         )
-    raise UserError(
-      f'source {name!r} has kind {source.kind!r}; it must be '
-      "'emoji', 'folder' or 'tfds'"
-    )
+      case _:
+        emoji = self.emoji(source.concepts)
+        return make_task(source.task, emoji, source.split, source.kinds)
 
   def make_tokenizer(self, workdir: AnyPath) -> Tokenizer:
     """The vocabulary of a run: the run's own, else the config's.

@@ -24,6 +24,13 @@ from unifluid_jax.training.checkpoint import CheckpointConfig
 from unifluid_jax.training.optimizer import OptimizerConfig
 from unifluid_jax.training.vae_losses import VAELossConfig
 
+READS = {
+  'emoji': ('split', 'concepts', 'kinds'),
+  'folder': ('path',),
+  'tfds': ('path', 'split', 'features', 'data_dir'),
+}
+"""Kinds of sources, and the keys that each looks at besides weight and task."""
+
 NEW_ROWS = ('normal', 'mean')
 """How the rows of new pieces of a vocabulary may be made."""
 
@@ -51,7 +58,7 @@ class SourceConfig:
 
   Attributes:
     weight: Share of the examples, up to a factor.
-    kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds'.
+    kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds', see READS.
     task: 'text_to_image', 'captioning', 'vqa' or 'editing'; the embedded data
       also has 'picture', for the VAE.
     split: Split of the embedded data or of the TFDS data set.
@@ -111,6 +118,7 @@ class DataConfig:
     counts = ('image_size', 'max_text', 'examples', 'rows', 'groups')
     check_least('data', self, 1, *counts)
     check_least('data', self, 0, 'num_workers')
+    check_sources('data.sources', self.sources)
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
         f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'
@@ -145,6 +153,7 @@ class VAETrainingConfig:
     counts = ('batch', 'log_every', 'statistics_batches')
     check_least('vae_training', self, 1, *counts)
     check_least('vae_training', self, 0, 'steps')
+    check_sources('vae_training.sources', self.sources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,6 +339,29 @@ class EvaluationConfig:
     check_between('evaluation', self, 0, 2**32, 'seed')
     counts = ('samples', 'prompts', 'captions', 'questions', 'edits')
     check_least('evaluation', self, 1, *counts)
+
+
+def check_sources(section: str, sources: Mapping[str, SourceConfig]) -> None:
+  """Refuses kinds that there are not, and keys that a kind does not look at.
+
+  Raises:
+    UserError: With the section, the source and the key.
+  """
+  for name, source in sources.items():
+    if source.kind not in READS:
+      raise UserError(
+        f'{section}.{name}.kind is {source.kind!r}; it must be one of '
+        f'{", ".join(READS)}'
+      )
+    for field in dataclasses.fields(source):
+      value = getattr(source, field.name)
+      reads = ('weight', 'kind', 'task', *READS[source.kind])
+      # Flags set every key: what is empty, or its default, asks for nothing.
+      if field.name not in reads and value and value != field.default:
+        raise UserError(
+          f'{section}.{name}.{field.name} is {value!r}, but a source of kind '
+          f'{source.kind!r} does not look at it; leave it out'
+        )
 
 
 def storage_dtype(entries: Sequence[str], name: str) -> str | None:

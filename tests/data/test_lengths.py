@@ -9,7 +9,7 @@ import pytest
 
 from unifluid_jax.data.layout import LayoutConfig, lay_out
 from unifluid_jax.data.lengths import check_longest, check_texts
-from unifluid_jax.data.packing import RowConfig, pack
+from unifluid_jax.data.packing import RowConfig, check_fits, needs_of
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.errors import UserError
 
@@ -71,21 +71,15 @@ def longest_example(task, tokenizer):
 def test_a_row_of_just_the_longest_example_is_enough(kind, letters, tmp_path):
   task = make_task(tmp_path, kind)
   slots = longest_example(task, letters)
-  row = RowConfig(
-    len(slots.kind),
-    len(slots.text_slots),
-    len(slots.understanding_slots),
-    len(slots.generated_slots),
-    len(slots.source_slots),
-  )
-  pack([slots], 1, row, LAYOUT, letters.pad_id)
+  row = RowConfig(*needs_of(slots))
+  check_fits(needs_of(slots), row)
   check_texts(task, letters, LAYOUT, row)
   needed = {k: v for k, v in dataclasses.asdict(row).items() if v}
   assert len(needed) > 1
   for field, value in needed.items():
     less = dataclasses.replace(row, **{field: value - 1})
     with pytest.raises(UserError) as packed:
-      pack([slots], 1, less, LAYOUT, letters.pad_id)
+      check_fits(needs_of(slots), less)
     with pytest.raises(UserError) as checked:
       check_texts(task, letters, LAYOUT, less)
     place, told = str(checked.value).split(': ', 1)

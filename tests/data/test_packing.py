@@ -9,7 +9,13 @@ import pytest
 from unifluid_jax.batch import Batch, Kind
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import lay_out, lay_out_prefix
-from unifluid_jax.data.packing import RowConfig, pack, prefix_batch
+from unifluid_jax.data.packing import (
+  RowConfig,
+  check_fits,
+  needs_of,
+  pack,
+  prefix_batch,
+)
 from unifluid_jax.errors import UserError
 
 ROW = RowConfig(
@@ -198,7 +204,9 @@ def test_maxima_of_a_row(example, per_row, tokenizer, layout):
 def test_an_example_that_fits_no_row(row, message, tokenizer, layout):
   slots = lay_out(Example((image(1, 2), 'c'), 'ab'), tokenizer, layout)
   with pytest.raises(UserError, match=message):
-    pack([slots], 2, row, layout, tokenizer.pad_id)
+    check_fits(needs_of(slots), row)
+  _, dropped = pack([slots], 2, row, layout, tokenizer.pad_id)
+  assert dropped == 1
 
 
 def test_the_picture_of_the_batch(tokenizer, layout):
@@ -281,4 +289,4 @@ def test_sources_of_edits(tokenizer, layout):
   assert (batch.source_images[0, 0] == 5).all()
   none = dataclasses.replace(row, source_images=0)
   with pytest.raises(UserError, match='source_images = 1, but a row has 0'):
-    pack(slots, 1, none, layout, tokenizer.pad_id)
+    check_fits(needs_of(slots[0]), none)

@@ -175,8 +175,25 @@ def test_an_error_of_a_record_arrives_as_it_is(run, workers):
   config = dataclasses.replace(
     CONFIG, weights={'answers': 1.0}, num_workers=workers
   )
-  with pytest.raises(UserError, match='takes 7 tokens, more than max_text'):
+  told = "the task 'answers': the text '.*' takes 7 tokens, more than max_text"
+  with pytest.raises(UserError, match=told):
     run(1, config=config, tasks=tasks)
+
+
+class PlacedTask(CountingTask):
+  """A task that knows where its records are."""
+
+  def build(self, record, rng, augment):
+    example = super().build(record, rng, augment)
+    return dataclasses.replace(example, place=f'record {record}')
+
+
+def test_a_record_without_room_is_told_by_its_place(run):
+  config = dataclasses.replace(CONFIG, weights={'answers': 1.0})
+  config = dataclasses.replace(config, row=RowConfig(32, 1, 0, 0))
+  told = r'^record \d: an example needs text_targets = 2, but a row has 1'
+  with pytest.raises(UserError, match=told):
+    run(1, config=config, tasks={'answers': PlacedTask('answers', 9)})
 
 
 def test_image_batches_are_the_written_images():

@@ -11,7 +11,6 @@ import pytest
 from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.data.example import Example
-from unifluid_jax.errors import UserError
 from unifluid_jax.models.latents import from_tokens, to_tokens
 from unifluid_jax.models.unifluid import sources_of_written
 
@@ -193,8 +192,3 @@ def test_tokens_are_channel_major_and_invertible():
   np.testing.assert_array_equal(tokens, expected)
   square = jnp.asarray(latents[:, :, :4])
   np.testing.assert_array_equal(from_tokens(to_tokens(square, 2), 2, 4), square)
-
-
-def test_an_unknown_order_is_refused():
-  with pytest.raises(UserError, match="order is 'spiral'"):
-    dataclasses.replace(tiny.CONFIG, order='spiral')

@@ -7,8 +7,10 @@ from jax.sharding import Mesh
 
 from tests.configs import tiny
 from unifluid_jax.config import build
+from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.runs.vae_state import make_vae_optimizer
 from unifluid_jax.training.sharding import MESH_AXES
 
 
@@ -47,3 +49,17 @@ def test_no_device_holds_much_more_than_its_share(target, part):
     np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in arrays.values()
   )
   assert held < 0.5 * whole
+
+
+def test_a_rate_factor_for_no_parameter_is_told(letters):
+  config = tiny.get_config()
+  config.optimizer.rate_factors = {'^encoder/': 0.1, '^haed/': 3.0}
+  config.init = {'frozen': ('^encoder/',)}  # which does no harm
+  with pytest.raises(
+    UserError, match=r"^optimizer\.rate_factors has '\^haed/'"
+  ):
+    make_context(build(Experiment, config), letters)
+  config.vae_training.optimizer.rate_factors = {'^bottleneck$': 2.0}
+  told = r"^vae_training\.optimizer\.rate_factors has '\^bottleneck\$'"
+  with pytest.raises(UserError, match=told):
+    make_vae_optimizer(build(Experiment, config))

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 from typing import NamedTuple
 
@@ -112,6 +113,24 @@ def test_a_signal_saves_and_ends(number, tmp_path):
   assert Checkpoints(tmp_path / 'checkpoints').latest_step == 3
   assert [line['step'] for line in read_log(tmp_path)] == [1, 2, 3]
   assert train(tmp_path, every=5).total == 15
+
+
+@pytest.mark.parametrize('stderr', ['a pipe without a reader', 'none'])
+def test_a_signal_that_cannot_be_told_of(stderr, tmp_path, monkeypatch):
+  """As behind a `tee` that the same Ctrl-C has ended."""
+  reader, writer = os.pipe()
+  os.close(reader)
+
+  def send(step):
+    if step == 2:
+      os.kill(os.getpid(), signal.SIGINT)
+
+  with open(writer, 'w') as pipe:
+    monkeypatch.setattr(sys, 'stderr', None if stderr == 'none' else pipe)
+    with pytest.raises(Interrupted):
+      train(tmp_path, every=5, before=send)
+    monkeypatch.undo()
+  assert Checkpoints(tmp_path / 'checkpoints').latest_step == 3
 
 
 def test_a_signal_during_the_last_save(tmp_path, monkeypatch):

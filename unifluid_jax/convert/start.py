@@ -12,7 +12,7 @@ from unifluid_jax.convert.place import place
 from unifluid_jax.convert.pretrained import open_pretrained, parts_in
 from unifluid_jax.convert.provenance import verify
 from unifluid_jax.convert.shapes import Config
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_matches
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.sections import InitConfig, ModelConfig
 
@@ -95,10 +95,7 @@ def check_complete(
   for key in ('new', 'frozen', 'dtype'):
     for entry in getattr(init, key):
       pattern = entry.rpartition('=')[0] if key == 'dtype' else entry
-      if not any(re.search(pattern, name) for name in names):
-        raise UserError(
-          f'init.{key} has {entry!r}, which matches no parameter of the model'
-        )
+      check_matches(f'init.{key} has {entry!r}', pattern, names)
   if not init.sources:
     return
   random = [

@@ -21,9 +21,11 @@ class Example:
     target: What is written: a text, or an image.
     task: Name of the task, for logs and evaluation only.
     facts: What evaluation needs to know (references, concept, artist, ...).
+    place: Where its record is, for messages; empty for the embedded data.
   """
 
   prefix: tuple[str | Image, ...]
   target: str | Image
   task: str = ''
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+  place: str = ''

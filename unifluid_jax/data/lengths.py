@@ -14,6 +14,7 @@ from unifluid_jax.data.packing import RowConfig, check_fits
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
+from unifluid_jax.progress import track
 
 
 def check_texts(
@@ -42,7 +43,8 @@ def check_texts(
     return prefix + written, written + 1, images, 0, 0
 
   room = dataclasses.astuple(row)
-  for place, read, written in task.texts():
+  for i in track(range(len(task)), 'texts looked at'):
+    read, written = task.texts(i)
     most = _at_most(read), _at_most(written) if written else None
     longest = max(most[0], most[1] or 0)
     if longest <= layout.max_text and all(
@@ -53,7 +55,7 @@ def check_texts(
       counts = [_tokens(t, tokenizer, layout) for t in (read, written) if t]
       check_fits(needs(counts[0], counts[1] if written else None), row)
     except UserError as error:
-      raise UserError(f'{place}: {error}') from error
+      raise UserError(f'{task[i]["place"]}: {error}') from error
 
 
 def check_longest(

@@ -60,19 +60,16 @@ def pack(
     pad_id: Token id of slots without text.
 
   Returns:
-    The rows, and the number of examples that no row had room for.
-
-  Raises:
-    UserError: If an example would not fit an empty row.
+    The rows, and the number of examples that no row had room for. One that
+    would not fit an empty row, see `check_fits`, is always among them.
   """
   batch = _empty(rows, row, layout, pad_id)
-  needs = np.array([_needs(slots) for slots in examples]).reshape(-1, 5)
+  needs = np.array([needs_of(slots) for slots in examples]).reshape(-1, 5)
   left = np.tile(np.array(dataclasses.astuple(row)), (rows, 1))
   used = np.zeros((rows, 5), np.int64)
   segments = [0] * rows
   dropped = 0
   for i in np.argsort(-needs[:, 0], kind='stable').tolist():
-    check_fits(needs[i].tolist(), row)
     fits = (needs[i] <= left).all(1)
     r = int(fits.argmax())
     if not fits[r]:
@@ -162,7 +159,7 @@ def _empty(
   )
 
 
-def _needs(slots: Slots) -> tuple[int, int, int, int, int]:
+def needs_of(slots: Slots) -> tuple[int, int, int, int, int]:
   """What an example takes of a row, in the order of `RowConfig`'s fields."""
   return (
     len(slots.kind),
@@ -196,7 +193,7 @@ def _write(
   batch: Batch, r: int, start: np.ndarray, segment: int, slots: Slots
 ) -> None:
   """Writes an example into row r, behind the `start` that is in use there."""
-  stop = start + _needs(slots)
+  stop = start + needs_of(slots)
   span, text, read, written, edited = (
     (r, slice(*ends)) for ends in zip(start, stop, strict=True)
   )

@@ -32,7 +32,7 @@ from jaxtyping import UInt8
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.layout import LayoutConfig, Slots, drop_prefix, lay_out
-from unifluid_jax.data.packing import RowConfig, pack
+from unifluid_jax.data.packing import RowConfig, check_fits, needs_of, pack
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
@@ -95,12 +95,13 @@ def make_batches(
     ends its threads and workers.
 
   Raises:
-    UserError: If numbers do not divide or a weight names no task.
+    UserError: If numbers do not divide or a weight names no task; from the
+      iterator, if an example's text is too long or no row has room for it.
   """
   check_mixture(config, tasks)
   # Module-level functions, since worker processes must be able to import them.
   lay_out_example = functools.partial(
-    _lay_out, config.drop_prefix, tokenizer, layout
+    _lay_out, config.drop_prefix, tokenizer, layout, config.row
   )
   height = config.rows // config.groups
   pack_group = functools.partial(
@@ -230,11 +231,21 @@ def _build(seed: int, index: int, task_and_record: tuple[Task, Any]) -> Drawn:
 
 
 def _lay_out(
-  probability: float, tokenizer: Tokenizer, layout: LayoutConfig, drawn: Drawn
+  probability: float,
+  tokenizer: Tokenizer,
+  layout: LayoutConfig,
+  row: RowConfig,
+  drawn: Drawn,
 ) -> Slots:
   """The slots of an example, which may lose its prefix."""
   example, rng = drawn
-  return lay_out(drop_prefix(example, probability, rng), tokenizer, layout)
+  try:
+    slots = lay_out(drop_prefix(example, probability, rng), tokenizer, layout)
+    check_fits(needs_of(slots), row)
+  except UserError as error:
+    where = example.place or f'the task {example.task!r}'
+    raise UserError(f'{where}: {error}') from error
+  return slots
 
 
 def _written_image(drawn: Drawn) -> Image:

@@ -1,6 +1,5 @@
 """A vocabulary for the texts of tasks."""
 
-import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -41,11 +40,8 @@ def _texts(tasks: Mapping[str, Task]) -> Iterator[str]:
       raise UserError(f'the task {name!r} has no records; drop it')
     if isinstance(task, FolderTask):
       # Without its images, each of which would be a file to decode.
-      every = max(len(task) // _EXAMPLES, 1)
-      texts = itertools.islice(task.texts(), None, None, every)
-      for _, read, written in itertools.islice(
-        itertools.cycle(texts), _EXAMPLES
-      ):
+      for i in _spread(task):
+        read, written = task.texts(i)
         yield from (*read, *written)
     else:
       yield from _drawn(task)
@@ -54,9 +50,15 @@ def _texts(tasks: Mapping[str, Task]) -> Iterator[str]:
 def _drawn(task: Task) -> Iterator[str]:
   """Texts of examples, as training draws them."""
   rng = np.random.default_rng(0)
-  for i in range(_EXAMPLES):
-    record = task[i * max(len(task) // _EXAMPLES, 1) % len(task)]
-    example = task.build(record, rng, augment=True)
+  for i in _spread(task):
+    example = task.build(task[i], rng, augment=True)
     for part in (*example.prefix, example.target):
       if isinstance(part, str):
         yield part
+
+
+def _spread(task: Task) -> Iterator[int]:
+  """Indices of records: evenly spread, and again from the first on."""
+  every = max(len(task) // _EXAMPLES, 1)
+  for i in range(_EXAMPLES):
+    yield i * every % len(task)

@@ -20,7 +20,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch, Kind
-from unifluid_jax.errors import UserError
 from unifluid_jax.models import parameters
 from unifluid_jax.models.diffusion_head import (
   DiffusionHead,
@@ -70,12 +69,6 @@ class UniFluidConfig:
   fused_attention: bool = True
   remat: str = 'none'
   unroll: int = 1
-
-  def __post_init__(self):
-    if self.order not in masking.ORDERS:
-      raise UserError(
-        f'model.order is {self.order!r}; it must be one of {masking.ORDERS}'
-      )
 
 
 class ImageTargets(NamedTuple):

@@ -8,6 +8,7 @@ from flax import nnx
 
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.errors import check_matches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.unifluid import UniFluid, UniFluidConfig
@@ -57,19 +58,26 @@ def _abstract(config: UniFluidConfig, channels: int) -> UniFluid:
 
 
 def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
-  """What the training step needs besides arrays."""
+  """What the training step needs besides arrays.
+
+  Raises:
+    UserError: A factor of the learning rate is for no parameter.
+  """
   config, optimizer = experiment.training, experiment.optimizer
   model = abstract_unifluid(experiment, tokenizer)
-  axes = {
-    name: axes
-    for name, axes in parameters.logical_axes(model).items()
+  axes = parameters.logical_axes(model)
+  for pattern in optimizer.rate_factors:
+    check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, axes)
+  trained = {
+    name: of_name
+    for name, of_name in axes.items()
     if not experiment.init.is_frozen(name)
   }
   return StepContext(
     graphdef=nnx.graphdef(model),
     vae_graphdef=nnx.graphdef(abstract_vae(experiment)),
     objective=make_objective(experiment.model.objective),
-    optimizer=make_optimizer(optimizer, config.steps, axes),
+    optimizer=make_optimizer(optimizer, config.steps, trained),
     balance=make_balance(config.balance),
     text_weight=config.text_weight,
     repeats=config.repeats,

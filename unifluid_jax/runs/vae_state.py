@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 from unifluid_jax.convert import start
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_matches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.parameters import Axes
@@ -49,8 +49,15 @@ def vae_axes(experiment: Experiment) -> dict[str, Axes]:
 
 
 def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
-  """The update rule of the VAE's trained parameters."""
+  """The update rule of the VAE's trained parameters.
+
+  Raises:
+    UserError: A factor of the learning rate is for no parameter.
+  """
   config, axes = experiment.vae_training, vae_axes(experiment)
+  for pattern in config.optimizer.rate_factors:
+    told = f'vae_training.optimizer.rate_factors has {pattern!r}'
+    check_matches(told, pattern, axes)
   trained = {name: axes[name] for name in _trained(experiment)}
   return make_optimizer(config.optimizer, config.steps, trained)
 

@@ -7,9 +7,11 @@ has reached yet (Orbax's `reached_preemption` asks the same service). It listens
 for SIGTERM from `jax.distributed.initialize` on.
 """
 
+import contextlib
 import itertools
 import os
 import signal
+import sys
 from typing import Any
 
 import jax
@@ -77,6 +79,7 @@ class StopRequest:
     signal.signal(number, again if number == signal.SIGINT else signal.SIG_DFL)
     if jax.distributed.is_initialized():
       os.kill(os.getpid(), signal.SIGTERM)  # The service knows no other.
+    _tell(f'{signal.Signals(number).name}: the step under way is saved first')
 
   def reached(self) -> bool:
     """Whether to stop after this step; to be asked once after each step.
@@ -95,3 +98,12 @@ class StopRequest:
       Interrupted: Always.
     """
     raise Interrupted((self._received or [signal.SIGTERM])[0])
+
+
+def _tell(text: str) -> None:
+  """Writes a line, but not by the log, which the signal may have broken into.
+
+  What shows it may be gone: the same Ctrl-C ends a `tee` behind a pipe too.
+  """
+  with contextlib.suppress(AttributeError, OSError, ValueError):
+    os.write(sys.stderr.fileno(), f'{text}\n'.encode())

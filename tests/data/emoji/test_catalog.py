@@ -1,13 +1,19 @@
 """The catalog against the counts of its sources, and its texts."""
 
 import collections
+import dataclasses
 import json
 import lzma
 
 import pytest
 
 from unifluid_jax.data.emoji import catalog as catalog_lib
-from unifluid_jax.data.emoji.catalog import ARTISTS, TONES, load_catalog
+from unifluid_jax.data.emoji.catalog import (
+  ARTISTS,
+  TONES,
+  check_artists,
+  load_catalog,
+)
 from unifluid_jax.data.emoji.colors import color_families
 from unifluid_jax.data.emoji.concepts import (
   DRAWN_ALIKE,
@@ -140,6 +146,7 @@ def packs(tmp_path, monkeypatch):
   record = {'hex': '1f98a', 'base': '1f98a', 'name': 'Fox & M\u00e9: \u2019'}
   record |= {'alt': ['+1', 'v', 'fox2', 'fox face'], 'tags': []}
   record |= {'group_text': 'a & b', 'subgroup_text': 'c', 'tone': None}
+  record['artists'] = [*ARTISTS]
   write('meta', [record, record | {'hex': '1', 'base': '1'}])
   for pack in catalog_lib.PACK_OF_ARTIST.values():
     write(pack, {'icons': {'1f98a': [0, 0, 8, 8, '<path d=""/>']}})
@@ -157,6 +164,26 @@ def test_openmoji_is_optional(packs):
   (packs / 'openmoji.json.xz').unlink()
   catalog = load_catalog.__wrapped__()
   assert tuple(catalog.icons) == ('noto', 'fluent', 'twemoji')
+  # Who drew an emoji is known all the same: the splits ask for it.
+  assert catalog.emojis['1f98a'].artists == ARTISTS
+  assert catalog.artists_of('1f98a') == ('noto', 'fluent', 'twemoji')
+
+
+def test_the_packs_hold_what_their_artists_drew():
+  catalog = load_catalog()
+  for emoji in catalog.emojis.values():
+    assert emoji.artists == catalog.artists_of(emoji.hex)
+
+
+def test_an_artist_who_is_not_there_is_told(monkeypatch):
+  with pytest.raises(UserError, match="no emoji artist 'dali'; choose among"):
+    check_artists(['noto', 'dali'])
+  catalog = load_catalog()
+  icons = {a: i for a, i in catalog.icons.items() if a != 'openmoji'}
+  without = dataclasses.replace(catalog, icons=icons)
+  monkeypatch.setattr(catalog_lib, 'load_catalog', lambda: without)
+  with pytest.raises(UserError, match=r'copy openmoji\.json\.xz .* or choose'):
+    check_artists(['noto', 'openmoji'])
 
 
 @pytest.mark.parametrize('content', [None, b'', b'not xz'])

@@ -101,6 +101,7 @@ def test_captioning_with_several_references(data_dir):
   np.testing.assert_array_equal(image, np.full((4, 4, 3), 30, np.uint8))
   assert (prompt, example.target) == ('caption en', 'one 3')
   assert example.facts == {'references': ('one 3', 'two 3')}
+  assert example.place == "the TFDS data set 'shapes', split 'train', record 3"
   drawn = {task.build(task[3], RNG, True).target for _ in range(20)}
   assert drawn == {'one 3', 'two 3'}
 

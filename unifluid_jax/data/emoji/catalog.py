@@ -13,7 +13,7 @@ import lzma
 import pathlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from unifluid_jax.errors import UserError
@@ -62,6 +62,8 @@ class Emoji:
     tags: Related words, possibly shared with other concepts.
     group: One of nine categories, e.g. 'animals and nature'.
     subgroup: One of a hundred kinds, e.g. 'mammals'.
+    artists: Who drew it, in the order of ARTISTS, whether or not their packs
+      are there.
   """
 
   hex: str
@@ -72,6 +74,7 @@ class Emoji:
   tags: tuple[str, ...]
   group: str
   subgroup: str
+  artists: tuple[str, ...]
 
   @property
   def name(self) -> str:
@@ -96,7 +99,7 @@ class Catalog:
   icons: Mapping[str, Mapping[str, Icon]]
 
   def artists_of(self, hex: str) -> tuple[str, ...]:
-    """The artists who drew this emoji, in the order of ARTISTS."""
+    """The artists whose drawings of this emoji are there, as in ARTISTS."""
     return tuple(a for a, icons in self.icons.items() if hex in icons)
 
   @functools.cached_property
@@ -112,8 +115,8 @@ class Catalog:
 def load_catalog() -> Catalog:
   """Reads the packs, once a process.
 
-  OpenMoji's pack is optional (share-alike licence): without its file the
-  catalog has the other three artists.
+  OpenMoji's pack is optional (share-alike licence), and not in the wheel:
+  without its file the catalog has the other three artists.
 
   Raises:
     UserError: If a pack is missing or is not readable.
@@ -134,6 +137,27 @@ def load_catalog() -> Catalog:
     },
     icons,
   )
+
+
+def check_artists(artists: Iterable[str]) -> None:
+  """Refuses an artist whose drawings are not there.
+
+  Raises:
+    UserError: With the artists that are, or where the pack is to be had.
+  """
+  known = load_catalog().icons
+  for artist in artists:
+    if artist in ARTISTS and artist not in known:
+      file = f'{PACK_OF_ARTIST[artist]}.json.xz'
+      raise UserError(
+        f'the drawings of {artist!r} are an optional pack; copy {file} from '
+        f'unifluid_jax/data/emoji/packs of the repository to {PACKS}, or '
+        f'choose among {", ".join(known)}'
+      )
+    if artist not in known:
+      raise UserError(
+        f'there is no emoji artist {artist!r}; choose among {", ".join(known)}'
+      )
 
 
 def _read_pack(name: str) -> Any:
@@ -193,4 +217,5 @@ def _parse_emoji(
     tags=tuple(filter(None, map(_ascii, record['tags']))),
     group=_ascii(record['group_text']),
     subgroup=_ascii(record['subgroup_text']),
+    artists=tuple(record['artists']),
   )

@@ -11,8 +11,8 @@ A cell is one artist's drawing of one concept, in all its skin tones.
   is seen with other edits and the edit on other images.
 
 Membership is a function of a SHA-256 of the code points and the artist, and of
-which artists drew the concept: it depends neither on the configured subset nor
-on any random state.
+which artists drew the concept: it depends neither on the configured subset, nor
+on which packs are there, nor on any random state.
 """
 
 import dataclasses
@@ -20,7 +20,12 @@ import functools
 import hashlib
 from typing import NamedTuple
 
-from unifluid_jax.data.emoji.catalog import ARTISTS, Emoji, load_catalog
+from unifluid_jax.data.emoji.catalog import (
+  ARTISTS,
+  Emoji,
+  check_artists,
+  load_catalog,
+)
 from unifluid_jax.data.emoji.concepts import DRAWN_ALIKE, concepts_of
 from unifluid_jax.errors import UserError
 
@@ -51,13 +56,7 @@ class EmojiConfig:
 
   def __post_init__(self):
     concepts_of(self.concepts)  # raises on an unknown name
-    known = load_catalog().icons
-    for artist in self.artists:
-      if artist not in known:
-        raise UserError(
-          f'There is no emoji artist {artist!r}; choose among '
-          f'{", ".join(known)}.'
-        )
+    check_artists(self.artists)
     if self.image_size < 16 or self.image_size % 2:
       raise UserError(
         f'image_size is {self.image_size}; it must be even and at least 16.'
@@ -149,7 +148,7 @@ def _drawn_alike() -> frozenset[str]:
 @functools.cache
 def _held_out_artist(base: str) -> str | None:
   """The one artist, if any, whose drawing of the concept is held out."""
-  artists = load_catalog().artists_of(base)
+  artists = load_catalog().emojis[base].artists
   # One cell of a concept with n artists, in n * 10 % of the concepts.
   rate = HELD_OUT_CELLS * len(artists)
   if len(artists) < 3 or unit_hash('has cell', base) >= rate:

@@ -55,7 +55,7 @@ class SourceTask(abc.ABC):
 
   @abc.abstractmethod
   def __getitem__(self, index: int) -> Mapping[str, Any]:
-    """The record of an index."""
+    """The record of an index, with its 'place' for messages."""
 
   @abc.abstractmethod
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
@@ -84,7 +84,13 @@ class SourceTask(abc.ABC):
         values[key] = texts[key][choice]
     target = KEYS[self.kind][-1]
     facts = {'references': texts[target]} if target in texts else {}
-    return Example(_prefix(self.kind, values), values[target], self.kind, facts)
+    return Example(
+      _prefix(self.kind, values),
+      values[target],
+      self.kind,
+      facts,
+      record['place'],
+    )
 
 
 def prompt(kind: str, values: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
@@ -18,6 +18,7 @@ from unifluid_jax.data.sources.base import (
   prompt,
 )
 from unifluid_jax.errors import UserError
+from unifluid_jax.progress import track
 
 
 class FolderTask(SourceTask):
@@ -52,7 +53,7 @@ class FolderTask(SourceTask):
       raise UserError(f'cannot read {file} as UTF-8 text: {error}') from error
     records = [
       self._parse(line, f'{file}, line {number}')
-      for number, line in enumerate(lines, 1)
+      for number, line in track([*enumerate(lines, 1)], f'lines of {file}')
       if line.strip()
     ]
     self._records = [record for record in records if record]
@@ -75,24 +76,24 @@ class FolderTask(SourceTask):
     """The object of a line, with its 'place' for error messages."""
     return self._records[index]
 
-  def texts(self) -> Iterator[tuple[str, Texts, Texts]]:
-    """Of each line: its place, what is read and what is written.
+  def texts(self, index: int) -> tuple[Texts, Texts]:
+    """What is read and what is written of a line, without its images.
 
     Several texts are those to draw from; an image that is written is none.
     """
+    record = self._records[index]
     *keys, target = KEYS[self.kind]
     asked = next((key for key in keys if key not in IMAGE_KEYS), None)
-    for record in self._records:
-      read: Texts = (
-        (prompt(self.kind, {}),)
-        if asked is None
-        else tuple(
-          prompt(self.kind, {asked: text})
-          for text in self.read_texts(record, asked)
-        )
+    read: Texts = (
+      (prompt(self.kind, {}),)
+      if asked is None
+      else tuple(
+        prompt(self.kind, {asked: text})
+        for text in self.read_texts(record, asked)
       )
-      written = () if target in IMAGE_KEYS else self.read_texts(record, target)
-      yield record['place'], read, written
+    )
+    written = () if target in IMAGE_KEYS else self.read_texts(record, target)
+    return read, written
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
     """Reads the image file that the record names."""
