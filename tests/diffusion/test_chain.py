@@ -66,6 +66,18 @@ def test_more_steps_than_timesteps_is_an_error():
   with pytest.raises(UserError, match='982 diffusion steps'):
     markov.spaced_timesteps(982)
   assert len(np.unique(markov.spaced_timesteps(981))) == 981
+  with pytest.raises(UserError, match='981 diffusion steps'):
+    markov.spaced_timesteps(981, with_0=False)
+  assert len(np.unique(markov.spaced_timesteps(980, with_0=False))) == 980
+
+
+def test_timesteps_on_the_way_to_0():
+  assert markov.spaced_timesteps(4, with_0=False).tolist() == [
+    980,
+    735,
+    490,
+    245,
+  ]
 
 
 def test_learned_log_variance_spans_posterior_to_beta():

@@ -79,18 +79,25 @@ def make_chain(alpha_bar: Float[np.ndarray, ' T']) -> Chain:
   return Chain(*(jnp.asarray(value, jnp.float32) for value in values))
 
 
-def spaced_timesteps(count: int) -> Int[np.ndarray, ' S']:
+def spaced_timesteps(
+  count: int, *, with_0: bool = True
+) -> Int[np.ndarray, ' S']:
   """`count` timesteps, evenly spaced from FIRST_TIMESTEP down to 0.
+
+  Args:
+    count: S.
+    with_0: Whether 0 is the last of them, or would be the next one.
 
   Raises:
     UserError: If there are not that many.
   """
-  if count > FIRST_TIMESTEP + 1:
+  if count > (most := FIRST_TIMESTEP + with_0):
     raise UserError(
-      f'{count} diffusion steps asked for, but only {FIRST_TIMESTEP + 1} '
-      'timesteps can be sampled at; ask for fewer'
+      f'{count} diffusion steps asked for, but only {most} timesteps can be '
+      'sampled at; ask for fewer'
     )
-  return np.linspace(FIRST_TIMESTEP, 0, count).round().astype(np.int64)
+  t = np.linspace(FIRST_TIMESTEP, 0, count, endpoint=with_0)
+  return t.round().astype(np.int64)
 
 
 def learned_log_variance(

@@ -93,7 +93,11 @@ class Objective(abc.ABC):
 
   @abc.abstractmethod
   def steps(self, count: int) -> Steps:
-    """`count` evenly spaced steps for a deterministic solver."""
+    """`count` evenly spaced steps for a deterministic solver.
+
+    Raises:
+      UserError: There are not that many.
+    """
 
   @abc.abstractmethod
   def denoise(
@@ -137,8 +141,12 @@ class Ddpm(Objective):
     return jnp.mean(difference**2 + bound, axis=-1)
 
   def steps(self, count: int) -> Steps:
-    """Between timesteps of the training chain."""
-    t = markov.spaced_timesteps(count)
+    """Between timesteps of the training chain, the last one to the data.
+
+    It leaves timestep 0 out: little noise is left there (sigma is 0.006), so a
+    step from it does nothing, and the one to it is long in log(alpha / sigma).
+    """
+    t = markov.spaced_timesteps(count, with_0=False)
     alpha_bar = markov.cosine_alpha_bar()[t]
     return _make_steps(t, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
 

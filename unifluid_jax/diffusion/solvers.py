@@ -53,6 +53,15 @@ class Solver(abc.ABC):
         f'solver {type(self).__name__} needs {self.fewest} or more diffusion '
         f'steps, not {self.count}'
       )
+    self.check_count()
+
+  @abc.abstractmethod
+  def check_count(self) -> None:
+    """Refuses more steps than there are.
+
+    Raises:
+      UserError: With the most.
+    """
 
   @abc.abstractmethod
   def sample(
@@ -81,6 +90,10 @@ class Ancestral(Solver):
 
   serves = Ddpm
   fewest = 2
+
+  def check_count(self) -> None:
+    """See `Solver`."""
+    markov.spaced_timesteps(self.count)
 
   def sample(
     self,
@@ -111,6 +124,10 @@ class Ancestral(Solver):
 
 class Deterministic(Solver):
   """A solver of the probability-flow ODE, from scaled initial noise."""
+
+  def check_count(self) -> None:
+    """See `Solver`."""
+    self.objective.steps(self.count)
 
   def sample(
     self,
