@@ -12,7 +12,7 @@ import ml_collections
 
 from experiments import arguments, quickstart
 from unifluid_jax import config as config_lib
-from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.emoji.catalog import ARTISTS
 from unifluid_jax.models import sizes
 
 
@@ -24,7 +24,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.data.update(
     image_size=64,
     concepts='all',
-    artists=EmojiConfig.artists,
+    artists=ARTISTS,
     examples=680,
     rows=128,
     groups=8,

@@ -85,10 +85,7 @@ def main() -> None:
 def _sweep(setting: Setting, slices: Slices) -> None:
   settings = list(variants(setting, slices))
   if not settings:
-    raise UserError(
-      f'no batch of the sweep divides over the {len(slices.devices)} devices; '
-      'halve or double data.rows, or --images of the sampler'
-    )
+    plan(setting, slices)  # Tells of the batch that does, before compiling.
   before = _planned_before()
   plans, left = split(settings, slices, before)
   others = [found for found in before if found not in plans]

@@ -174,14 +174,14 @@ def _machines(count: int, index: int) -> tuple[str, ...]:
     tell of their machines: only messages need the names.
   """
   known = clusters.ClusterEnv._cluster_types
-  cluster = next(
-    c for c in known if not c.opt_in_only_method and c.is_env_present()
-  )
-  if not issubclass(cluster, BaseTpuCluster):
-    return ()
   try:
+    cluster = next(
+      c for c in known if not c.opt_in_only_method and c.is_env_present()
+    )
+    if not issubclass(cluster, BaseTpuCluster):
+      return ()
     workers = cluster._get_worker_list_in_slice()
-  except (OSError, RuntimeError, ValueError):
+  except (OSError, RuntimeError, StopIteration, ValueError):
     return ()
   here, size = index // len(workers), len(workers)
   return tuple(

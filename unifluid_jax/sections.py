@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.emoji.catalog import BUNDLED
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import (
@@ -112,7 +112,7 @@ class DataConfig:
   drop_prefix: float = 0.1
   num_workers: int = 0
   concepts: str = 'quickstart'
-  artists: tuple[str, ...] = EmojiConfig.artists
+  artists: tuple[str, ...] = BUNDLED
 
   def __post_init__(self):
     counts = ('image_size', 'max_text', 'examples', 'rows', 'groups')

@@ -64,6 +64,26 @@ def test_grey_of_16_bits(dtype):
   np.testing.assert_array_equal(images.decode(data, 'x'), expected)
 
 
+def test_grey_of_8_bits_in_32():
+  grey = np.arange(32, dtype=np.int32).reshape(4, 8)
+  data = encode(PIL.Image.fromarray(grey), 'TIFF')
+  np.testing.assert_array_equal(images.decode(data, 'x')[..., 0], grey)
+
+
+def test_fractions_are_told():
+  fractions = np.linspace(0, 1, 32, dtype=np.float32).reshape(4, 8)
+  data = encode(PIL.Image.fromarray(fractions), 'TIFF')
+  with pytest.raises(UserError, match='x holds fractions'):
+    images.decode(data, 'x')
+
+
+def test_more_pixels_than_pillow_opens_are_told(monkeypatch):
+  data = encode(PIL.Image.new('L', (40, 30)), 'PNG')
+  monkeypatch.setattr(PIL.Image, 'MAX_IMAGE_PIXELS', 500)
+  with pytest.raises(UserError, match='x has more than 1,000 pixels; scale'):
+    images.decode(data, 'x')
+
+
 @pytest.mark.parametrize('form', ['PNG', 'WebP', 'GIF'])
 def test_what_is_transparent_becomes_white(form):
   image = PIL.Image.new('RGBA', (8, 8), (0, 0, 0, 0))

@@ -57,6 +57,16 @@ def test_a_row_without_any_room_is_told(kind, key):
     check_longest('mine', kind, LAYOUT, wrong)
 
 
+@pytest.mark.parametrize('kind', ['captioning', 'vqa'])
+def test_a_row_that_ends_before_any_text_is_told(kind):
+  row = RowConfig(7, 9, 1, 0)  # 4 of the image, BOS, separator, and a text
+  check_longest('mine', kind, LAYOUT, row)
+  wrong = dataclasses.replace(row, length=6)
+  told = r'data\.row\.length is 6, but an example of mine takes 6 before'
+  with pytest.raises(UserError, match=told):
+    check_longest('mine', kind, LAYOUT, wrong)
+
+
 def longest_example(task, tokenizer):
   """Of many draws among the texts, the one that takes most slots."""
   rng = np.random.default_rng(0)

@@ -230,6 +230,10 @@ def test_a_vae_does_not_learn_from_texts():
     ({'weights': {'songs': 1.0}}, "no task 'songs'.*'answers', 'drawings'"),
     ({'weights': {'answers': 0.0}}, "weight of task 'answers' is 0.0"),
     ({'weights': {'empty': 1.0}}, "'empty' has no records"),
+    (
+      {'weights': {'answers': 1e-320, 'drawings': 1.0}},
+      "weights of tasks 'answers' and 'drawings', 1e-320 and 1.0, .* apart",
+    ),
   ],
 )
 def test_a_config_that_cannot_work(run, change, message):

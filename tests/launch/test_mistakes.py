@@ -268,7 +268,7 @@ def test_no_room_for_a_small_file(started, tmp_path):
 def test_a_loss_that_is_not_finite(started):
   rate = '--config.optimizer.learning_rate=1e30'
   message = process.fail('train', *process.flags(started), rate)
-  assert 'the loss or its gradient was not finite at step 1' in message
+  assert 'the loss or its gradient was not finite at step 2' in message
 
 
 def _folder(path: pathlib.Path, **changes: str) -> str:

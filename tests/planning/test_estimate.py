@@ -3,6 +3,7 @@
 import types
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import unifluid_2b, unifluid_2b_sample
@@ -29,6 +30,12 @@ from unifluid_jax.training.sharding import MeshConfig, sizes_in_slice
 SLICES = Slices('tpu7x:1x1x2', CHIPS['tpu7x'], 2, (None,) * 4, 1)
 
 
+def gib(count: int) -> jax.ShapeDtypeStruct:
+  """An array of so many GiB, on one device."""
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.ShapeDtypeStruct((count, 2**30), jnp.uint8, sharding=sharding)
+
+
 def test_each_resource_takes_its_time():
   work = Work(10, 1e15, 2307e12 * 2 * 3, 100)
   seconds = roofline(SLICES, work, Traffic(7380e9 / 2, 600e9, 12.5e9 * 2))
@@ -43,11 +50,11 @@ def test_each_resource_takes_its_time():
     (
       'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
       'for HLO temporaries (15.94G) exceeds available HBM (15.75G).',
-      Overflow(15.94, 15.75),
+      Overflow(15.94, 15.75, True),
     ),
     (
       'Ran out of memory in memory space hbm. Used 2.5T of 16128M hbm.',
-      Overflow(2560, 15.75),
+      Overflow(2560, 15.75, False),
     ),
     ('Mosaic failed to compile', None),
   ],
@@ -56,8 +63,11 @@ def test_the_compilers_words_for_too_much(message, expected):
   assert read_overflow(message) == expected
 
 
-def test_what_does_not_fit_is_a_result():
-  program = Program({}, Overflow(100.0, 94.75), 2.0)
+@pytest.mark.parametrize(
+  'short', [Overflow(90.0, 94.75, True), Overflow(100.0, 94.75, False)]
+)
+def test_what_does_not_fit_is_a_result(short):
+  program = Program({'parameters': gib(10)}, short, 2.0)
   plan = {'config': 'x', 'program': 'train', 'batch': 8, 'mesh': '1'}
   plan |= {'remat': 'full', 'microbatches': 1}
   plan |= {'hbm_components_gib': {'parameters': 1.0}}
@@ -65,6 +75,8 @@ def test_what_does_not_fit_is_a_result():
   assert not found['fits']
   assert found['hbm_over_gib'] == pytest.approx(10.5)  # of both devices
   assert found['hbm_gib_per_chip'] == pytest.approx(200)
+  held = {'parameters': 20, 'activations and temporaries': 180}
+  assert found['hbm_components_gib'] == pytest.approx(held)
   assert found['bound_by'] is found['images_per_s'] is None
   text = report.describe(found | plan)
   assert 'does not fit: 10.50 GiB a chip over the 189.50 GiB' in text
@@ -92,7 +104,7 @@ def test_arguments_need_room_beside_temporaries():
   found = estimate(SLICES, Program({}, Compiled(10, 90), 2.0), work)
   assert not found['fits']
   assert found['hbm_over_gib'] == pytest.approx(2 * (100 - 94.75))
-  assert find_overflow(Compiled(10, 80), 94.75) is None
+  assert find_overflow(Compiled(10, 80), 10, 94.75) is None
 
 
 def test_the_hours_of_a_run_are_a_lower_bound():

@@ -139,7 +139,17 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
       '--json=none/plan.json: No such file or directory; name a file in',
     ),
     (['--topology=v5p:4x4'], 'a slice of v5p has 3 dimensions'),
+    (['--topology=v5litepod:4x4'], 'tpu7x; did you mean v5e?'),
     (['--topology=v5e:2x2', '--config.data.rows=6'], 'use 4 or 8'),
+    (
+      [
+        '--topology=v5e:2x2',
+        '--num_slices=3',
+        '--config.data.rows=8',
+        '--sweep',
+      ],
+      'use 12',
+    ),
     (
       ['--topology=v5e:2x2', '--config.mesh.tensor=3'],
       'the product of the others may be 2 or 4, and not 3',

@@ -9,6 +9,8 @@ from unifluid_jax.config import build, to_dict
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.folder import read_experiment, write_config
+from unifluid_jax.runs.restore import read_trained
+from unifluid_jax.training.sharding import MeshConfig, make_mesh
 
 
 def test_a_config_is_read_as_it_was_written(tmp_path):
@@ -31,4 +33,9 @@ def test_a_damaged_config_is_named(tmp_path, damage, message):
   file.write_text(damage(json.dumps(to_dict(experiment))))
   with pytest.raises(UserError, match=message) as error:
     read_experiment(tmp_path)
+  assert str(error.value).startswith(str(file))
+  # Also where it might have been an export's.
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(UserError, match=message) as error:
+    read_trained(tmp_path, make_mesh(MeshConfig()))
   assert str(error.value).startswith(str(file))

@@ -51,6 +51,14 @@ def test_no_device_holds_much_more_than_its_share(target, part):
   assert held < 0.5 * whole
 
 
+def test_gradnorm_needs_layers_that_are_trained(letters):
+  config = tiny.get_config()
+  config.training.update(balance='gradnorm', balance_every=1)
+  config.init = {'frozen': ('^gemma/',)}
+  with pytest.raises(UserError, match='init.frozen leaves it without'):
+    make_context(build(Experiment, config), letters)
+
+
 def test_a_rate_factor_for_no_parameter_is_told(letters):
   config = tiny.get_config()
   config.optimizer.rate_factors = {'^encoder/': 0.1, '^haed/': 3.0}

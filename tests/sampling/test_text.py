@@ -108,6 +108,9 @@ def logits_of(probabilities, rows=4000):
       tuple(p**2 / 0.365 for p in (0.5, 0.3, 0.15, 0.05)),
     ),
     (TextSamplingConfig(), (1, 0, 0, 0)),
+    # Logits divided by as little would be infinite, or 0 / 0.
+    (TextSamplingConfig(temperature=1e-39), (1, 0, 0, 0)),
+    (TextSamplingConfig(temperature=1e-300, top_p=0.9), (1, 0, 0, 0)),
   ],
 )
 def test_tokens_are_drawn_as_configured(config, expected):

@@ -48,6 +48,18 @@ def test_gradnorm_favours_the_task_that_learns_slowly():
   np.testing.assert_allclose(norms[1] / norms[0], 2.0, rtol=1e-3)
 
 
+def test_gradnorm_waits_where_a_task_is_not_there():
+  policy, state = make_balance('gradnorm'), initial_state()
+  state = policy.update(state, jnp.array([1.0, 1.0]), NORMS)
+  for losses, norms in (
+    ((1.0, 0.0), (4.0, 0.0)),  # a batch without texts
+    ((1.0, 1.0), (0.0, 0.0)),  # nothing that both share is trained
+  ):
+    after = policy.update(state, jnp.array(losses), jnp.array(norms))
+    assert (after.weights == state.weights).all()
+    assert (after.reference == state.reference).all()
+
+
 def test_an_unknown_policy_is_refused():
   with pytest.raises(UserError, match="balance is 'pareto'"):
     make_balance('pareto')

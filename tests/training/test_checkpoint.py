@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.training import checkpoint
 from unifluid_jax.training.checkpoint import Checkpoints, abstract
 
 # TensorStore's threads report to a loop that Orbax has closed after an error.
@@ -83,6 +84,22 @@ def test_no_checkpoint(tmp_path):
   with pytest.raises(UserError, match='none holds no complete checkpoint'):
     restore(folder)
   assert not folder.exists()
+
+
+def test_all_processes_find_the_same(saved, monkeypatch):
+  """Of a shared disk that shows another machine's files late."""
+  answers = [[2, 1], [2, -1], [2, 2], [2, 1]]
+  monkeypatch.setattr(checkpoint, '_PATIENCE', 3)
+  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
+  monkeypatch.setattr(
+    checkpoint.processes, 'gather', lambda step: answers.pop(0)
+  )
+  Checkpoints(saved).agree()
+  assert answers == [[2, 1]]
+  answers += [[2, -1], [2, -1]]
+  told = 'not the same to all processes: process 0 step 2, process 1 none'
+  with pytest.raises(UserError, match=told):
+    Checkpoints(saved).agree()
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):

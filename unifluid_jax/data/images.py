@@ -24,13 +24,23 @@ def decode(
       these with as many is given; 0 for its own size.
 
   Raises:
-    UserError: If Pillow cannot read it.
+    UserError: If Pillow cannot read it, or its values have no known white.
   """
   try:
     with PIL.Image.open(io.BytesIO(data)) as image:
+      if image.mode == 'F':
+        raise UserError(
+          f'{name} holds fractions, of which it does not tell what is white; '
+          'save it with 8 bits'
+        )
       if least:
         image.draft(None, (least, least))
       return to_rgb(PIL.ImageOps.exif_transpose(image))
+  except PIL.Image.DecompressionBombError:
+    most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
+    raise UserError(
+      f'{name} has more than {most:,} pixels; scale it down'
+    ) from None
   # What Pillow's decoders raise on broken files.
   except (
     EOFError,
@@ -38,7 +48,6 @@ def decode(
     NotImplementedError,
     OSError,
     OverflowError,
-    PIL.Image.DecompressionBombError,
     RuntimeError,
     SyntaxError,
     TypeError,
@@ -51,8 +60,10 @@ def decode(
 def to_rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, 'H W 3']:
   """Pixels of an image of any mode; what is transparent becomes white."""
   if image.mode.startswith('I'):  # 16 bits of grey, which Pillow would clip
-    grey = np.asarray(image) // 256
-    image = PIL.Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    grey = np.asarray(image)
+    # In 32 bits there may be 8 as well.
+    unit = 1 if image.mode == 'I' and grey.max() < 256 else 256
+    image = PIL.Image.fromarray((grey // unit).clip(0, 255).astype(np.uint8))
   if image.has_transparency_data:
     image = image.convert('RGBA')
     white = PIL.Image.new('RGBA', image.size, 'white')

@@ -88,15 +88,20 @@ def check_longest(
         f'data.row.{key} is 0, but an example of {name} needs one; raise it, '
         'or drop that source'
       )
-  if kind not in ('text_to_image', 'editing'):
-    return
-  read = needs['understanding_images'] * layout.understanding_tokens
-  slots = read + 2 + layout.max_text + layout.generated_tokens
-  if slots > row.length:
+  # BOS and the separator besides.
+  read = needs['understanding_images'] * layout.understanding_tokens + 2
+  if kind in ('text_to_image', 'editing'):
+    slots = read + layout.max_text + layout.generated_tokens
+    if slots > row.length:
+      raise UserError(
+        f'data.row.length is {row.length}, but an example of {name} may take '
+        f'{slots}: a prompt of data.max_text = {layout.max_text} tokens, and '
+        'its images; raise it, or lower data.max_text'
+      )
+  elif kind != 'picture' and read >= row.length:
     raise UserError(
-      f'data.row.length is {row.length}, but an example of {name} may take '
-      f'{slots}: a prompt of data.max_text = {layout.max_text} tokens, and its '
-      'images; raise it, or lower data.max_text'
+      f'data.row.length is {row.length}, but an example of {name} takes {read} '
+      'before any text; raise it'
     )
 
 

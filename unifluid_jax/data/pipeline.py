@@ -40,6 +40,9 @@ from unifluid_jax.errors import UserError
 # An example, and the generator that its further draws come from.
 Drawn = tuple[Example, np.random.Generator]
 
+_MOST_APART = 1e9
+"""Most that one task's weight may be of another's."""
+
 # Batches being read at once, and held ready, by each process that reads.
 READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
 
@@ -282,7 +285,7 @@ def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
 def check_weights(
   weights: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> None:
-  """Refuses weights without a task, without records, or not positive.
+  """Refuses weights without a task or records, not positive, or far apart.
 
   Raises:
     UserError: With the name of the task.
@@ -301,6 +304,13 @@ def check_weights(
         f'the weight of task {name!r} is {weight}; make it positive and '
         'finite, or drop it'
       )
+  low, high = (pick(weights, key=weights.__getitem__) for pick in (min, max))
+  if weights[high] > _MOST_APART * weights[low]:
+    raise UserError(
+      f'the weights of tasks {low!r} and {high!r}, {weights[low]} and '
+      f'{weights[high]}, are more than {_MOST_APART:g} times apart; drop the '
+      'first, which would hardly be seen'
+    )
 
 
 def _check_divides(what: str, number: int, unit: str, count: int) -> None:

@@ -15,6 +15,7 @@ from flax import nnx
 
 import unifluid_jax
 from unifluid_jax.config import to_dict
+from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.evaluation.text_to_image import decodings
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
@@ -44,6 +45,8 @@ def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
       'unifluid': _count(abstract_unifluid(experiment, tokenizer)),
       'vae': _count(abstract_vae(experiment)),
     },
+    # What a drawing's nearest is looked for in, and so how hard that is.
+    'drawings': {a: len(icons) for a, icons in load_catalog().icons.items()},
     'decoding': _decoding(experiment),
     'evaluation': to_dict(config),
   }

@@ -108,9 +108,12 @@ def estimate(slices: Slices, program: Program, work: Work) -> dict[str, Any]:
     for name, arrays in program.arguments.items()
   }
   executable = program.executable
-  overflow = find_overflow(executable, limit / per_chip)
+  beside = sum(held.values()) / per_chip
+  overflow = find_overflow(executable, beside, limit / per_chip)
   if overflow:
     over = overflow.needed - overflow.limit
+    temporaries = (overflow.needed - beside) * per_chip
+    held['activations and temporaries'] = temporaries
     return plan | {
       'fits': False,
       'hbm_gib_per_chip': overflow.needed * per_chip,

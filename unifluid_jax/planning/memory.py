@@ -16,10 +16,12 @@ class Overflow(NamedTuple):
   Attributes:
     needed: HBM that the compiler could not do without.
     limit: HBM that it may use.
+    beside: Whether the arguments need room beside that.
   """
 
   needed: float
   limit: float
+  beside: bool
 
 
 def read_overflow(message: str) -> Overflow | None:
@@ -29,9 +31,9 @@ def read_overflow(message: str) -> Overflow | None:
   available HBM (15.75G)" and "Used 20.1G of 15.7G hbm".
   """
   size = r'(\d+(?:\.\d+)?)([KMGT]?)'
-  for pattern in (
-    rf'\({size}\) exceeds available HBM \({size}\)',
-    rf'Used {size} of {size} hbm',
+  for pattern, beside in (
+    (rf'temporaries \({size}\) exceeds available HBM \({size}\)', True),
+    (rf'Used {size} of {size} hbm', False),
   ):
     match = re.search(pattern, message)
     if match:
@@ -39,6 +41,7 @@ def read_overflow(message: str) -> Overflow | None:
       return Overflow(
         float(needed) * _UNITS[needed_unit] / GIB,
         float(limit) * _UNITS[limit_unit] / GIB,
+        beside,
       )
   return None
 
@@ -70,18 +73,21 @@ def total_gib(compiled: jax.stages.Compiled) -> float:
 
 
 def find_overflow(
-  executable: jax.stages.Compiled | Overflow, limit: float
+  executable: jax.stages.Compiled | Overflow, arguments: float, limit: float
 ) -> Overflow | None:
-  """What a program is short of, or None if it fits.
+  """What a program is short of with its arguments, or None if it fits.
 
   The compiler refuses temporaries that do not fit, but does not add what lies
   beside them: the arguments.
 
   Args:
     executable: What the compiler made, or what it was short of.
+    arguments: What its arguments take of a device, in GiB.
     limit: HBM of a device, in GiB.
   """
-  if isinstance(executable, Overflow):
+  if not isinstance(executable, Overflow):
+    total = total_gib(executable)
+    return Overflow(total, limit, False) if total > limit else None
+  if not executable.beside:
     return executable
-  total = total_gib(executable)
-  return Overflow(total, limit) if total > limit else None
+  return Overflow(executable.needed + arguments, executable.limit, False)

@@ -70,7 +70,9 @@ def describe(name: str, count: int = 1) -> Slices:
   match = re.fullmatch(r'(\w+):([1-9]\d*(?:x[1-9]\d*)*)', name)
   if not match or match[1] not in CHIPS:
     given = name.partition(':')[0]
-    family = difflib.get_close_matches(given.lower(), CHIPS, 1, 0.3)
+    # Cloud TPU's own name of a v5e is v5litepod.
+    known = given.lower().replace('v5litepod', 'v5e')
+    family = difflib.get_close_matches(known, CHIPS, 1, 0.3)
     hint = (
       f'; did you mean {family[0]}?' if family and family != [given] else ''
     )

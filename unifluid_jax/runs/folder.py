@@ -6,7 +6,7 @@ from unifluid_jax import processes
 from unifluid_jax.config import build, to_dict
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.paths import AnyPath, write_whole
 
 CONFIG_FILE = 'config.json'
@@ -54,4 +54,4 @@ def shared_tokenizer(experiment: Experiment, workdir: AnyPath) -> Tokenizer:
   if processes.is_main():
     experiment.make_tokenizer(workdir)
   processes.wait('tokenizer')
-  return experiment.make_tokenizer(workdir)
+  return Tokenizer.load(workdir / TOKENIZER_FILE)

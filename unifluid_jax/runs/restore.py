@@ -60,7 +60,9 @@ def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
     UserError: If it is no such folder, or is not complete, or its checkpoint is
       of another config.
   """
-  if own.is_own(str(workdir)):
+  # Of a file that is damaged, what else there is tells whose it was.
+  is_run = (workdir / 'checkpoints').exists()
+  if not is_run and own.is_own(str(workdir)):
     exported = read_exported(str(workdir))
     experiment = build(Experiment, exported.experiment)
     tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)

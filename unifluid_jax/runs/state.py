@@ -8,7 +8,7 @@ from flax import nnx
 
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.errors import check_matches
+from unifluid_jax.errors import UserError, check_matches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.unifluid import UniFluid, UniFluidConfig
@@ -22,6 +22,7 @@ from unifluid_jax.training.sharding import (
   state_targets,
 )
 from unifluid_jax.training.step import (
+  SHARED,
   Parameters,
   StepContext,
   TrainState,
@@ -61,7 +62,8 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
   """What the training step needs besides arrays.
 
   Raises:
-    UserError: A factor of the learning rate is for no parameter.
+    UserError: A factor of the learning rate is for no parameter, or the loss
+      balance measures gradients of frozen ones.
   """
   config, optimizer = experiment.training, experiment.optimizer
   model = abstract_unifluid(experiment, tokenizer)
@@ -73,6 +75,12 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
     for name, of_name in axes.items()
     if not experiment.init.is_frozen(name)
   }
+  measures = config.balance == 'gradnorm'
+  if measures and not any(name.startswith(SHARED) for name in trained):
+    raise UserError(
+      "training.balance 'gradnorm' measures the gradients of what both tasks "
+      f'share, {SHARED}, and init.frozen leaves it without; use another'
+    )
   return StepContext(
     graphdef=nnx.graphdef(model),
     vae_graphdef=nnx.graphdef(abstract_vae(experiment)),

@@ -52,7 +52,10 @@ def choose(
   """Draws each row's next token."""
   if config.temperature == 0:
     return jnp.argmax(logits, axis=-1)
-  logits = logits / config.temperature
+  # Behind the likeliest, and by a normal number: nothing overflows or is 0 / 0.
+  least = float(jnp.finfo(jnp.float32).tiny)
+  logits = logits - logits.max(axis=-1, keepdims=True)
+  logits = logits / max(config.temperature, least)
   if config.top_k:
     kth = jax.lax.top_k(logits, min(config.top_k, logits.shape[-1]))[0][:, -1:]
     logits = jnp.where(logits < kth, -jnp.inf, logits)

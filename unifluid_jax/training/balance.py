@@ -97,7 +97,9 @@ class GradNorm:
     goal = (state.weights * norms).mean() * pace / jnp.maximum(norms, tiny)
     goal = 2 * goal / jnp.maximum(goal.sum(), tiny)
     weights = (1 - self.rate) * state.weights + self.rate * goal
-    return BalanceState(weights, reference)
+    # There is nothing to balance a loss with that is not there.
+    is_there = ((losses > 0) & (norms > 0)).all()
+    return BalanceState(jnp.where(is_there, weights, state.weights), reference)
 
 
 POLICIES: dict[str, Balance] = {

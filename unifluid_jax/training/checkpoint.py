@@ -17,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers, checkpoint_utils
 
+from unifluid_jax import processes
 from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.training.goodput import PROCESS
@@ -25,6 +26,9 @@ from unifluid_jax.training.partial import put_aside
 
 ABSENT = ocp.PLACEHOLDER
 """Stands in a state for an array that is not read."""
+
+_PATIENCE = 60
+"""Seconds until all processes have to find the same checkpoints."""
 
 _DAMAGED = (OSError, ValueError, KeyError)
 """What reading a damaged checkpoint raises, besides a bare `Exception`."""
@@ -177,6 +181,29 @@ class Checkpoints:
         self.newest(identity),
         state=ocp.args.PyTreeRestore(abstract_state, arguments),
       )
+
+  def agree(self) -> None:
+    """Returns when all processes find the same newest step.
+
+    Of disks that machines share, some show late what another has written.
+
+    Raises:
+      UserError: They do not within a minute.
+    """
+    for _ in range(_PATIENCE):
+      step = self.latest_step
+      found = processes.gather(-1 if step is None else step)
+      if len({*found}) == 1:
+        return
+      time.sleep(1)
+    told = ', '.join(
+      f'process {i} {f"step {n}" if n >= 0 else "none"}'
+      for i, n in enumerate(found)
+    )
+    raise UserError(
+      f'of the checkpoints in {self._directory} the newest is not the same to '
+      f'all processes: {told}; give all of them one shared --workdir'
+    )
 
   def newest(self, identity: Identity) -> int:
     """The newest complete step.

@@ -107,6 +107,7 @@ def fit(run: Run, program: Program[S]) -> S:
 
 def _first_state(run: Run, program: Program[S], checkpoints: Checkpoints) -> S:
   """The newest checkpoint's state, else a new one."""
+  checkpoints.agree()
   if checkpoints.latest_step is None:
     return program.initialise()
   state = checkpoints.restore(program.abstract_state, run.identity)
@@ -194,7 +195,7 @@ def _check_finite(run: Run, state: State) -> None:
   bad = int(jax.device_get(state.bad_step))
   if bad >= 0:
     raise UserError(
-      f'{run.name}: the loss or its gradient was not finite at step {bad}; '
+      f'{run.name}: the loss or its gradient was not finite at step {bad + 1}; '
       'lower optimizer.learning_rate, or look at the data of that step. '
       f'Checkpoints before it are in {run.workdir / "checkpoints"}'
     )

@@ -28,6 +28,9 @@ from unifluid_jax.training.sums import sum_over_rows
 
 Parameters = dict[str, jax.Array]
 
+SHARED = 'gemma/stack/'
+"""How the names of the transformer's layers begin, which both tasks share."""
+
 
 class TrainState(NamedTuple):
   """All that a run carries from step to step, and that a checkpoint holds.
@@ -243,11 +246,7 @@ def make_balance_step(
       for one in ((1.0, 0.0), (0.0, 1.0))
     ]
     shared = [
-      {
-        name: g
-        for name, g in gradient.items()
-        if name.startswith('gemma/stack/')
-      }
+      {name: g for name, g in gradient.items() if name.startswith(SHARED)}
       for gradient, _ in pairs
     ]
     norms = jnp.stack([optax.global_norm(gradient) for gradient in shared])

@@ -65,9 +65,23 @@ def test_composite_is_the_rounded_mixture():
   np.testing.assert_array_equal(red, composite(rgba, full))
 
 
-def test_the_cache_is_bounded():
-  cached = render_lib._renderer(512)
-  assert cached.cache_info().maxsize * 512 * 512 * 4 <= render_lib.CACHE_BYTES
+def test_the_cache_is_bounded_over_all_sizes(monkeypatch):
+  drawn = []
+
+  def draw(icon, side):
+    drawn.append(side)
+    return np.zeros((side, side, 4), np.uint8)
+
+  monkeypatch.setattr(render_lib, 'render_icon', draw)
+  monkeypatch.setattr(render_lib, 'CACHE_BYTES', 4 * (16**2 + 32**2))
+  monkeypatch.setattr(render_lib, '_CACHE', render_lib._Cache())
+  for side in (16, 32, 16):
+    render('noto', FOX, side)
+  assert drawn == [16, 32]
+  render('noto', FOX, 8)  # makes 32 px go, which was asked for longest ago
+  for side in (16, 8, 32):
+    render('noto', FOX, side)
+  assert drawn == [16, 32, 8, 32]
 
 
 def test_augmentation_keeps_the_whole_drawing():

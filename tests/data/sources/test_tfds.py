@@ -42,6 +42,8 @@ def serialize(i: int) -> bytes:
     'captions/text': [f'one {i}'.encode(), f'two {i}'.encode()],
   }
   numbers = {'label': [i % 2], 'captions/id': [1, 2]}
+  # -1 is no class.
+  numbers |= {'labels': [1, 0], 'objects/label': [i - 1] * (i != 3)}
   features = {
     name: feature_pb2.Feature(bytes_list=feature_pb2.BytesList(value=value))
     for name, value in texts.items()
@@ -49,6 +51,8 @@ def serialize(i: int) -> bytes:
     name: feature_pb2.Feature(int64_list=feature_pb2.Int64List(value=value))
     for name, value in numbers.items()
   }
+  depth = feature_pb2.FloatList(value=[0.5] * 12)
+  features['depth'] = feature_pb2.Feature(float_list=depth)
   example = example_pb2.Example(features=feature_pb2.Features(feature=features))
   return example.SerializeToString()
 
@@ -65,6 +69,13 @@ def data_dir(tmp_path_factory) -> str:
       'mask': tfds.features.Image(shape=(None, None, 1)),
       'caption': tfds.features.Text(),
       'label': tfds.features.ClassLabel(names=['cat', 'dog']),
+      'labels': tfds.features.Sequence(
+        tfds.features.ClassLabel(names=['cat', 'dog'])
+      ),
+      'objects': tfds.features.Sequence(
+        {'label': tfds.features.ClassLabel(names=['cat', 'dog', 'fox'])}
+      ),
+      'depth': tfds.features.Tensor(shape=(2, 2, 3), dtype=np.float32),
       'captions': tfds.features.Sequence(
         {'text': tfds.features.Text(), 'id': np.int64}
       ),
@@ -112,6 +123,36 @@ def test_a_class_label_reads_as_its_name(data_dir):
   example = task.build(task[1], RNG, augment=False)
   assert example.prefix[1] == 'answer en number 1'
   assert example.target == 'dog'
+
+
+@pytest.mark.parametrize(
+  ('feature', 'texts'),
+  [
+    ('labels', [('dog', 'cat')] * 4),
+    ('objects/label', [None, ('cat',), ('dog',), None]),
+  ],
+)
+def test_class_labels_of_a_sequence_and_of_no_class(feature, texts, data_dir):
+  task = TfdsTask(
+    'shapes', 'train', 'captioning', 4, {'text': feature}, data_dir
+  )
+  for i, wanted in enumerate(texts):
+    if wanted is None:
+      with pytest.raises(
+        UserError, match=f"record {i} has no text for .*'text"
+      ):
+        task.build(task[i], RNG, augment=False)
+    else:
+      example = task.build(task[i], RNG, augment=False)
+      assert example.facts['references'] == wanted
+
+
+def test_what_is_no_image_of_8_bits_is_told(data_dir):
+  features = {'image': 'depth', 'text': 'caption'}
+  task = TfdsTask('shapes', 'train', 'captioning', 4, features, data_dir)
+  told = r"record 1: 'image' is float32 of shape \(2, 2, 3\); it must be uint8"
+  with pytest.raises(UserError, match=told):
+    task.build(task[1], RNG, augment=False)
 
 
 def test_numbers_read_as_texts_and_gray_images_as_rgb(data_dir):

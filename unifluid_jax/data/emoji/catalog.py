@@ -30,6 +30,11 @@ PACK_OF_ARTIST = {
 
 ARTISTS = tuple(PACK_OF_ARTIST)
 
+OPTIONAL = 'openmoji'
+"""The artist whose pack is optional (share-alike licence), not in the wheel."""
+
+BUNDLED = tuple(artist for artist in ARTISTS if artist != OPTIONAL)
+
 TONES = ('light', 'medium-light', 'medium', 'medium-dark', 'dark')
 """Skin tones, in the order of Unicode's modifiers (Fitzpatrick 1-2 to 6)."""
 
@@ -115,8 +120,7 @@ class Catalog:
 def load_catalog() -> Catalog:
   """Reads the packs, once a process.
 
-  OpenMoji's pack is optional (share-alike licence), and not in the wheel:
-  without its file the catalog has the other three artists.
+  Without the file of the optional pack the catalog has the other artists.
 
   Raises:
     UserError: If a pack is missing or is not readable.
@@ -124,7 +128,7 @@ def load_catalog() -> Catalog:
   icons = {
     artist: _read_icons(pack)
     for artist, pack in PACK_OF_ARTIST.items()
-    if artist != 'openmoji' or (PACKS / 'openmoji.json.xz').exists()
+    if artist != OPTIONAL or (PACKS / f'{pack}.json.xz').exists()
   }
   drawn = set().union(*icons.values())
   records = [r for r in _read_pack('meta') if r['hex'] in drawn]
@@ -147,7 +151,7 @@ def check_artists(artists: Iterable[str]) -> None:
   """
   known = load_catalog().icons
   for artist in artists:
-    if artist in ARTISTS and artist not in known:
+    if artist == OPTIONAL and artist not in known:
       file = f'{PACK_OF_ARTIST[artist]}.json.xz'
       raise UserError(
         f'the drawings of {artist!r} are an optional pack; copy {file} from '

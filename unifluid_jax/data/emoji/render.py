@@ -1,8 +1,8 @@
 """Drawings to pixels: SVG through resvg, and compositing on a background."""
 
-import functools
+import collections
 import io
-from collections.abc import Callable
+import threading
 
 import numpy as np
 import resvg
@@ -11,8 +11,8 @@ from PIL import Image as PillowImage
 
 from unifluid_jax.data.emoji.catalog import Icon, load_catalog
 
-CACHE_BYTES = 2**28
-"""Memory for the rendered drawings of one size: all of them up to 64 px."""
+CACHE_BYTES = 2**29
+"""Memory for rendered drawings: all of them at 64 px, and parts of scenes."""
 
 
 def render_icon(icon: Icon, side: int) -> UInt8[np.ndarray, '{side} {side} 4']:
@@ -45,18 +45,38 @@ def render(
   Returns:
     RGBA with straight alpha, read-only.
   """
-  return _renderer(side)(artist, hex)
+  return _CACHE.get(artist, hex, side)
 
 
-@functools.cache
-def _renderer(side: int) -> Callable[[str, str], np.ndarray]:
-  icons = load_catalog().icons
+class _Cache:
+  """The drawings that were asked for last, up to CACHE_BYTES of them."""
 
-  @functools.lru_cache(CACHE_BYTES // (4 * side * side))
-  def cached(artist: str, hex: str) -> np.ndarray:
-    return render_icon(icons[artist][hex], side)
+  def __init__(self):
+    self._drawings: collections.OrderedDict[tuple, np.ndarray] = (
+      collections.OrderedDict()
+    )
+    self._bytes = 0
+    self._lock = threading.Lock()
 
-  return cached
+  def get(self, artist: str, hex: str, side: int) -> np.ndarray:
+    """See `render`."""
+    key = artist, hex, side
+    with self._lock:
+      if key in self._drawings:
+        self._drawings.move_to_end(key)
+        return self._drawings[key]
+    drawing = render_icon(load_catalog().icons[artist][hex], side)
+    with self._lock:
+      if key not in self._drawings:  # Another thread may have been faster.
+        self._drawings[key] = drawing
+        self._bytes += drawing.nbytes
+      while self._bytes > CACHE_BYTES:
+        _, oldest = self._drawings.popitem(last=False)
+        self._bytes -= oldest.nbytes
+    return drawing
+
+
+_CACHE = _Cache()
 
 
 def composite(

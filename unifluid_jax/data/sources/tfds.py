@@ -79,6 +79,8 @@ class TfdsTask(SourceTask):
           f'the key {key!r}; it has {list(self._source.dataset_info.features)}'
         )
       self._features[key] = path
+      while isinstance(feature, tfds.features.Sequence):
+        feature = feature.feature  # of several values, each
       if isinstance(feature, tfds.features.ClassLabel):
         self._classes[key] = tuple(feature.names)
 
@@ -110,19 +112,35 @@ class TfdsTask(SourceTask):
     return parts | {'place': place}
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
-    """The image, which TFDS has decoded."""
+    """The image, which TFDS has decoded.
+
+    Raises:
+      UserError: It is no grey or coloured one of 8 bits.
+    """
     pixels = np.asarray(record[key])
+    is_image = pixels.ndim == 3 and pixels.shape[-1] in (1, 3, 4)
+    if not is_image or pixels.dtype != np.uint8:
+      raise UserError(
+        f'{record["place"]}: {key!r} is {pixels.dtype} of shape '
+        f'{pixels.shape}; it must be uint8 of (height, width, 1, 3 or 4)'
+      )
     gray = pixels.shape[-1] == 1
     return images.to_rgb(
       PIL.Image.fromarray(pixels[..., 0] if gray else pixels)
     )
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
-    """The text or texts, or the name of the class."""
+    """The text or texts, or the names of the classes.
+
+    Raises:
+      UserError: There is none.
+    """
     value = record[key]
-    if key in self._classes:
-      return (self._classes[key][value],)
     texts = [value] if np.ndim(value) == 0 else value
+    names = self._classes.get(key)
+    if names is not None:
+      # -1 stands for a class that is not known.
+      texts = [names[number] for number in texts if number >= 0]
     if not len(texts):
       raise UserError(f'{record["place"]} has no text for the key {key!r}')
     return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
