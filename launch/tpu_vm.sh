@@ -285,7 +285,8 @@ logs() {
 
 stop() {
   on_all 'bash tpu_worker.sh stop' || fail 'not all workers could be told'
-  settle || fail 'the job has not ended yet; stop again, or delete the TPU'
+  settle ||
+    fail 'the job has not ended yet; stop again to wait, or delete the TPU'
   echo "$workers"
 }
 

@@ -155,7 +155,10 @@ logs() {
 }
 
 stop() {
-  if running; then
+  running || return 0
+  if [[ -e "$run/stopped" ]]; then # A second SIGTERM would end the save.
+    echo "worker $(hostname) has been told to stop and has not ended yet"
+  else
     touch "$run/stopped"
     kill -TERM "$(<"$run/pid")"
   fi

@@ -37,34 +37,79 @@ def test_result_of_a_job(tmp_path, program, code, result):
   assert (tmp_path / 'unifluid_run' / 'result').read_text() == f'{result}\n'
 
 
-# Saves for a while after SIGTERM, and dies of a second one.
+# Saves after SIGTERM, for as long as it is let, and dies of a second one.
 SAVES = """
 import pathlib, signal, time
+home = pathlib.Path.home()
 def save(number, frame):
   signal.signal(number, signal.SIG_DFL)
-  time.sleep(0.2)
-  pathlib.Path.home().joinpath('saved').touch()
+  home.joinpath('saving').touch()
+  while not home.joinpath('release').exists():
+    time.sleep(0.02)
+  home.joinpath('saved').touch()
   raise SystemExit(0)
 signal.signal(signal.SIGTERM, save)
-pathlib.Path.home().joinpath('ready').touch()
+home.joinpath('ready').touch()
 time.sleep(200)
 """
+
+
+def wait(condition) -> None:
+  """Waits until something is so."""
+  end = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.02)
 
 
 @pytest.mark.parametrize('place', ['machine', 'container'])
 def test_going_down_is_no_end(tmp_path, place):
   process = job(tmp_path, SAVES)
-  while not (tmp_path / 'ready').exists():
-    time.sleep(0.02)
+  wait((tmp_path / 'ready').exists)
   if place == 'machine':
     (tmp_path / 'unifluid_run' / 'group').write_text(f'{process.pid}\n')
     os.killpg(process.pid, signal.SIGTERM)
   else:
     process.terminate()
+  (tmp_path / 'release').touch()
   assert process.wait(timeout=120) == 143
   assert (tmp_path / 'saved').exists()
   result = tmp_path / 'unifluid_run' / 'result'
   assert result.read_text() == 'interrupted\n'
+
+
+@pytest.fixture
+def worker(tmp_path):
+  """Calls the script in a home folder, as launch/tpu_vm.sh does."""
+  environment = tmp_path / 'unifluid_jax' / 'launch' / 'environment.sh'
+  environment.parent.mkdir(parents=True)
+  environment.touch()
+  (tmp_path / 'tpu_worker.sh').write_bytes(WORKER.read_bytes())
+
+  def call(*arguments: str) -> str:
+    return subprocess.run(
+      ['bash', tmp_path / 'tpu_worker.sh', *arguments],
+      env=os.environ | {'HOME': str(tmp_path)},
+      stdout=subprocess.PIPE,
+      text=True,
+      check=True,
+    ).stdout
+
+  yield call
+  call('kill')
+
+
+def test_stopped_twice_saves_once(tmp_path, worker):
+  worker('start', 'c0ffee', sys.executable, '-I', '-S', '-c', SAVES)
+  wait((tmp_path / 'ready').exists)
+  assert not worker('stop')
+  wait((tmp_path / 'saving').exists)
+  again = worker('stop')
+  (tmp_path / 'release').touch()
+  wait(lambda: ' running:' not in worker('status'))
+  assert ' stopped:' in worker('status')
+  assert (tmp_path / 'saved').exists()
+  assert 'has been told to stop' in again
 
 
 def test_python_is_installed_where_it_is_too_old(tmp_path):
