@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,14 +17,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORKER = ROOT / 'launch' / 'tpu_worker.sh'
 
 
-def job(home: pathlib.Path, program: str) -> subprocess.Popen:
+def job(home: pathlib.Path, verb: str, program: str) -> subprocess.Popen:
   """Starts a Python program as a job, in a process group of its own."""
-  command = ['bash', WORKER, 'job', sys.executable, '-I', '-S', '-c', program]
+  python = [sys.executable, '-I', '-S', '-c', program]
   return subprocess.Popen(
-    command, env=os.environ | {'HOME': str(home)}, start_new_session=True
+    ['bash', WORKER, verb, *python],
+    env=os.environ | {'HOME': str(home)},
+    start_new_session=True,
   )
 
 
+@pytest.mark.parametrize('verb', ['detached', 'job'])
 @pytest.mark.parametrize(
   ('program', 'code', 'result'),
   [
@@ -32,10 +36,17 @@ def job(home: pathlib.Path, program: str) -> subprocess.Popen:
     ('import os; os.kill(os.getpid(), 9)', 137, 'failed(137)'),
   ],
 )
-def test_result_of_a_job(tmp_path, program, code, result):
-  assert job(tmp_path, program).wait(timeout=120) == code
+def test_result_of_a_job(tmp_path, verb, program, code, result):
+  assert job(tmp_path, verb, program).wait(timeout=120) == code
   assert (tmp_path / 'unifluid_run' / 'result').read_text() == f'{result}\n'
 
+
+# Neither saves nor lives on after SIGTERM.
+DIES = """
+import pathlib, time
+pathlib.Path.home().joinpath('ready').touch()
+time.sleep(200)
+"""
 
 # Saves after SIGTERM, for as long as it is let, and dies of a second one.
 SAVES = """
@@ -62,18 +73,19 @@ def wait(condition) -> None:
     time.sleep(0.02)
 
 
-@pytest.mark.parametrize('place', ['machine', 'container'])
-def test_going_down_is_no_end(tmp_path, place):
-  process = job(tmp_path, SAVES)
+@pytest.mark.parametrize('verb', ['detached', 'job'])
+@pytest.mark.parametrize('program', [SAVES, DIES])
+def test_going_down_is_no_end(tmp_path, verb, program):
+  """As a machine goes down, and as a container does."""
+  process = job(tmp_path, verb, program)
   wait((tmp_path / 'ready').exists)
-  if place == 'machine':
-    (tmp_path / 'unifluid_run' / 'group').write_text(f'{process.pid}\n')
+  if verb == 'detached':
     os.killpg(process.pid, signal.SIGTERM)
   else:
     process.terminate()
   (tmp_path / 'release').touch()
   assert process.wait(timeout=120) == 143
-  assert (tmp_path / 'saved').exists()
+  assert (tmp_path / 'saved').exists() == (program == SAVES)
   result = tmp_path / 'unifluid_run' / 'result'
   assert result.read_text() == 'interrupted\n'
 
@@ -110,6 +122,22 @@ def test_stopped_twice_saves_once(tmp_path, worker):
   assert ' stopped:' in worker('status')
   assert (tmp_path / 'saved').exists()
   assert 'has been told to stop' in again
+
+
+def test_a_shell_list_is_stopped_as_a_whole(tmp_path, worker):
+  """The shell dies of the signal at once, and what it runs saves."""
+  python = shlex.join([sys.executable, '-I', '-S', '-c', SAVES])
+  worker('start', 'c0ffee', 'bash', '-c', f'{python} && touch ~/next')
+  wait((tmp_path / 'ready').exists)
+  worker('stop')
+  wait((tmp_path / 'saving').exists)
+  wait((tmp_path / 'unifluid_run' / 'result').exists)
+  assert ' running:' in worker('status')
+  (tmp_path / 'release').touch()
+  wait(lambda: ' running:' not in worker('status'))
+  assert ' stopped:' in worker('status')
+  assert (tmp_path / 'saved').exists()
+  assert not (tmp_path / 'next').exists()
 
 
 def test_python_is_installed_where_it_is_too_old(tmp_path):
