@@ -39,7 +39,7 @@ nodes() {
 }
 
 # Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
-# is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run starts from ABSENT.
+# is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run keeps what it was.
 # Only a node that was there before is lost if there is none of its name: with
 # wrong --slices there never was, and the TPU is not to be removed for that.
 state=ABSENT seen=' '

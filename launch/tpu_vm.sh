@@ -75,6 +75,11 @@ parse() {
     fail "--zone is '$zone'; it must be a zone, such as us-east5-b"
   [[ "$slices" =~ ^[1-9][0-9]*$ ]] ||
     fail "--slices is '$slices'; it must be a number from 1 on"
+  case "$spot" in
+    '' | 1 | true) ;;
+    0 | false) spot='' ;;
+    *) fail "TPU_SPOT is '$spot'; it must be 1 or true, 0 or false, or empty" ;;
+  esac
   [[ "$dry_run" ]] || command -v gcloud >/dev/null ||
     fail 'there is no gcloud; https://cloud.google.com/sdk/docs/install'
 }
@@ -264,11 +269,12 @@ setup() {
 }
 
 status() {
+  [[ -z "$dry_run" ]] || state=ACTIVE
   look
   echo "$name: $state"
   [[ "$state" != UNKNOWN ]] ||
     fail "gcloud does not tell the state of $name: $message"
-  if [[ "$state" == ACTIVE || "$dry_run" ]]; then
+  if [[ "$state" == ACTIVE ]]; then
     survey
     echo "$workers"
     if [[ "$job" == UNKNOWN ]]; then

@@ -69,6 +69,20 @@ def test_software_version_by_type(cloud, kind, runtime):
 
 
 @pytest.mark.parametrize(
+  ('value', 'spot'),
+  [('', False), ('0', False), ('false', False), ('1', True), ('true', True)],
+)
+def test_spot_by_the_environment(cloud, monkeypatch, value, spot):
+  monkeypatch.setenv('TPU_SPOT', value)
+  assert (' --spot ' in cloud.succeed('create', '--dry-run')) == spot
+
+
+def test_spot_that_is_neither_yes_nor_no(cloud, monkeypatch):
+  monkeypatch.setenv('TPU_SPOT', 'ja')
+  assert "TPU_SPOT is 'ja'" in cloud.fail('create', '--dry-run')
+
+
+@pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     (['create', '--type=v9-8'], "--type is 'v9-8'"),
@@ -374,7 +388,7 @@ def test_delete_asks(cloud, flags, answer, deleted):
       ['describe', 'create', 'describe', 'describe']
       + ['ssh', 'scp', 'ssh', 'ssh', 'ssh'],
     ),
-    (['status'], ['describe', 'ssh']),
+    (['status'], ['describe', 'describe', 'ssh']),
     (['logs'], ['ssh']),
     (['stop'], ['ssh', 'ssh']),
     (['delete'], ['delete']),
