@@ -85,18 +85,19 @@ runtime_of_type() {
   esac
 }
 
-# Runs a gcloud command until it has been done, which a message that contains
-# $1 says too. False, with what gcloud says, if that takes too many attempts, or
-# if it is nothing that passes.
+# What gcloud says of what it will not do at a later attempt either.
+refused='PERMISSION_DENIED|INVALID_ARGUMENT|UNAUTHENTICATED'
+
+# Runs a gcloud command until it has been done, which a message that matches $1
+# says too. False, with what gcloud says, if that takes too many attempts, or if
+# the message matches $2. A limit of calls per minute passes, though it is told
+# as a quota.
 insist() {
   local attempt
   for ((attempt = 1; attempt <= attempts; attempt++)); do
-    capture "${@:2}" && return
-    case "$message" in
-      *"$1"*) return 0 ;;
-      *RESOURCE_EXHAUSTED* | *[Qq]uota* | *PERMISSION_DENIED* | \
-        *INVALID_ARGUMENT* | *UNAUTHENTICATED*) break ;;
-    esac
+    capture "${@:3}" && return
+    [[ ! "$message" =~ $1 ]] || return 0
+    [[ ! "$message" =~ $2 || "$message" == *'per minute'* ]] || break
     say "attempt $attempt of $attempts: $(tail -n 1 <<<"$message")"
     sleep "$poll"
   done
@@ -115,14 +116,15 @@ request() {
   fi
   [[ -z "$spot" ]] || flags+=(--spot)
   say "asking for $name: $slices x $type in $zone${spot:+, spot}"
-  insist ALREADY_EXISTS resources create "$name" "${flags[@]}" ||
+  insist ALREADY_EXISTS "$refused|RESOURCE_EXHAUSTED|[Qq]uota" \
+    resources create "$name" "${flags[@]}" ||
     fail "gcloud cannot create $name ($slices x $type in $zone), see above." \
       'Quotas are raised at https://console.cloud.google.com/iam-admin/quotas'
   [[ -z "$dry_run" ]] || state=ACTIVE
 }
 
 remove() {
-  insist NOT_FOUND resources delete "$name" --force ||
+  insist NOT_FOUND "$refused" resources delete "$name" --force ||
     fail "gcloud cannot delete $name, see above"
   seen=' '
 }

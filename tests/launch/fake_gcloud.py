@@ -77,11 +77,7 @@ def create(name: str, flags: dict[str, str]) -> None:
     raise Failure('ERROR: UNAVAILABLE: try again later')
   if fault('no permission'):
     raise Failure('ERROR: PERMISSION_DENIED: tpu.nodes.create on p')
-  if fault('quota'):
-    raise Failure(
-      "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUV6EPerProjectPerZone' has "
-      'been exceeded. Limit: 0'
-    )
+  check_quotas()
   if (ROOT / f'{name}.json').exists() or fault('exists'):
     raise Failure(f'ERROR: ALREADY_EXISTS: {name}')
   assert ('node-id' in flags) != ('node-count' in flags), flags
@@ -97,6 +93,21 @@ def create(name: str, flags: dict[str, str]) -> None:
   last = 'FAILED' if fault('request fails') else 'ACTIVE'
   states = ['WAITING_FOR_RESOURCES', 'PROVISIONING', last]
   write(name, {'states': states, 'nodes': dict.fromkeys(nodes, 'READY')})
+
+
+def check_quotas() -> None:
+  """Complaints of both kinds, which come under the same name."""
+  if fault('quota'):
+    raise Failure(
+      "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUV6EPerProjectPerZone' has "
+      'been exceeded. Limit: 0'
+    )
+  if fault('calls per minute'):
+    raise Failure(
+      "ERROR: RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'Mutate "
+      "requests' and limit 'Mutate requests per minute' of service "
+      "'tpu.googleapis.com'"
+    )
 
 
 def describe(name: str) -> None:
@@ -120,6 +131,7 @@ def describe_node(node: str) -> None:
 def delete(name: str, flags: dict[str, str]) -> None:
   if fault('no delete'):
     raise Failure('ERROR: DEADLINE_EXCEEDED: try again later')
+  check_quotas()
   if resource(name)['states'][0] == 'ACTIVE' and 'force' not in flags:
     raise Failure('ERROR: FAILED_PRECONDITION: its nodes are still there')
   take_away(name)

@@ -127,6 +127,20 @@ def test_errors_that_pass(cloud):
   assert len(cloud.calls('queued-resources create')) == 4
 
 
+def test_quotas_of_calls_pass(cloud):
+  cloud.plan_faults('calls per minute')
+  assert "'Mutate requests per minute'" in cloud.succeed('create')
+  assert len(cloud.calls('queued-resources create')) == 2
+
+
+@pytest.mark.parametrize('fault', ['quota', 'calls per minute'])
+def test_no_quota_keeps_a_tpu(cloud, fault):
+  cloud.succeed('create')
+  cloud.plan_faults(fault)
+  cloud.succeed('delete', '--yes')
+  assert len(cloud.calls('queued-resources delete')) == 2
+
+
 def test_errors_that_do_not_pass(cloud):
   cloud.plan_faults(*['no create'] * 9)
   output = cloud.fail('create')
