@@ -129,9 +129,10 @@ remove() {
   seen=' '
 }
 
-# Waits until the TPU is active; creates it if there is none or it was lost.
+# Waits until the TPU is active; creates it if there is none or it was lost, but
+# not if there was one until its user deleted it.
 ensure() {
-  local told='' requested='' unknown=0
+  local told='' there='' unknown=0
   while true; do
     look
     [[ "$state" == "$told" ]] || say "$name is $state"
@@ -140,19 +141,23 @@ ensure() {
     case "$state" in
       ACTIVE) return ;;
       ABSENT)
+        [[ -z "$there" ]] || fail "$name was deleted while it was waited for"
         request
-        requested=1
+        there=1
         ;;
       FAILED | SUSPENDED | PREEMPTED)
-        [[ "$state" != FAILED || -z "$requested" ]] ||
+        [[ "$state" != FAILED || -z "$there" ]] ||
           fail "the request for $name has failed; to see why: gcloud compute" \
             "tpus queued-resources describe $name --zone=$zone"
         remove
+        there=''
         ;;
       UNKNOWN)
         ((++unknown < attempts)) ||
           fail "gcloud does not tell the state of $name: $message"
         ;;
+      DELETING) ;;
+      *) there=1 ;;
     esac
     [[ "$dry_run" ]] || sleep "$poll"
   done

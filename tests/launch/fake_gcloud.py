@@ -78,7 +78,7 @@ def create(name: str, flags: dict[str, str]) -> None:
   if fault('no permission'):
     raise Failure('ERROR: PERMISSION_DENIED: tpu.nodes.create on p')
   check_quotas()
-  if (ROOT / f'{name}.json').exists() or fault('exists'):
+  if (ROOT / f'{name}.json').exists():
     raise Failure(f'ERROR: ALREADY_EXISTS: {name}')
   assert ('node-id' in flags) != ('node-count' in flags), flags
   assert ('node-prefix' in flags) == ('node-count' in flags), flags
@@ -92,7 +92,11 @@ def create(name: str, flags: dict[str, str]) -> None:
       (ROOT / name / f'{node}-w-{worker}').mkdir(parents=True)
   last = 'FAILED' if fault('request fails') else 'ACTIVE'
   states = ['WAITING_FOR_RESOURCES', 'PROVISIONING', last]
+  if fault('no capacity'):
+    states = states[:1]
   write(name, {'states': states, 'nodes': dict.fromkeys(nodes, 'READY')})
+  if fault('created by another'):
+    raise Failure(f'ERROR: ALREADY_EXISTS: {name}')
 
 
 def check_quotas() -> None:

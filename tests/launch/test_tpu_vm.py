@@ -155,8 +155,9 @@ def test_created_once(cloud):
 
 
 def test_created_by_somebody_else_meanwhile(cloud):
-  cloud.plan_faults('exists', 'no answer')
+  cloud.plan_faults('created by another', 'no answer')
   cloud.succeed('create')
+  assert not cloud.faults()
 
 
 def test_no_answer_now_and_then(cloud):
@@ -179,6 +180,34 @@ def test_lost_before_use(cloud):
   cloud.edit(states=['SUSPENDING', 'SUSPENDED'])
   cloud.succeed('create')
   assert len(cloud.calls('queued-resources delete')) == 1
+  assert len(cloud.calls('queued-resources create')) == 2
+
+
+@pytest.mark.parametrize('whose', ['own', 'an earlier one'])
+def test_deleted_in_the_queue_is_not_asked_for_again(cloud, whose):
+  cloud.plan_faults('no capacity')
+  if whose != 'own':
+    process = cloud.start('create')
+    cloud.wait_for_looks(2)
+    process.kill()
+    process.communicate(timeout=120)
+  process = cloud.start('create')
+  cloud.wait_for_looks(3)
+  cloud.succeed('delete', '--yes')
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 1
+  assert f'{NAME} was deleted while it was waited for' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_asked_for_after_a_delete_under_way(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['DELETING'])
+  process = cloud.start('create')
+  cloud.wait_for_looks(2)
+  cloud.succeed('delete', '--yes')
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
   assert len(cloud.calls('queued-resources create')) == 2
 
 

@@ -154,6 +154,12 @@ class Cloud:
       assert time.monotonic() < end
       time.sleep(0.02)
 
+  def wait_for_looks(self, number: int) -> None:
+    """Waits until so many more looks at the queued resource have begun."""
+    verb = 'queued-resources describe'
+    wanted = len(self.calls(verb)) + number
+    self.wait(lambda: len(self.calls(verb)) >= wanted)
+
   def run_and_hold(self, *flags: str) -> subprocess.Popen:
     """A `run` whose job stays at step 3 until `release`."""
     (self.bucket / 'hold').touch()
