@@ -38,15 +38,19 @@ nodes() {
   fi
 }
 
+# The first value of this name in gcloud's description of the queued resource.
+described() { sed -n "/^ *$1: /{s///p;q;}" <<<"$description"; }
+
 # Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
 # is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run keeps what it was.
 # Only a node that was there before is lost if there is none of its name: with
 # wrong --slices there never was, and the TPU is not to be removed for that.
-state=ABSENT seen=' '
+state=ABSENT description='' seen=' '
 look() {
   local node
-  if capture resources describe "$name" '--format=value(state.state)'; then
-    [[ "$dry_run" ]] || state="$output"
+  if capture resources describe "$name" --format=yaml; then
+    description="$output"
+    [[ "$dry_run" ]] || state="$(described state)"
   elif [[ "$message" == *NOT_FOUND* ]]; then
     state=ABSENT
   else
@@ -129,6 +133,19 @@ remove() {
   seen=' '
 }
 
+# What is there must be what the flags ask for, or the next one, after a
+# preemption, would be another.
+compare() {
+  local kind count is asks
+  kind="$(described acceleratorType)" count="$(described nodeCount)"
+  is="${count:-1} x ${kind:-$type}"
+  [[ "$(described spot)" =~ ^(false)?$ ]] || is+=', spot'
+  asks="$slices x ${type:-$kind}${spot:+, spot}"
+  [[ "$is" == "$asks" ]] ||
+    fail "$name is $is, and the flags ask for $asks: give the flags that it" \
+      'was created with, or delete it first'
+}
+
 # Waits until the TPU is active; creates it if there is none or it was lost, but
 # not if there was one until its user deleted it.
 ensure() {
@@ -138,6 +155,9 @@ ensure() {
     [[ "$state" == "$told" ]] || say "$name is $state"
     told="$state"
     [[ "$state" == UNKNOWN ]] || unknown=0
+    # What has failed, or is deleted already, makes room for another.
+    [[ "$dry_run" || "$state" =~ ^(ABSENT|DELETING|FAILED|UNKNOWN)$ ]] ||
+      compare
     case "$state" in
       ACTIVE) return ;;
       ABSENT)

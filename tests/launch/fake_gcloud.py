@@ -94,7 +94,14 @@ def create(name: str, flags: dict[str, str]) -> None:
   states = ['WAITING_FOR_RESOURCES', 'PROVISIONING', last]
   if fault('no capacity'):
     states = states[:1]
-  write(name, {'states': states, 'nodes': dict.fromkeys(nodes, 'READY')})
+  value = {
+    'states': states,
+    'nodes': dict.fromkeys(nodes, 'READY'),
+    'slices': len(nodes),
+    'type': flags['accelerator-type'],
+    'spot': 'spot' in flags,
+  }
+  write(name, value)
   if fault('created by another'):
     raise Failure(f'ERROR: ALREADY_EXISTS: {name}')
 
@@ -118,9 +125,32 @@ def describe(name: str) -> None:
   if fault('no answer'):
     raise Failure('ERROR: UNAVAILABLE: try again later')
   found = resource(name)
-  sys.stdout.write(found['states'][0])
+  sys.stdout.write(description(name, found))
   if found['states'][1:]:
     write(name, found | {'states': found['states'][1:]})
+
+
+def description(name: str, found: dict) -> str:
+  """Has the form of the examples in Google's documentation."""
+  several = [
+    '    multisliceParams:',
+    f'      nodeCount: {found["slices"]}',
+    f'      nodeIdPrefix: {name}',
+  ]
+  lines = [
+    f'name: projects/p/locations/us-east5-b/queuedResources/{name}',
+    *(['spot: {}'] if found['spot'] else []),
+    'state:',
+    f'  state: {found["states"][0]}',
+    'tpu:',
+    '  nodeSpec:',
+    '  - parent: projects/p/locations/us-east5-b',
+    *(several if found['slices'] > 1 else []),
+    '    node:',
+    f'      acceleratorType: {found["type"]}',
+    '      schedulingConfig: {}',
+  ]
+  return '\n'.join(lines) + '\n'
 
 
 def describe_node(node: str) -> None:

@@ -203,7 +203,7 @@ def test_deleted_in_the_queue_is_not_asked_for_again(cloud, whose):
 def test_asked_for_after_a_delete_under_way(cloud):
   cloud.succeed('create')
   cloud.edit(states=['DELETING'])
-  process = cloud.start('create')
+  process = cloud.start('create', '--spot')
   cloud.wait_for_looks(2)
   cloud.succeed('delete', '--yes')
   output, _ = process.communicate(timeout=120)
@@ -247,10 +247,37 @@ def test_node_deleted_by_hand(cloud):
   assert cloud.steps() == ['5', '5']
 
 
+@pytest.mark.parametrize(
+  ('state', 'flags', 'other', 'message'),
+  [
+    ('ACTIVE', [], ['--slices=2'], '1 x v6e-8, and the flags ask for 2 x'),
+    ('SUSPENDED', ['--slices=2'], [], '2 x v6e-8, and the flags ask for 1 x'),
+    ('PROVISIONING', [], ['--type=v6e-16'], 'the flags ask for 1 x v6e-16:'),
+    ('WAITING_FOR_RESOURCES', [], ['--spot'], 'ask for 1 x v6e-8, spot:'),
+    ('SUSPENDING', ['--spot'], [], 'spot, and the flags ask for 1 x v6e-8:'),
+  ],
+)
+def test_another_tpu_than_there_is(cloud, state, flags, other, message):
+  cloud.succeed('create', *flags)
+  cloud.edit(states=[state])
+  output = cloud.fail('create', *other)
+  assert message in output
+  assert 'delete it first' in output
+  assert not cloud.calls('queued-resources delete')
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_the_type_of_what_is_there_need_not_be_told(cloud):
+  flags = ['--slices=2', '--spot']
+  cloud.succeed('create', *flags)
+  cloud.succeed('create', '--type=', *flags)
+
+
 def test_other_slices_are_not_taken_for_lost(cloud):
   cloud.succeed('create')
-  cloud.succeed('create', '--slices=2')
-  assert not cloud.calls('queued-resources delete')
+  cloud.plan_faults('unreachable')
+  cloud.succeed('setup', '--slices=2')
+  assert 'ACTIVE' in cloud.succeed('status', '--slices=2')
 
 
 def test_machine_told_to_go_down_and_still_there(cloud):
