@@ -41,10 +41,11 @@ nodes() {
 # The first value of this name in gcloud's description of the queued resource.
 described() { sed -n "/^ *$1: /{s///p;q;}" <<<"$description"; }
 
-# Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
-# is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run keeps what it was.
-# Only a node that was there before is lost if there is none of its name: with
-# wrong --slices there never was, and the TPU is not to be removed for that.
+# Sets $state: that of the queued resource; if it is ACTIVE, PREEMPTED if a node
+# is lost, and REPAIRING if one is not READY; ABSENT; UNKNOWN if gcloud does not
+# say. A dry run keeps what it was. Only a node that was there before is lost if
+# there is none of its name: with wrong --slices there never was, and the TPU is
+# not to be removed for that.
 state=ABSENT description='' seen=' '
 look() {
   local node
@@ -60,11 +61,17 @@ look() {
   for node in $(nodes); do
     if capture tpus tpu-vm describe "$node" '--format=value(state)'; then
       [[ "$seen" == *" $node "* ]] || seen+="$node "
-      [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
-        state=PREEMPTED
     elif [[ "$message" == *NOT_FOUND* && "$seen" == *" $node "* ]]; then
-      state=PREEMPTED
+      output=TERMINATED
     fi
+    case "$output" in
+      READY | '') ;;
+      PREEMPTED | TERMINATED | STOPPED | DELETING)
+        state=PREEMPTED
+        return
+        ;;
+      *) state=REPAIRING ;;
+    esac
   done
 }
 

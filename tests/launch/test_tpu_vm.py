@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 
 import pytest
@@ -293,6 +294,64 @@ def test_machine_told_to_go_down_and_still_there(cloud):
   assert cloud.steps() == ['5', '5']
 
 
+def test_node_under_repair(cloud):
+  process = cloud.run_and_hold()
+  with cloud.unwatched(process):
+    cloud.edit(nodes={NAME: 'REPAIRING'})
+    cloud.lose(*cloud.homes())
+  cloud.wait_for_looks(4)
+  assert len(cloud.calls('queued-resources scp')) == 1
+  cloud.edit(nodes={NAME: 'READY'})
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert f'{NAME} is REPAIRING' in output
+  assert 'interrupted; starting it again' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+  assert cloud.steps() == ['5', '5']
+
+
+def test_others_fail_while_a_worker_is_out_of_reach(cloud):
+  process = cloud.run_and_hold()
+  with cloud.unwatched(process):
+    cloud.plan_faults(*['unreachable'] * 3)
+    cloud.lose(*cloud.homes())
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'does not answer' in output
+  assert 'interrupted; starting it again' in output
+  assert cloud.steps() == ['5', '5']
+
+
+def test_others_fail_when_a_worker_restarts(cloud):
+  process = cloud.run_and_hold()
+  one, other = cloud.homes()
+  with cloud.unwatched(process):
+    fake_gcloud.kill(other)
+    cloud.lose(one)
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'interrupted; starting it again' in output
+  assert cloud.steps() == ['5', '5']
+
+
+def test_worker_restarts_with_another_disk(cloud):
+  process = cloud.run_and_hold()
+  home = cloud.homes()[1]
+  with cloud.unwatched(process):
+    fake_gcloud.kill(home)
+    shutil.rmtree(home)
+    home.mkdir()
+  cloud.wait(lambda: len(cloud.starts()) == 4)
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'on some of the workers only' in output
+  assert cloud.steps() == ['5', '5']
+
+
 def test_deleted_by_its_user_is_not_created_again(cloud):
   process = cloud.run_and_hold()
   cloud.succeed('delete', '--yes')
@@ -318,6 +377,15 @@ def test_worker_stays_out_of_reach(cloud):
   output = cloud.fail('setup')
   assert 'attempt 5 of 5' in output
   assert 'install does not succeed on all workers' in output
+
+
+def test_worker_out_of_reach_until_its_node_is_repaired(cloud):
+  cloud.succeed('create')
+  cloud.edit(nodes={NAME: 'RESTARTING'})
+  cloud.plan_faults(*['unreachable'] * 7)
+  assert f'{NAME}: REPAIRING\n' in cloud.fail('status')
+  cloud.succeed('setup')
+  assert not cloud.faults()
 
 
 def test_worker_out_of_reach_for_a_while(cloud):
