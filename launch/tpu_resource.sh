@@ -38,15 +38,20 @@ nodes() {
   fi
 }
 
-# Sets $state: that of the queued resource; PREEMPTED if it is ACTIVE but a node
-# is lost; ABSENT; UNKNOWN if gcloud does not say. A dry run starts from ABSENT.
-# Only a node that was there before is lost if there is none of its name: with
-# wrong --slices there never was, and the TPU is not to be removed for that.
-state=ABSENT seen=' '
+# The first value of this name in gcloud's description of the queued resource.
+described() { sed -n "/^ *$1: /{s///p;q;}" <<<"$description"; }
+
+# Sets $state: that of the queued resource; if it is ACTIVE, PREEMPTED if a node
+# is lost, and REPAIRING if one is not READY; ABSENT; UNKNOWN if gcloud does not
+# say. A dry run keeps what it was. Only a node that was there before is lost if
+# there is none of its name: with wrong --slices there never was, and the TPU is
+# not to be removed for that.
+state=ABSENT description='' seen=' '
 look() {
   local node
-  if capture resources describe "$name" '--format=value(state.state)'; then
-    [[ "$dry_run" ]] || state="$output"
+  if capture resources describe "$name" --format=yaml; then
+    description="$output"
+    [[ "$dry_run" ]] || state="$(described state)"
   elif [[ "$message" == *NOT_FOUND* ]]; then
     state=ABSENT
   else
@@ -56,11 +61,17 @@ look() {
   for node in $(nodes); do
     if capture tpus tpu-vm describe "$node" '--format=value(state)'; then
       [[ "$seen" == *" $node "* ]] || seen+="$node "
-      [[ ! "$output" =~ ^(PREEMPTED|TERMINATED|STOPPED|DELETING)$ ]] ||
-        state=PREEMPTED
     elif [[ "$message" == *NOT_FOUND* && "$seen" == *" $node "* ]]; then
-      state=PREEMPTED
+      output=TERMINATED
     fi
+    case "$output" in
+      READY | '') ;;
+      PREEMPTED | TERMINATED | STOPPED | DELETING)
+        state=PREEMPTED
+        return
+        ;;
+      *) state=REPAIRING ;;
+    esac
   done
 }
 
@@ -85,18 +96,19 @@ runtime_of_type() {
   esac
 }
 
-# Runs a gcloud command until it has been done, which a message that contains
-# $1 says too. False, with what gcloud says, if that takes too many attempts, or
-# if it is nothing that passes.
+# What gcloud says of what it will not do at a later attempt either.
+refused='PERMISSION_DENIED|INVALID_ARGUMENT|UNAUTHENTICATED'
+
+# Runs a gcloud command until it has been done, which a message that matches $1
+# says too. False, with what gcloud says, if that takes too many attempts, or if
+# the message matches $2. A limit of calls per minute passes, though it is told
+# as a quota.
 insist() {
   local attempt
   for ((attempt = 1; attempt <= attempts; attempt++)); do
-    capture "${@:2}" && return
-    case "$message" in
-      *"$1"*) return 0 ;;
-      *RESOURCE_EXHAUSTED* | *[Qq]uota* | *PERMISSION_DENIED* | \
-        *INVALID_ARGUMENT* | *UNAUTHENTICATED*) break ;;
-    esac
+    capture "${@:3}" && return
+    [[ ! "$message" =~ $1 ]] || return 0
+    [[ ! "$message" =~ $2 || "$message" == *'per minute'* ]] || break
     say "attempt $attempt of $attempts: $(tail -n 1 <<<"$message")"
     sleep "$poll"
   done
@@ -115,42 +127,64 @@ request() {
   fi
   [[ -z "$spot" ]] || flags+=(--spot)
   say "asking for $name: $slices x $type in $zone${spot:+, spot}"
-  insist ALREADY_EXISTS resources create "$name" "${flags[@]}" ||
+  insist ALREADY_EXISTS "$refused|RESOURCE_EXHAUSTED|[Qq]uota" \
+    resources create "$name" "${flags[@]}" ||
     fail "gcloud cannot create $name ($slices x $type in $zone), see above." \
       'Quotas are raised at https://console.cloud.google.com/iam-admin/quotas'
   [[ -z "$dry_run" ]] || state=ACTIVE
 }
 
 remove() {
-  insist NOT_FOUND resources delete "$name" --force ||
+  insist NOT_FOUND "$refused" resources delete "$name" --force ||
     fail "gcloud cannot delete $name, see above"
   seen=' '
 }
 
-# Waits until the TPU is active; creates it if there is none or it was lost.
+# What is there must be what the flags ask for, or the next one, after a
+# preemption, would be another.
+compare() {
+  local kind count is asks
+  kind="$(described acceleratorType)" count="$(described nodeCount)"
+  is="${count:-1} x ${kind:-$type}"
+  [[ "$(described spot)" =~ ^(false)?$ ]] || is+=', spot'
+  asks="$slices x ${type:-$kind}${spot:+, spot}"
+  [[ "$is" == "$asks" ]] ||
+    fail "$name is $is, and the flags ask for $asks: give the flags that it" \
+      'was created with, or delete it first'
+}
+
+# Waits until the TPU is active; creates it if there is none or it was lost, but
+# not if there was one until its user deleted it.
 ensure() {
-  local told='' requested='' unknown=0
+  local told='' there='' unknown=0
   while true; do
     look
     [[ "$state" == "$told" ]] || say "$name is $state"
     told="$state"
     [[ "$state" == UNKNOWN ]] || unknown=0
+    # What has failed, or is deleted already, makes room for another.
+    [[ "$dry_run" || "$state" =~ ^(ABSENT|DELETING|FAILED|UNKNOWN)$ ]] ||
+      compare
     case "$state" in
       ACTIVE) return ;;
       ABSENT)
+        [[ -z "$there" ]] || fail "$name was deleted while it was waited for"
         request
-        requested=1
+        there=1
         ;;
       FAILED | SUSPENDED | PREEMPTED)
-        [[ "$state" != FAILED || -z "$requested" ]] ||
+        [[ "$state" != FAILED || -z "$there" ]] ||
           fail "the request for $name has failed; to see why: gcloud compute" \
             "tpus queued-resources describe $name --zone=$zone"
         remove
+        there=''
         ;;
       UNKNOWN)
         ((++unknown < attempts)) ||
           fail "gcloud does not tell the state of $name: $message"
         ;;
+      DELETING) ;;
+      *) there=1 ;;
     esac
     [[ "$dry_run" ]] || sleep "$poll"
   done

@@ -75,6 +75,11 @@ parse() {
     fail "--zone is '$zone'; it must be a zone, such as us-east5-b"
   [[ "$slices" =~ ^[1-9][0-9]*$ ]] ||
     fail "--slices is '$slices'; it must be a number from 1 on"
+  case "$spot" in
+    '' | 1 | true) ;;
+    0 | false) spot='' ;;
+    *) fail "TPU_SPOT is '$spot'; it must be 1 or true, 0 or false, or empty" ;;
+  esac
   [[ "$dry_run" ]] || command -v gcloud >/dev/null ||
     fail 'there is no gcloud; https://cloud.google.com/sdk/docs/install'
 }
@@ -97,14 +102,15 @@ pack() {
 }
 
 # Does something on all workers, until all of them have done it; false if the
-# TPU was taken away. Workers of a new TPU take a while to answer, and a copy may
-# arrive at some of them only.
+# TPU was taken away. Workers of a new TPU take a while to answer, those under
+# repair longer, and a copy may arrive at some of them only.
 persist() {
   local attempt
   for ((attempt = 1; attempt <= attempts; attempt++)); do
     "$@" && return
     ! lost || return 1
     say "not all workers of $name have done it; attempt $attempt of $attempts"
+    [[ "$state" != REPAIRING ]] || attempt=0
     sleep "$poll"
   done
   fail "$1 does not succeed on all workers of $name, see above; delete it and" \
@@ -133,27 +139,24 @@ launch() {
 # Asks all workers. Sets $workers, a line each; $states, which of them occur;
 # $job, one word for all: UNKNOWN if a worker does not answer.
 survey() {
-  local code=0
-  capture on_all '! test -e tpu_worker.sh || bash tpu_worker.sh status' ||
-    code=$?
+  local code=0 ask='if test -e tpu_worker.sh; then bash tpu_worker.sh status'
+  capture on_all "$ask; else echo worker \$(hostname) empty:; fi" || code=$?
   workers="$(grep '^worker ' <<<"$output" || true)"
   states="$(cut -d ' ' -f 3 <<<"$workers" | tr -d : | sort -u)"
-  case "$states" in
-    *failed*) job=failed ;;
-    *) if ((code)); then job=UNKNOWN; else job="$(one_of_states)"; fi ;;
-  esac
+  if ((code)); then job=UNKNOWN; else job="$(one_of_states)"; fi
 }
 
+# A worker that has been started anew, perhaps with another disk, makes others
+# fail: its state counts first.
 one_of_states() {
   local each
   [[ -z "$dry_run" ]] || states='done'
-  for each in interrupted running stopped 'done'; do
-    if grep -qx "$each" <<<"$states"; then
+  for each in interrupted empty failed running stopped 'done'; do
+    if grep -q "^$each" <<<"$states"; then
       echo "$each"
       return
     fi
   done
-  echo none
 }
 
 # Waits until no worker runs the job any longer.
@@ -189,10 +192,10 @@ start() {
 
 # Follows the job to its end, or the TPU's. Sets $job, LOST for the latter.
 follow() {
-  local line shown='' why told='' failures=0
+  local line shown='' why away='' failures=0
   while true; do
     survey
-    why="$(tail -n 1 <<<"$message")"
+    why="a worker of $name does not answer: $(tail -n 1 <<<"$message")"
     line="$(grep -oEm 1 '[a-z_]+ [0-9]+/[0-9]+ .*' <<<"$workers" || true)"
     if [[ "$line" && "$line" != "$shown" ]]; then
       say "$line"
@@ -200,19 +203,25 @@ follow() {
     fi
     case "$job" in
       'done' | stopped) return ;;
-      running) failures=0 told='' ;;
+      running) failures=0 away='' ;;
       *)
         if lost; then
           job=LOST
           return
         fi
-        # A worker that is taken away makes others fail before it is told of.
         case "$job" in
-          failed) ((++failures < 2)) || return 0 ;;
           UNKNOWN)
-            [[ "$why" == "$told" ]] ||
-              say "a worker of $name does not answer: $why; looking again"
-            told="$why"
+            [[ "$why" == "$away" ]] || say "$why; looking again"
+            away="$why"
+            ;;
+          failed)
+            # For want of a worker that was away, or whose node still is.
+            if [[ "$away" || "$state" == REPAIRING ]]; then
+              job=interrupted
+              return
+            fi
+            # One that is taken away makes others fail before it is told of.
+            ((++failures < 2)) || return 0
             ;;
           *) return ;;
         esac
@@ -264,11 +273,12 @@ setup() {
 }
 
 status() {
+  [[ -z "$dry_run" ]] || state=ACTIVE
   look
   echo "$name: $state"
   [[ "$state" != UNKNOWN ]] ||
     fail "gcloud does not tell the state of $name: $message"
-  if [[ "$state" == ACTIVE || "$dry_run" ]]; then
+  if [[ "$state" == ACTIVE || "$state" == REPAIRING ]]; then
     survey
     echo "$workers"
     if [[ "$job" == UNKNOWN ]]; then
@@ -285,7 +295,8 @@ logs() {
 
 stop() {
   on_all 'bash tpu_worker.sh stop' || fail 'not all workers could be told'
-  settle || fail 'the job has not ended yet; stop again, or delete the TPU'
+  settle ||
+    fail 'the job has not ended yet; stop again to wait, or delete the TPU'
   echo "$workers"
 }
 

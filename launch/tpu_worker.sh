@@ -83,48 +83,55 @@ start() {
     return
   fi
   load_environment
-  rm -f "$run/result" "$run/stopped" "$run/pid"
+  rm -f "$run/result" "$run/stopped" "$run/group"
   echo "$job" >"$run/job"
   cd "$code"
   printf '\n%s: %s\n' "$(date --utc +%FT%TZ)" "$job" >>"$run/log"
   # A session of its own: the end of the connection is none of its business.
-  setsid bash "$HOME/tpu_worker.sh" job "${@:2}" \
+  setsid bash "$HOME/tpu_worker.sh" detached "${@:2}" \
     </dev/null >>"$run/log" 2>&1 &
-  echo "$!" >"$run/group"
   # Until it is there, the connection's end could take it along.
-  while [[ ! -e "$run/pid" ]]; do
+  while [[ ! -e "$run/group" ]]; do
     kill -0 "$!" 2>/dev/null || fail "cannot start: $(tail -n 1 "$run/log")"
     sleep 0.1
   done
   echo "worker $(hostname) has started it"
 }
 
-# Whether `start` has started this job, on a machine that sends SIGTERM to every
-# process when it goes down. A container sends it to its first process alone,
-# which has to pass it on. Twice would kill.
+# The job of `start`. What sends it SIGTERM, `stop` or a machine that goes down,
+# sends it to all of its process group: passed on, it would come twice and kill.
 detached() {
-  [[ -e "$run/group" && "$(<"$run/group")" == "$$" ]]
+  local status=0 signalled=''
+  trap 'signalled=1' TERM
+  echo "$$" >"$run/group"
+  "$@" || status=$?
+  conclude "$status" "$signalled"
 }
 
+# The job in a container, which sends SIGTERM to its first process alone.
 job() {
-  local child status=0 signalled='' result
+  local child status=0 signalled=''
   "$@" &
   child=$!
-  echo "$child" >"$run/pid"
-  trap 'signalled=1; detached || kill -TERM "$child"' TERM
+  trap 'signalled=1; kill -TERM "$child"' TERM
   while true; do
-    status=0
-    wait "$child" || status=$?
+    wait "$child" || true
     kill -0 "$child" 2>/dev/null || break
   done
   # The last `wait` may have been ended by the signal, not by the command.
-  status=0
   wait "$child" || status=$?
+  conclude "$status" "$signalled"
+}
+
+# Tells how the job has ended, whose exit code is $1. $2 is empty, unless there
+# was a SIGTERM.
+conclude() {
+  local status="$1" result
   if [[ $status != 0 && $status != 143 ]]; then
     result="failed($status)"
   elif [[ -e "$run/stopped" ]]; then
     result=stopped
-  elif [[ $signalled || $status == 143 ]]; then
+  elif [[ "$2" || $status == 143 ]]; then
     result=interrupted
     status=143
   else
@@ -155,9 +162,13 @@ logs() {
 }
 
 stop() {
-  if running; then
+  running || return 0
+  if [[ -e "$run/stopped" ]]; then # A second SIGTERM would end the save.
+    echo "worker $(hostname) has been told to stop and has not ended yet"
+  else
     touch "$run/stopped"
-    kill -TERM "$(<"$run/pid")"
+    # To all of it: a shell that runs a list of commands passes nothing on.
+    kill -TERM -- "-$(<"$run/group")"
   fi
 }
 
@@ -169,7 +180,7 @@ terminate() {
 }
 
 case "${1-}" in
-  setup | start | job | status | logs | stop) "$@" ;;
+  setup | start | detached | job | status | logs | stop) "$@" ;;
   kill) terminate ;;
   *) fail "unknown command ${1-}" ;;
 esac

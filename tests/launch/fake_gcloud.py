@@ -77,12 +77,8 @@ def create(name: str, flags: dict[str, str]) -> None:
     raise Failure('ERROR: UNAVAILABLE: try again later')
   if fault('no permission'):
     raise Failure('ERROR: PERMISSION_DENIED: tpu.nodes.create on p')
-  if fault('quota'):
-    raise Failure(
-      "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUV6EPerProjectPerZone' has "
-      'been exceeded. Limit: 0'
-    )
-  if (ROOT / f'{name}.json').exists() or fault('exists'):
+  check_quotas()
+  if (ROOT / f'{name}.json').exists():
     raise Failure(f'ERROR: ALREADY_EXISTS: {name}')
   assert ('node-id' in flags) != ('node-count' in flags), flags
   assert ('node-prefix' in flags) == ('node-count' in flags), flags
@@ -96,16 +92,65 @@ def create(name: str, flags: dict[str, str]) -> None:
       (ROOT / name / f'{node}-w-{worker}').mkdir(parents=True)
   last = 'FAILED' if fault('request fails') else 'ACTIVE'
   states = ['WAITING_FOR_RESOURCES', 'PROVISIONING', last]
-  write(name, {'states': states, 'nodes': dict.fromkeys(nodes, 'READY')})
+  if fault('no capacity'):
+    states = states[:1]
+  value = {
+    'states': states,
+    'nodes': dict.fromkeys(nodes, 'READY'),
+    'slices': len(nodes),
+    'type': flags['accelerator-type'],
+    'spot': 'spot' in flags,
+  }
+  write(name, value)
+  if fault('created by another'):
+    raise Failure(f'ERROR: ALREADY_EXISTS: {name}')
+
+
+def check_quotas() -> None:
+  """Complaints of both kinds, which come under the same name."""
+  if fault('quota'):
+    raise Failure(
+      "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUV6EPerProjectPerZone' has "
+      'been exceeded. Limit: 0'
+    )
+  if fault('calls per minute'):
+    raise Failure(
+      "ERROR: RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'Mutate "
+      "requests' and limit 'Mutate requests per minute' of service "
+      "'tpu.googleapis.com'"
+    )
 
 
 def describe(name: str) -> None:
   if fault('no answer'):
     raise Failure('ERROR: UNAVAILABLE: try again later')
   found = resource(name)
-  sys.stdout.write(found['states'][0])
+  sys.stdout.write(description(name, found))
   if found['states'][1:]:
     write(name, found | {'states': found['states'][1:]})
+
+
+def description(name: str, found: dict) -> str:
+  """Has the form of the examples in Google's documentation."""
+  several = [
+    '    multisliceParams:',
+    f'      nodeCount: {found["slices"]}',
+    f'      nodeIdPrefix: {name}',
+  ]
+  lines = [
+    f'name: projects/p/locations/us-east5-b/queuedResources/{name}',
+    *(['spot: {}'] if found['spot'] else []),
+    'state:',
+    f'  state: {found["states"][0]}',
+    'tpu:',
+    '  nodeSpec:',
+    '  - parent: projects/p/locations/us-east5-b',
+    *(several if found['slices'] > 1 else []),
+    '    node:',
+    f'      acceleratorType: {found["type"]}',
+    '      schedulingConfig: {}',
+  ]
+  return '\n'.join(lines) + '\n'
 
 
 def describe_node(node: str) -> None:
@@ -120,6 +165,7 @@ def describe_node(node: str) -> None:
 def delete(name: str, flags: dict[str, str]) -> None:
   if fault('no delete'):
     raise Failure('ERROR: DEADLINE_EXCEEDED: try again later')
+  check_quotas()
   if resource(name)['states'][0] == 'ACTIVE' and 'force' not in flags:
     raise Failure('ERROR: FAILED_PRECONDITION: its nodes are still there')
   take_away(name)

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 
 import pytest
@@ -69,6 +70,20 @@ def test_software_version_by_type(cloud, kind, runtime):
 
 
 @pytest.mark.parametrize(
+  ('value', 'spot'),
+  [('', False), ('0', False), ('false', False), ('1', True), ('true', True)],
+)
+def test_spot_by_the_environment(cloud, monkeypatch, value, spot):
+  monkeypatch.setenv('TPU_SPOT', value)
+  assert (' --spot ' in cloud.succeed('create', '--dry-run')) == spot
+
+
+def test_spot_that_is_neither_yes_nor_no(cloud, monkeypatch):
+  monkeypatch.setenv('TPU_SPOT', 'ja')
+  assert "TPU_SPOT is 'ja'" in cloud.fail('create', '--dry-run')
+
+
+@pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     (['create', '--type=v9-8'], "--type is 'v9-8'"),
@@ -113,6 +128,20 @@ def test_errors_that_pass(cloud):
   assert len(cloud.calls('queued-resources create')) == 4
 
 
+def test_quotas_of_calls_pass(cloud):
+  cloud.plan_faults('calls per minute')
+  assert "'Mutate requests per minute'" in cloud.succeed('create')
+  assert len(cloud.calls('queued-resources create')) == 2
+
+
+@pytest.mark.parametrize('fault', ['quota', 'calls per minute'])
+def test_no_quota_keeps_a_tpu(cloud, fault):
+  cloud.succeed('create')
+  cloud.plan_faults(fault)
+  cloud.succeed('delete', '--yes')
+  assert len(cloud.calls('queued-resources delete')) == 2
+
+
 def test_errors_that_do_not_pass(cloud):
   cloud.plan_faults(*['no create'] * 9)
   output = cloud.fail('create')
@@ -127,8 +156,9 @@ def test_created_once(cloud):
 
 
 def test_created_by_somebody_else_meanwhile(cloud):
-  cloud.plan_faults('exists', 'no answer')
+  cloud.plan_faults('created by another', 'no answer')
   cloud.succeed('create')
+  assert not cloud.faults()
 
 
 def test_no_answer_now_and_then(cloud):
@@ -151,6 +181,34 @@ def test_lost_before_use(cloud):
   cloud.edit(states=['SUSPENDING', 'SUSPENDED'])
   cloud.succeed('create')
   assert len(cloud.calls('queued-resources delete')) == 1
+  assert len(cloud.calls('queued-resources create')) == 2
+
+
+@pytest.mark.parametrize('whose', ['own', 'an earlier one'])
+def test_deleted_in_the_queue_is_not_asked_for_again(cloud, whose):
+  cloud.plan_faults('no capacity')
+  if whose != 'own':
+    process = cloud.start('create')
+    cloud.wait_for_looks(2)
+    process.kill()
+    process.communicate(timeout=120)
+  process = cloud.start('create')
+  cloud.wait_for_looks(3)
+  cloud.succeed('delete', '--yes')
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 1
+  assert f'{NAME} was deleted while it was waited for' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_asked_for_after_a_delete_under_way(cloud):
+  cloud.succeed('create')
+  cloud.edit(states=['DELETING'])
+  process = cloud.start('create', '--spot')
+  cloud.wait_for_looks(2)
+  cloud.succeed('delete', '--yes')
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
   assert len(cloud.calls('queued-resources create')) == 2
 
 
@@ -190,10 +248,37 @@ def test_node_deleted_by_hand(cloud):
   assert cloud.steps() == ['5', '5']
 
 
+@pytest.mark.parametrize(
+  ('state', 'flags', 'other', 'message'),
+  [
+    ('ACTIVE', [], ['--slices=2'], '1 x v6e-8, and the flags ask for 2 x'),
+    ('SUSPENDED', ['--slices=2'], [], '2 x v6e-8, and the flags ask for 1 x'),
+    ('PROVISIONING', [], ['--type=v6e-16'], 'the flags ask for 1 x v6e-16:'),
+    ('WAITING_FOR_RESOURCES', [], ['--spot'], 'ask for 1 x v6e-8, spot:'),
+    ('SUSPENDING', ['--spot'], [], 'spot, and the flags ask for 1 x v6e-8:'),
+  ],
+)
+def test_another_tpu_than_there_is(cloud, state, flags, other, message):
+  cloud.succeed('create', *flags)
+  cloud.edit(states=[state])
+  output = cloud.fail('create', *other)
+  assert message in output
+  assert 'delete it first' in output
+  assert not cloud.calls('queued-resources delete')
+  assert len(cloud.calls('queued-resources create')) == 1
+
+
+def test_the_type_of_what_is_there_need_not_be_told(cloud):
+  flags = ['--slices=2', '--spot']
+  cloud.succeed('create', *flags)
+  cloud.succeed('create', '--type=', *flags)
+
+
 def test_other_slices_are_not_taken_for_lost(cloud):
   cloud.succeed('create')
-  cloud.succeed('create', '--slices=2')
-  assert not cloud.calls('queued-resources delete')
+  cloud.plan_faults('unreachable')
+  cloud.succeed('setup', '--slices=2')
+  assert 'ACTIVE' in cloud.succeed('status', '--slices=2')
 
 
 def test_machine_told_to_go_down_and_still_there(cloud):
@@ -206,6 +291,64 @@ def test_machine_told_to_go_down_and_still_there(cloud):
   assert process.returncode == 0, output
   assert 'interrupted; starting it again' in output
   assert len(cloud.calls('queued-resources create')) == 1
+  assert cloud.steps() == ['5', '5']
+
+
+def test_node_under_repair(cloud):
+  process = cloud.run_and_hold()
+  with cloud.unwatched(process):
+    cloud.edit(nodes={NAME: 'REPAIRING'})
+    cloud.lose(*cloud.homes())
+  cloud.wait_for_looks(4)
+  assert len(cloud.calls('queued-resources scp')) == 1
+  cloud.edit(nodes={NAME: 'READY'})
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert f'{NAME} is REPAIRING' in output
+  assert 'interrupted; starting it again' in output
+  assert len(cloud.calls('queued-resources create')) == 1
+  assert cloud.steps() == ['5', '5']
+
+
+def test_others_fail_while_a_worker_is_out_of_reach(cloud):
+  process = cloud.run_and_hold()
+  with cloud.unwatched(process):
+    cloud.plan_faults(*['unreachable'] * 3)
+    cloud.lose(*cloud.homes())
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'does not answer' in output
+  assert 'interrupted; starting it again' in output
+  assert cloud.steps() == ['5', '5']
+
+
+def test_others_fail_when_a_worker_restarts(cloud):
+  process = cloud.run_and_hold()
+  one, other = cloud.homes()
+  with cloud.unwatched(process):
+    fake_gcloud.kill(other)
+    cloud.lose(one)
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'interrupted; starting it again' in output
+  assert cloud.steps() == ['5', '5']
+
+
+def test_worker_restarts_with_another_disk(cloud):
+  process = cloud.run_and_hold()
+  home = cloud.homes()[1]
+  with cloud.unwatched(process):
+    fake_gcloud.kill(home)
+    shutil.rmtree(home)
+    home.mkdir()
+  cloud.wait(lambda: len(cloud.starts()) == 4)
+  cloud.release()
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+  assert 'on some of the workers only' in output
   assert cloud.steps() == ['5', '5']
 
 
@@ -234,6 +377,15 @@ def test_worker_stays_out_of_reach(cloud):
   output = cloud.fail('setup')
   assert 'attempt 5 of 5' in output
   assert 'install does not succeed on all workers' in output
+
+
+def test_worker_out_of_reach_until_its_node_is_repaired(cloud):
+  cloud.succeed('create')
+  cloud.edit(nodes={NAME: 'RESTARTING'})
+  cloud.plan_faults(*['unreachable'] * 7)
+  assert f'{NAME}: REPAIRING\n' in cloud.fail('status')
+  cloud.succeed('setup')
+  assert not cloud.faults()
 
 
 def test_worker_out_of_reach_for_a_while(cloud):
@@ -374,7 +526,7 @@ def test_delete_asks(cloud, flags, answer, deleted):
       ['describe', 'create', 'describe', 'describe']
       + ['ssh', 'scp', 'ssh', 'ssh', 'ssh'],
     ),
-    (['status'], ['describe', 'ssh']),
+    (['status'], ['describe', 'describe', 'ssh']),
     (['logs'], ['ssh']),
     (['stop'], ['ssh', 'ssh']),
     (['delete'], ['delete']),

@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,14 +17,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORKER = ROOT / 'launch' / 'tpu_worker.sh'
 
 
-def job(home: pathlib.Path, program: str) -> subprocess.Popen:
+def job(home: pathlib.Path, verb: str, program: str) -> subprocess.Popen:
   """Starts a Python program as a job, in a process group of its own."""
-  command = ['bash', WORKER, 'job', sys.executable, '-I', '-S', '-c', program]
+  python = [sys.executable, '-I', '-S', '-c', program]
   return subprocess.Popen(
-    command, env=os.environ | {'HOME': str(home)}, start_new_session=True
+    ['bash', WORKER, verb, *python],
+    env=os.environ | {'HOME': str(home)},
+    start_new_session=True,
   )
 
 
+@pytest.mark.parametrize('verb', ['detached', 'job'])
 @pytest.mark.parametrize(
   ('program', 'code', 'result'),
   [
@@ -32,39 +36,108 @@ def job(home: pathlib.Path, program: str) -> subprocess.Popen:
     ('import os; os.kill(os.getpid(), 9)', 137, 'failed(137)'),
   ],
 )
-def test_result_of_a_job(tmp_path, program, code, result):
-  assert job(tmp_path, program).wait(timeout=120) == code
+def test_result_of_a_job(tmp_path, verb, program, code, result):
+  assert job(tmp_path, verb, program).wait(timeout=120) == code
   assert (tmp_path / 'unifluid_run' / 'result').read_text() == f'{result}\n'
 
 
-# Saves for a while after SIGTERM, and dies of a second one.
-SAVES = """
-import pathlib, signal, time
-def save(number, frame):
-  signal.signal(number, signal.SIG_DFL)
-  time.sleep(0.2)
-  pathlib.Path.home().joinpath('saved').touch()
-  raise SystemExit(0)
-signal.signal(signal.SIGTERM, save)
+# Neither saves nor lives on after SIGTERM.
+DIES = """
+import pathlib, time
 pathlib.Path.home().joinpath('ready').touch()
 time.sleep(200)
 """
 
-
-@pytest.mark.parametrize('place', ['machine', 'container'])
-def test_going_down_is_no_end(tmp_path, place):
-  process = job(tmp_path, SAVES)
-  while not (tmp_path / 'ready').exists():
+# Saves after SIGTERM, for as long as it is let, and dies of a second one.
+SAVES = """
+import pathlib, signal, time
+home = pathlib.Path.home()
+def save(number, frame):
+  signal.signal(number, signal.SIG_DFL)
+  home.joinpath('saving').touch()
+  while not home.joinpath('release').exists():
     time.sleep(0.02)
-  if place == 'machine':
-    (tmp_path / 'unifluid_run' / 'group').write_text(f'{process.pid}\n')
+  home.joinpath('saved').touch()
+  raise SystemExit(0)
+signal.signal(signal.SIGTERM, save)
+home.joinpath('ready').touch()
+time.sleep(200)
+"""
+
+
+def wait(condition) -> None:
+  """Waits until something is so."""
+  end = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize('verb', ['detached', 'job'])
+@pytest.mark.parametrize('program', [SAVES, DIES])
+def test_going_down_is_no_end(tmp_path, verb, program):
+  """As a machine goes down, and as a container does."""
+  process = job(tmp_path, verb, program)
+  wait((tmp_path / 'ready').exists)
+  if verb == 'detached':
     os.killpg(process.pid, signal.SIGTERM)
   else:
     process.terminate()
+  (tmp_path / 'release').touch()
   assert process.wait(timeout=120) == 143
-  assert (tmp_path / 'saved').exists()
+  assert (tmp_path / 'saved').exists() == (program == SAVES)
   result = tmp_path / 'unifluid_run' / 'result'
   assert result.read_text() == 'interrupted\n'
+
+
+@pytest.fixture
+def worker(tmp_path):
+  """Calls the script in a home folder, as launch/tpu_vm.sh does."""
+  environment = tmp_path / 'unifluid_jax' / 'launch' / 'environment.sh'
+  environment.parent.mkdir(parents=True)
+  environment.touch()
+  (tmp_path / 'tpu_worker.sh').write_bytes(WORKER.read_bytes())
+
+  def call(*arguments: str) -> str:
+    return subprocess.run(
+      ['bash', tmp_path / 'tpu_worker.sh', *arguments],
+      env=os.environ | {'HOME': str(tmp_path)},
+      stdout=subprocess.PIPE,
+      text=True,
+      check=True,
+    ).stdout
+
+  yield call
+  call('kill')
+
+
+def test_stopped_twice_saves_once(tmp_path, worker):
+  worker('start', 'c0ffee', sys.executable, '-I', '-S', '-c', SAVES)
+  wait((tmp_path / 'ready').exists)
+  assert not worker('stop')
+  wait((tmp_path / 'saving').exists)
+  again = worker('stop')
+  (tmp_path / 'release').touch()
+  wait(lambda: ' running:' not in worker('status'))
+  assert ' stopped:' in worker('status')
+  assert (tmp_path / 'saved').exists()
+  assert 'has been told to stop' in again
+
+
+def test_a_shell_list_is_stopped_as_a_whole(tmp_path, worker):
+  """The shell dies of the signal at once, and what it runs saves."""
+  python = shlex.join([sys.executable, '-I', '-S', '-c', SAVES])
+  worker('start', 'c0ffee', 'bash', '-c', f'{python} && touch ~/next')
+  wait((tmp_path / 'ready').exists)
+  worker('stop')
+  wait((tmp_path / 'saving').exists)
+  wait((tmp_path / 'unifluid_run' / 'result').exists)
+  assert ' running:' in worker('status')
+  (tmp_path / 'release').touch()
+  wait(lambda: ' running:' not in worker('status'))
+  assert ' stopped:' in worker('status')
+  assert (tmp_path / 'saved').exists()
+  assert not (tmp_path / 'next').exists()
 
 
 def test_python_is_installed_where_it_is_too_old(tmp_path):

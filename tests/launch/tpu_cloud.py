@@ -1,5 +1,6 @@
 """A checkout with a fake gcloud, for the tests of launch/tpu_vm.sh."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from tests.launch import fake_gcloud
 
@@ -34,6 +36,8 @@ for step in range(start + 1, steps + 1):
   time.sleep(seconds)
   while step > 3 and (bucket / 'hold').exists() and not received:
     time.sleep(seconds)
+    if start == 0 and (bucket / 'lost').exists():
+      sys.exit('another process is lost')
   saved.write_text(str(step))
   print(f'unifluid {step}/{steps}  loss 0.5', flush=True)
   if received:
@@ -154,6 +158,12 @@ class Cloud:
       assert time.monotonic() < end
       time.sleep(0.02)
 
+  def wait_for_looks(self, number: int) -> None:
+    """Waits until so many more looks at the queued resource have begun."""
+    verb = 'queued-resources describe'
+    wanted = len(self.calls(verb)) + number
+    self.wait(lambda: len(self.calls(verb)) >= wanted)
+
   def run_and_hold(self, *flags: str) -> subprocess.Popen:
     """A `run` whose job stays at step 3 until `release`."""
     (self.bucket / 'hold').touch()
@@ -167,6 +177,22 @@ class Cloud:
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130
+
+  @contextlib.contextmanager
+  def unwatched(self, process: subprocess.Popen) -> Iterator[None]:
+    """What happens meanwhile, a `run` that follows its job sees all at once."""
+    self.wait(lambda: 'status' in self.calls('queued-resources ssh')[-1][3])
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+      yield
+    finally:
+      os.killpg(process.pid, signal.SIGCONT)
+
+  def lose(self, *homes: pathlib.Path) -> None:
+    """The job of these workers fails for want of another's."""
+    (self.bucket / 'lost').touch()
+    results = [home / 'unifluid_run' / 'result' for home in homes]
+    self.wait(lambda: all(result.exists() for result in results))
 
   def steps(self) -> list[str]:
     """Each worker's checkpoint."""
