@@ -4,6 +4,10 @@ On a Cloud TPU they find one another. Elsewhere flags say where process 0 is,
 how many there are, and which of them this is:
 
   --coordinator=HOST --processes=2 --process_id=0
+
+On one mesh, another number of processes gives the same bits. On processors one
+process sums over its devices in another order, unless it is told to be one of
+`--processes=1`.
 """
 
 import collections
@@ -90,9 +94,10 @@ def start(place: Place | None, timeout: float) -> None:
     UserError: Some are missing, or have another number of devices; or the TPU
       does not tell of them.
   """
-  place = place or _place_on_tpu(timeout)
-  if place is None or place.count == 1:
-    return
+  if place is None:
+    place = _place_on_tpu(timeout)
+    if place is None or place.count == 1:
+      return
   call_roll(
     place.coordinator, place.count, place.index, timeout, place.machines
   )

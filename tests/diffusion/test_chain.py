@@ -5,7 +5,6 @@ import pytest
 from scipy import integrate, stats
 
 from unifluid_jax.diffusion import chain as markov
-from unifluid_jax.errors import UserError
 
 
 def test_cosine_schedule_has_the_published_constants():
@@ -62,13 +61,12 @@ def test_sampling_starts_where_some_signal_is_left():
   assert alpha == pytest.approx(0.03, abs=1e-3)
 
 
-def test_more_steps_than_timesteps_is_an_error():
-  with pytest.raises(UserError, match='982 diffusion steps'):
-    markov.spaced_timesteps(982)
-  assert len(np.unique(markov.spaced_timesteps(981))) == 981
-  with pytest.raises(UserError, match='981 diffusion steps'):
-    markov.spaced_timesteps(981, with_0=False)
-  assert len(np.unique(markov.spaced_timesteps(980, with_0=False))) == 980
+def test_the_most_steps_are_all_timesteps():
+  most = markov.FIRST_TIMESTEP
+  steps = markov.spaced_timesteps(most + 1)
+  np.testing.assert_array_equal(steps, np.arange(most, -1, -1))
+  steps = markov.spaced_timesteps(most, with_0=False)
+  np.testing.assert_array_equal(steps, np.arange(most, 0, -1))
 
 
 def test_timesteps_on_the_way_to_0():

@@ -233,8 +233,8 @@ def test_one_step_jumps_to_the_mean(name, solver):
     ('ddpm', 'heun', 10, 'Heun needs a head trained as Flow'),
     ('ddpm', 'ancestral', 1, '2 or more diffusion steps, not 1'),
     ('flow', 'euler', 0, '1 or more diffusion steps, not 0'),
-    ('ddpm', 'ancestral', 982, 'only 981 timesteps can be sampled at'),
-    ('ddpm', 'dpm_solver', 981, 'only 980 timesteps can be sampled at'),
+    ('ddpm', 'ancestral', 982, 'Ancestral has 981 diffusion steps at most'),
+    ('ddpm', 'dpm_solver', 981, 'DpmSolver has 980 diffusion steps at most'),
     ('flow', 'rk4', 10, "'rk4' is unknown.*dpm_solver"),
   ],
 )

@@ -1,5 +1,7 @@
 """Logical axes to mesh axes, and activations that are held to them."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -79,8 +81,13 @@ def test_the_rows_of_the_model_stay_where_they_are(letters):
   logits = PartitionSpec(('data', 'fsdp'), None, 'tensor')
   with jax.sharding.use_abstract_mesh(mesh()):
     found = constraints(forward, tokens)
+  found = collections.Counter(map(str, found))
+  assert found[str(logits)] == 1
   # Embedding and block of the encoder and of the decoder; texts; head.
-  assert sorted(map(str, found)) == sorted(map(str, [rows] * 6 + [logits]))
+  assert found[str(rows)] >= 6
+  # The table of a vocabulary, and those of positions: by shares of the width.
+  assert found[str(PartitionSpec('data', None, 'fsdp'))] >= 1
+  assert found[str(PartitionSpec('data', None, None, 'fsdp'))] == 2
 
 
 def tiny_order(rows):

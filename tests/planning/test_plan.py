@@ -76,6 +76,26 @@ def test_the_training_step_compiles_for_a_tpu(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_step_on_a_mesh_of_three_axes_compiles(tmp_path):
+  file = tmp_path / 'plan.json'
+  process.succeed(
+    'plan',
+    CONFIG,
+    *LIKE_THE_RECIPE,
+    '--config.data.rows=16',
+    '--config.mesh.data=1',
+    '--config.mesh.fsdp=2',
+    '--config.mesh.tensor=2',
+    '--topology=v5e:2x2',
+    '--num_slices=2',
+    f'--json={file}',
+  )
+  plan = json.loads(file.read_text())
+  assert (plan['mesh'], plan['fits']) == ('2x2x2', True)
+  assert plan['dcn_bytes_per_chip'] > 0
+
+
+@pytest.mark.slow
 def test_the_sampler_compiles_for_two_slices(tmp_path):
   file = tmp_path / 'plan.json'
   process.succeed(

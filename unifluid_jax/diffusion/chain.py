@@ -14,8 +14,6 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
-from unifluid_jax.errors import UserError
-
 TIMESTEPS = 1000
 """Noise levels that a head is trained at."""
 
@@ -85,17 +83,9 @@ def spaced_timesteps(
   """`count` timesteps, evenly spaced from FIRST_TIMESTEP down to 0.
 
   Args:
-    count: S.
+    count: S, at most FIRST_TIMESTEP, with 0 one more.
     with_0: Whether 0 is the last of them, or would be the next one.
-
-  Raises:
-    UserError: If there are not that many.
   """
-  if count > (most := FIRST_TIMESTEP + with_0):
-    raise UserError(
-      f'{count} diffusion steps asked for, but only {most} timesteps can be '
-      'sampled at; ask for fewer'
-    )
   t = np.linspace(FIRST_TIMESTEP, 0, count, endpoint=with_0)
   return t.round().astype(np.int64)
 

@@ -11,7 +11,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,13 @@ class Noise(NamedTuple):
 
 
 class Objective(abc.ABC):
-  """What the head predicts and how it learns to."""
+  """What the head predicts and how it learns to.
+
+  Attributes:
+    most_steps: Most steps of a deterministic solver.
+  """
+
+  most_steps: ClassVar[float] = math.inf
 
   @abc.abstractmethod
   def output_channels(self, token_dim: int) -> int:
@@ -93,11 +99,7 @@ class Objective(abc.ABC):
 
   @abc.abstractmethod
   def steps(self, count: int) -> Steps:
-    """`count` evenly spaced steps for a deterministic solver.
-
-    Raises:
-      UserError: There are not that many.
-    """
+    """`count` evenly spaced steps for a deterministic solver."""
 
   @abc.abstractmethod
   def denoise(
@@ -117,6 +119,8 @@ class Ddpm(Objective):
   The output is eps and the variance logits. The first learns by a squared
   error; the second by the variational bound in bits, where eps is a constant.
   """
+
+  most_steps = markov.FIRST_TIMESTEP
 
   def output_channels(self, token_dim: int) -> int:
     """Twice the token's: eps and variance logits."""

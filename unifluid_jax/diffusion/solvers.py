@@ -53,15 +53,18 @@ class Solver(abc.ABC):
         f'solver {type(self).__name__} needs {self.fewest} or more diffusion '
         f'steps, not {self.count}'
       )
-    self.check_count()
+    # With numbers alone: configs are checked before processes have found one
+    # another, and what JAX computes would start its devices.
+    if self.count > self.most:
+      raise UserError(
+        f'solver {type(self).__name__} has {self.most} diffusion steps at '
+        f'most, not {self.count}'
+      )
 
-  @abc.abstractmethod
-  def check_count(self) -> None:
-    """Refuses more steps than there are.
-
-    Raises:
-      UserError: With the most.
-    """
+  @property
+  def most(self) -> float:
+    """Largest number of steps."""
+    return self.objective.most_steps
 
   @abc.abstractmethod
   def sample(
@@ -91,9 +94,10 @@ class Ancestral(Solver):
   serves = Ddpm
   fewest = 2
 
-  def check_count(self) -> None:
-    """See `Solver`."""
-    markov.spaced_timesteps(self.count)
+  @property
+  def most(self) -> float:
+    """See `Solver`: 0 is one of its timesteps."""
+    return self.objective.most_steps + 1
 
   def sample(
     self,
@@ -124,10 +128,6 @@ class Ancestral(Solver):
 
 class Deterministic(Solver):
   """A solver of the probability-flow ODE, from scaled initial noise."""
-
-  def check_count(self) -> None:
-    """See `Solver`."""
-    self.objective.steps(self.count)
 
   def sample(
     self,

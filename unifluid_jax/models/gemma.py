@@ -28,7 +28,7 @@ from unifluid_jax.models.fused_attention import attend_fused, is_fused
 from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
-from unifluid_jax.models.partition import constrain
+from unifluid_jax.models.partition import constrain, look_up
 from unifluid_jax.models.stack import SUBLAYER, Stack
 
 _ACTIVATION = ('rows', None, None)
@@ -280,7 +280,7 @@ class Gemma(nnx.Module):
   def embed(self, token_ids: Int[Array, 'B L']) -> Float[Array, 'B L D']:
     """Text embeddings times sqrt(D), a factor in the compute dtype."""
     scale = jnp.asarray(self.config.width**0.5, self.dtype)
-    return self.embedding[...][token_ids].astype(self.dtype) * scale
+    return look_up(self.embedding[...], token_ids).astype(self.dtype) * scale
 
   def __call__(
     self,

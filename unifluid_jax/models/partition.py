@@ -9,7 +9,7 @@ import math
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from unifluid_jax.models.parameters import Axes
 
@@ -19,6 +19,7 @@ COPIES = 'data'
 # Logical axis -> mesh axes; what is not listed is not split.
 RULES: dict[str, tuple[str, ...]] = {
   'rows': (COPIES, 'fsdp'),
+  'rows_of_copy': (COPIES,),
   'embed': ('fsdp',),
   'encoder_embed': ('fsdp',),
   'vocab': ('tensor',),
@@ -71,6 +72,25 @@ def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
     return x
   spec = partition_spec(mesh, axes, x.shape)
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def look_up(
+  table: Float[Array, 'V D'], index: Int[Array, '*n']
+) -> Float[Array, '*n D']:
+  """Rows of a table whose width is split: `table[index]`.
+
+  The indices of all rows of a copy go to each share of the width, and what is
+  found there to the rows. Left to itself, XLA does the same on a mesh of two
+  axes, and aborts on one of three.
+  """
+  rest = (None,) * (index.ndim - 1)
+  index = constrain(index, ('rows_of_copy', *rest))
+  # No computing on indices, which XLA would spread over the rows again.
+  found = table.at[index].get(
+    mode='promise_in_bounds', wrap_negative_indices=False
+  )
+  found = constrain(found, ('rows_of_copy', *rest, 'embed'))
+  return constrain(found, ('rows', *rest, None))
 
 
 def shards(axes: Axes, shape: tuple[int, ...]) -> int:

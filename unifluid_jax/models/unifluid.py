@@ -28,7 +28,7 @@ from unifluid_jax.models.diffusion_head import (
 from unifluid_jax.models.gemma import Gemma, GemmaConfig, KVCache
 from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.norms import RMSNorm
-from unifluid_jax.models.partition import constrain
+from unifluid_jax.models.partition import constrain, look_up
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
 
 # Image inputs and texts share Gemma's residual stream, whose text embeddings
@@ -159,7 +159,7 @@ class UniFluid(nnx.Module):
   ) -> Float[Array, '*n D']:
     """Known image tokens and the grid positions they come from."""
     projected = self.token_norm(tokens @ self.token_in[...])
-    return projected + self.known_positions[...][positions]
+    return projected + look_up(self.known_positions[...], positions)
 
   def embed_boi(self) -> Float[Array, ' D']:
     """The slot that asks for an image's first token."""
@@ -180,7 +180,7 @@ class UniFluid(nnx.Module):
       sources: Tokens of the sources, raster order; zeros where an image has
         none.
     """
-    asked = self.target_positions[...][target]
+    asked = look_up(self.target_positions[...], target)
     if sources is None:
       return asked
     return asked + _take(sources, target) @ self.source_in[...]
@@ -289,7 +289,7 @@ class UniFluid(nnx.Module):
     self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
   ) -> Float[Array, 'B T D']:
     """Hidden states at the text targets; a vocabulary is too wide for more."""
-    return constrain(_take(hidden, slots), ('rows', None, None))
+    return _take(hidden, slots)
 
   def text_logits(
     self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
@@ -322,7 +322,7 @@ class UniFluid(nnx.Module):
       return values.reshape(*flat, -1)
 
     return ImageTargets(
-      constrain(_take(hidden, slots.reshape(flat)), ('rows', None, None)),
+      _take(hidden, slots.reshape(flat)),
       written(tokens),
       present.reshape(flat).astype(jnp.float32),
       None if sources is None else written(sources),
@@ -339,9 +339,18 @@ def sources_of_written(
 
 
 def _take(
-  values: Float[Array, '*n K C'], index: Int[Array, '*n J']
-) -> Float[Array, '*n J C']:
-  return jnp.take_along_axis(values, index[..., None], axis=-2)
+  values: Float[Array, 'B *n K C'], index: Int[Array, 'B *n J']
+) -> Float[Array, 'B *n J C']:
+  """Of each row, what is at the indices.
+
+  What is split over other axes than rows would be moved for it, which aborts
+  in XLA on a mesh of three axes.
+  """
+  axes = ('rows', *(None,) * (values.ndim - 1))
+  found = jnp.take_along_axis(
+    constrain(values, axes), index[..., None], axis=-2
+  )
+  return constrain(found, axes)
 
 
 def _gather(

@@ -61,8 +61,9 @@ def text_loss_sum(
   if chunks == 1:
     logits = constrain(gemma.logits(hidden), ('rows', None, 'vocab'))
     every = jax.nn.log_softmax(logits.astype(jnp.float32))
-    log_probabilities = jnp.take_along_axis(every, targets[..., None], axis=-1)
-    log_probabilities = log_probabilities[..., 0]
+    # Not by an index, for which the split vocabulary would be put together.
+    own = jnp.arange(every.shape[-1]) == targets[..., None]
+    log_probabilities = jnp.where(own, every, 0).sum(-1)
   else:
     log_probabilities = _chunked(gemma, hidden, targets, chunks)
   return -(log_probabilities * weights).sum()
