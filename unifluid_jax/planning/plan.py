@@ -68,10 +68,18 @@ class Setting:
 
   @property
   def digest(self) -> str:
-    """Differs between settings of which any value, or the compiler, differs."""
-    compiler = importlib.metadata.version('libtpu')
-    text = f'{self} {jax.__version__} {compiler}'
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Differs where what is compiled may differ, or the compiler."""
+    experiment = self.experiment
+    data, init = experiment.data, experiment.init
+    sections = ('model', 'vae', 'training', 'optimizer', 'mesh', 'sampling')
+    parts = (
+      (self.name, self.program, self.images),
+      [getattr(experiment, section) for section in sections],
+      (data.image_size, data.max_text, data.rows, data.row),
+      (init.frozen, init.dtype),
+      (jax.__version__, importlib.metadata.version('libtpu')),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def plan(setting: Setting, slices: Slices) -> dict[str, Any]:
