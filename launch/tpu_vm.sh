@@ -213,6 +213,12 @@ follow() {
           UNKNOWN)
             [[ "$why" == "$away" ]] || say "$why; looking again"
             away="$why"
+            # It may come back, but is not waited for where all is lost.
+            if [[ "$states" == *failed* && "$state" != REPAIRING ]] &&
+              ((++failures >= patience)); then
+              job=failed
+              return
+            fi
             ;;
           failed)
             # For want of a worker that was away, or whose node still is.

@@ -87,8 +87,9 @@ start() {
   echo "$job" >"$run/job"
   cd "$code"
   printf '\n%s: %s\n' "$(date --utc +%FT%TZ)" "$job" >>"$run/log"
-  # A session of its own: the end of the connection is none of its business.
-  setsid bash "$HOME/tpu_worker.sh" detached "${@:2}" \
+  # A session of its own, without SIGHUP: the end of the connection is none of
+  # its business, and a machine that goes down sends that along with SIGTERM.
+  nohup setsid bash "$HOME/tpu_worker.sh" detached "${@:2}" \
     </dev/null >>"$run/log" 2>&1 &
   # Until it is there, the connection's end could take it along.
   while [[ ! -e "$run/group" ]]; do
@@ -168,7 +169,10 @@ stop() {
   else
     touch "$run/stopped"
     # To all of it: a shell that runs a list of commands passes nothing on.
-    kill -TERM -- "-$(<"$run/group")"
+    kill -TERM -- "-$(<"$run/group")" || {
+      rm "$run/stopped"
+      return 1
+    }
   fi
 }
 

@@ -30,21 +30,6 @@ from unifluid_jax.experiment import Experiment
     ('data.groups', 0, 'data.groups is 0; it must be at least 1'),
     ('data.examples', 0, 'data.examples is 0; it must be at least 1'),
     ('data.num_workers', -1, 'data.num_workers is -1; it must be at least 0'),
-    (
-      'data.sources.captioning.kind',
-      'emjoi',
-      r"^data\.sources\.captioning\.kind is 'emjoi'; it must be one of emoji,",
-    ),
-    (
-      'data.sources.captioning.path',
-      'my.jsonl',
-      r"^data\.sources\.captioning\.path is 'my\.jsonl', but a source of kind",
-    ),
-    (
-      'vae_training.sources.picture.data_dir',
-      '/data',
-      r'^vae_training\.sources\.picture\.data_dir is .* does not look at it',
-    ),
     ('data.drop_prefix', 1.5, 'data.drop_prefix is 1.5; it must be in 0..1'),
     ('data.row.length', 0, 'data.row.length is 0; it must be at least 1'),
     ('data.row.text_targets', -1, 'data.row.text_targets is -1'),
@@ -100,3 +85,25 @@ def test_how_a_model_is_computed_does_not_change_its_checkpoints(letters):
   assert build(Experiment, config).identity(letters) == first
   config.model.order = 'masked'
   assert build(Experiment, config).identity(letters) != first
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'kind': 'emjoi'}, "'mine' has kind 'emjoi'; it must be one of emoji, f"),
+    ({'path': 'my.jsonl'}, "'mine' has path 'my.jsonl', which its kind 'emoj"),
+    ({'kind': 'folder', 'split': 'cell'}, "'mine' has split 'cell', which its"),
+    ({'kind': 'folder', 'features': {'image': 'a'}}, "'mine' has features "),
+    ({'features': {'image': ''}, 'data_dir': '', 'split': 'pair'}, None),
+  ],
+)
+def test_what_a_source_does_not_look_at(change, message):
+  config = tiny.get_config()
+  source = {'kind': 'emoji', 'task': 'captioning', 'weight': 1.0} | change
+  config.data.sources = {'mine': source}
+  experiment = build(Experiment, config)  # As an old run's is still read.
+  if message is None:
+    assert experiment.make_tasks(experiment.data.sources)
+    return
+  with pytest.raises(UserError, match=message):
+    experiment.make_tasks(experiment.data.sources)

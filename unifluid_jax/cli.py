@@ -73,7 +73,11 @@ def define_process_flags() -> Callable[[], None]:
 
   def start() -> None:
     place = None
-    if any(flag.value is not None for flag in (coordinator, count, index)):
+    if count.value == 1:
+      place = processes.make_place(
+        coordinator.value or 'localhost', 1, index.value or 0
+      )
+    elif any(flag.value is not None for flag in (coordinator, count, index)):
       place = processes.make_place(
         require(coordinator), require(count), require(index)
       )

@@ -34,6 +34,7 @@ from unifluid_jax.sections import (
   TokenizerConfig,
   TrainingConfig,
   VAETrainingConfig,
+  check_source,
 )
 from unifluid_jax.training.optimizer import OptimizerConfig
 from unifluid_jax.training.sharding import MeshConfig
@@ -160,7 +161,13 @@ class Experiment:
     )
 
   def make_tasks(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
-    """Opens sources of examples."""
+    """Opens sources of examples.
+
+    Raises:
+      UserError: One cannot be opened, or has keys that nothing looks at.
+    """
+    for name, source in sources.items():
+      check_source(name, source)
     return {name: self._make_task(source) for name, source in sources.items()}
 
   def emoji(self, concepts: str = '') -> EmojiConfig:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from unifluid_jax.data.emoji.catalog import BUNDLED
+from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import (
@@ -112,13 +112,12 @@ class DataConfig:
   drop_prefix: float = 0.1
   num_workers: int = 0
   concepts: str = 'quickstart'
-  artists: tuple[str, ...] = BUNDLED
+  artists: tuple[str, ...] = EmojiConfig.artists
 
   def __post_init__(self):
     counts = ('image_size', 'max_text', 'examples', 'rows', 'groups')
     check_least('data', self, 1, *counts)
     check_least('data', self, 0, 'num_workers')
-    check_sources('data.sources', self.sources)
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
         f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'
@@ -153,7 +152,6 @@ class VAETrainingConfig:
     counts = ('batch', 'log_every', 'statistics_batches')
     check_least('vae_training', self, 1, *counts)
     check_least('vae_training', self, 0, 'steps')
-    check_sources('vae_training.sources', self.sources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,27 +339,31 @@ class EvaluationConfig:
     check_least('evaluation', self, 1, *counts)
 
 
-def check_sources(section: str, sources: Mapping[str, SourceConfig]) -> None:
-  """Refuses kinds that there are not, and keys that a kind does not look at.
+def check_source(name: str, source: SourceConfig) -> None:
+  """Refuses a kind that there is not, and keys that a kind does not look at.
+
+  Args:
+    name: The source's, for the message.
+    source: The source.
 
   Raises:
-    UserError: With the section, the source and the key.
+    UserError: With the source and the key.
   """
-  for name, source in sources.items():
-    if source.kind not in READS:
+  if source.kind not in READS:
+    raise UserError(
+      f'the source {name!r} has kind {source.kind!r}; it must be one of '
+      f'{", ".join(READS)}'
+    )
+  reads = ('weight', 'kind', 'task', *READS[source.kind])
+  for field in dataclasses.fields(source):
+    value = getattr(source, field.name)
+    given = any(value.values()) if isinstance(value, Mapping) else value
+    # Flags set every key: what is empty, or its default, asks for nothing.
+    if field.name not in reads and given and value != field.default:
       raise UserError(
-        f'{section}.{name}.kind is {source.kind!r}; it must be one of '
-        f'{", ".join(READS)}'
+        f'the source {name!r} has {field.name} {value!r}, which its kind '
+        f'{source.kind!r} does not look at; leave it out'
       )
-    for field in dataclasses.fields(source):
-      value = getattr(source, field.name)
-      reads = ('weight', 'kind', 'task', *READS[source.kind])
-      # Flags set every key: what is empty, or its default, asks for nothing.
-      if field.name not in reads and value and value != field.default:
-        raise UserError(
-          f'{section}.{name}.{field.name} is {value!r}, but a source of kind '
-          f'{source.kind!r} does not look at it; leave it out'
-        )
 
 
 def storage_dtype(entries: Sequence[str], name: str) -> str | None:

@@ -111,6 +111,18 @@ def worker(tmp_path):
   call('kill')
 
 
+def test_a_machine_that_goes_down_hangs_up_as_well(tmp_path, worker):
+  worker('start', 'c0ffee', sys.executable, '-I', '-S', '-c', SAVES)
+  wait((tmp_path / 'ready').exists)
+  group = int((tmp_path / 'unifluid_run' / 'group').read_text())
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    os.killpg(group, number)
+  (tmp_path / 'release').touch()
+  wait(lambda: ' running:' not in worker('status'))
+  assert ' interrupted:' in worker('status')
+  assert (tmp_path / 'saved').exists()
+
+
 def test_stopped_twice_saves_once(tmp_path, worker):
   worker('start', 'c0ffee', sys.executable, '-I', '-S', '-c', SAVES)
   wait((tmp_path / 'ready').exists)

@@ -9,7 +9,11 @@ from tests.configs import tiny
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.runs.state import (
+  check_trained,
+  make_context,
+  train_state_targets,
+)
 from unifluid_jax.runs.vae_state import make_vae_optimizer
 from unifluid_jax.training.sharding import MESH_AXES
 
@@ -56,7 +60,7 @@ def test_gradnorm_needs_layers_that_are_trained(letters):
   config.training.update(balance='gradnorm', balance_every=1)
   config.init = {'frozen': ('^gemma/',)}
   with pytest.raises(UserError, match='init.frozen leaves it without'):
-    make_context(build(Experiment, config), letters)
+    check_trained(build(Experiment, config), letters)
 
 
 def test_a_rate_factor_for_no_parameter_is_told(letters):
@@ -66,7 +70,7 @@ def test_a_rate_factor_for_no_parameter_is_told(letters):
   with pytest.raises(
     UserError, match=r"^optimizer\.rate_factors has '\^haed/'"
   ):
-    make_context(build(Experiment, config), letters)
+    check_trained(build(Experiment, config), letters)
   config.vae_training.optimizer.rate_factors = {'^bottleneck$': 2.0}
   told = r"^vae_training\.optimizer\.rate_factors has '\^bottleneck\$'"
   with pytest.raises(UserError, match=told):

@@ -14,7 +14,6 @@ section and `unifluid_jax.sample --workdir` read; see `own`.
 
 import dataclasses
 import pathlib
-import re
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -41,7 +40,7 @@ from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.convert.tokenizers import convert_tokenizer
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_matches
 from unifluid_jax.experiment import TOKENIZER_FILE
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.folder import read_experiment
@@ -112,9 +111,7 @@ def _dtype_of(name: str, own_dtype: np.dtype) -> np.dtype:
 def _check_patterns(names: Collection[str]) -> None:
   """A pattern of --dtype that matches nothing is a mistake."""
   for entry in _DTYPE.value:
-    pattern = entry.rpartition('=')[0]
-    if not any(re.search(pattern, name) for name in names):
-      raise UserError(f'--dtype has {entry!r}, which matches no parameter')
+    check_matches(f'--dtype has {entry!r}', entry.rpartition('=')[0], names)
 
 
 def _write_tokenizer(source: pathlib.Path, out: pathlib.Path) -> None:

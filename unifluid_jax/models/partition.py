@@ -77,13 +77,15 @@ def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
 def look_up(
   table: Float[Array, 'V D'], index: Int[Array, '*n']
 ) -> Float[Array, '*n D']:
-  """Rows of a table whose width is split: `table[index]`.
+  """Rows of a table: `table[index]`.
 
-  The indices of all rows of a copy go to each share of the width, and what is
-  found there to the rows. Left to itself, XLA does the same on a mesh of two
-  axes, and aborts on one of three.
+  Where its width is split, the indices of all rows of a copy go to each share,
+  and what is found there to the rows. Left to itself, XLA does the same on a
+  mesh of two axes, and aborts on one of three.
   """
   rest = (None,) * (index.ndim - 1)
+  if shards(('embed',), table.shape[1:]) == 1:
+    return constrain(table[index], ('rows', *rest, None))
   index = constrain(index, ('rows_of_copy', *rest))
   # No computing on indices, which XLA would spread over the rows again.
   found = table.at[index].get(

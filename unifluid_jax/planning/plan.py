@@ -68,14 +68,14 @@ class Setting:
 
   @property
   def digest(self) -> str:
-    """Differs where what is compiled may differ, or the compiler."""
+    """Differs where the plan may: by what is compiled, counted, or compiles."""
     experiment = self.experiment
     data, init = experiment.data, experiment.init
     sections = ('model', 'vae', 'training', 'optimizer', 'mesh', 'sampling')
     parts = (
       (self.name, self.program, self.images),
       [getattr(experiment, section) for section in sections],
-      (data.image_size, data.max_text, data.rows, data.row),
+      (data.image_size, data.max_text, data.examples, data.rows, data.row),
       (init.frozen, init.dtype),
       (jax.__version__, importlib.metadata.version('libtpu')),
     )

@@ -59,33 +59,19 @@ def _abstract(config: UniFluidConfig, channels: int) -> UniFluid:
 
 
 def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
-  """What the training step needs besides arrays.
-
-  Raises:
-    UserError: A factor of the learning rate is for no parameter, or the loss
-      balance measures gradients of frozen ones.
-  """
+  """What the training step needs besides arrays."""
   config, optimizer = experiment.training, experiment.optimizer
   model = abstract_unifluid(experiment, tokenizer)
-  axes = parameters.logical_axes(model)
-  for pattern in optimizer.rate_factors:
-    check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, axes)
-  trained = {
-    name: of_name
-    for name, of_name in axes.items()
+  axes = {
+    name: axes
+    for name, axes in parameters.logical_axes(model).items()
     if not experiment.init.is_frozen(name)
   }
-  measures = config.balance == 'gradnorm'
-  if measures and not any(name.startswith(SHARED) for name in trained):
-    raise UserError(
-      "training.balance 'gradnorm' measures the gradients of what both tasks "
-      f'share, {SHARED}, and init.frozen leaves it without; use another'
-    )
   return StepContext(
     graphdef=nnx.graphdef(model),
     vae_graphdef=nnx.graphdef(abstract_vae(experiment)),
     objective=make_objective(experiment.model.objective),
-    optimizer=make_optimizer(optimizer, config.steps, trained),
+    optimizer=make_optimizer(optimizer, config.steps, axes),
     balance=make_balance(config.balance),
     text_weight=config.text_weight,
     repeats=config.repeats,
@@ -97,6 +83,25 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
     ema=optimizer.ema,
     seed=experiment.seed,
   )
+
+
+def check_trained(experiment: Experiment, tokenizer: Tokenizer) -> None:
+  """Refuses what the config says of parameters that it does not train.
+
+  Raises:
+    UserError: A factor of the learning rate is for no parameter, or the loss
+      balance measures gradients of frozen ones.
+  """
+  names = parameters.logical_axes(abstract_unifluid(experiment, tokenizer))
+  for pattern in experiment.optimizer.rate_factors:
+    check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, names)
+  shared = [name for name in names if name.startswith(SHARED)]
+  measures = experiment.training.balance == 'gradnorm'
+  if measures and all(map(experiment.init.is_frozen, shared)):
+    raise UserError(
+      "training.balance 'gradnorm' measures the gradients of what both tasks "
+      f'share, {SHARED}, and init.frozen leaves it without; use another'
+    )
 
 
 def initial_train_state(

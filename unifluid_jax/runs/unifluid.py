@@ -19,6 +19,7 @@ from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.recipe import check_same
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
+  check_trained,
   initial_train_state,
   jit_train_step,
   make_context,
@@ -51,6 +52,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   tokenizer = shared_tokenizer(experiment, workdir)
   identity = experiment.identity(tokenizer)
   checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints.agree()
   checkpoints.check_identity(identity)
   check_same(experiment, workdir, checkpoints.latest_step)
   mesh = sharding_lib.make_mesh(experiment.mesh)
@@ -103,8 +105,10 @@ def check_unifluid(
   """Opens the tasks, and refuses what `train_unifluid` would not start with.
 
   Raises:
-    UserError: Sources, their texts, batch or mesh are wrong.
+    UserError: Sources, their texts, batch or mesh are wrong, or what is said
+      of parameters.
   """
+  check_trained(experiment, tokenizer)
   data, mesh = experiment.data, sharding_lib.make_mesh(experiment.mesh)
   check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
   tasks = experiment.make_tasks(data.sources)

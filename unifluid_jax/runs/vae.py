@@ -54,6 +54,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     return
   steps = experiment.vae_training.steps
   final = Checkpoints(workdir / FINAL)
+  final.agree()
   final.check_identity(experiment.vae_identity())
   is_done = final.latest_step is not None and final.latest_step >= steps
   check_same_vae(experiment, workdir, is_done)
@@ -70,6 +71,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh)
   checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints.agree()
   checkpoints.check_identity(experiment.vae_identity())
   write_config(experiment, workdir)
   state = _fit(experiment, workdir, mesh, batches)

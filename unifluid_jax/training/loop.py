@@ -107,7 +107,6 @@ def fit(run: Run, program: Program[S]) -> S:
 
 def _first_state(run: Run, program: Program[S], checkpoints: Checkpoints) -> S:
   """The newest checkpoint's state, else a new one."""
-  checkpoints.agree()
   if checkpoints.latest_step is None:
     return program.initialise()
   state = checkpoints.restore(program.abstract_state, run.identity)

@@ -79,7 +79,7 @@ class StopRequest:
     signal.signal(number, again if number == signal.SIGINT else signal.SIG_DFL)
     if jax.distributed.is_initialized():
       os.kill(os.getpid(), signal.SIGTERM)  # The service knows no other.
-    _tell(f'{signal.Signals(number).name}: the step under way is saved first')
+    _tell(f'{signal.Signals(number).name}: ends once what is done is saved')
 
   def reached(self) -> bool:
     """Whether to stop after this step; to be asked once after each step.

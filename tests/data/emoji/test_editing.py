@@ -7,14 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import make_task
 from unifluid_jax.data.emoji.tasks.object_edits import ObjectEdit, alternatives
 
-CONFIG = EmojiConfig('drawn_alike')
+CONFIG = EmojiConfig('drawn_alike', ARTISTS)
 SIDE = CONFIG.image_size
 QUADRANTS = {
   'top left': np.s_[:16, :16],

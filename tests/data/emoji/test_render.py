@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unifluid_jax.data.emoji import render as render_lib
-from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.pictures import (
   Picture,
   draw,
@@ -14,7 +14,7 @@ from unifluid_jax.data.emoji.pictures import (
 from unifluid_jax.data.emoji.render import composite, render, render_icon
 from unifluid_jax.data.emoji.splits import EmojiConfig
 
-CONFIG = EmojiConfig('drawn_alike')
+CONFIG = EmojiConfig('drawn_alike', ARTISTS)
 FOX = '1f98a'
 
 

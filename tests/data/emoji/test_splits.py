@@ -17,7 +17,7 @@ from unifluid_jax.data.emoji.splits import (
 )
 from unifluid_jax.errors import UserError
 
-ALL = EmojiConfig('all')
+ALL = EmojiConfig('all', ARTISTS)
 
 
 def all_cells():
@@ -41,7 +41,7 @@ def test_proportions():
   ]
   share = len(cells['cell']) / len(eligible)
   assert share == pytest.approx(0.1, abs=0.01)
-  alike = EmojiConfig('drawn_alike')
+  alike = EmojiConfig('drawn_alike', ARTISTS)
   assert len(cells_of(alike, 'cell')) == 31
   assert len(cells_of(alike, 'train')) == 277
 
@@ -82,7 +82,7 @@ def test_membership_does_not_depend_on_the_subset():
 
 
 def test_the_quickstart_cells_are_spread():
-  cells = cells_of(EmojiConfig('drawn_alike'), 'cell')
+  cells = cells_of(EmojiConfig('drawn_alike', ARTISTS), 'cell')
   emojis = load_catalog().emojis
   artists = collections.Counter(cell.artist for cell in cells)
   groups = collections.Counter(emojis[cell.base].group for cell in cells)
@@ -121,6 +121,6 @@ def test_a_wrong_config_is_named(arguments, message):
 
 def test_a_wrong_or_empty_split_is_named():
   with pytest.raises(UserError, match="'test'.*train"):
-    cells_of(EmojiConfig('drawn_alike'), 'test')
+    cells_of(EmojiConfig('drawn_alike', ARTISTS), 'test')
   with pytest.raises(UserError, match='empty'):
-    cells_of(EmojiConfig('drawn_alike'), 'concept')
+    cells_of(EmojiConfig('drawn_alike', ARTISTS), 'concept')

@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.concepts import concepts_of
 from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import make_task
 
-CONFIG = EmojiConfig('drawn_alike')
+CONFIG = EmojiConfig('drawn_alike', ARTISTS)
 SIDE = CONFIG.image_size
 CANONICAL = {
   'name': r'what is this\?',

@@ -21,7 +21,7 @@ import hashlib
 from typing import NamedTuple
 
 from unifluid_jax.data.emoji.catalog import (
-  ARTISTS,
+  BUNDLED,
   Emoji,
   check_artists,
   load_catalog,
@@ -51,7 +51,7 @@ class EmojiConfig:
   """
 
   concepts: str = 'quickstart'
-  artists: tuple[str, ...] = ARTISTS
+  artists: tuple[str, ...] = BUNDLED
   image_size: int = 32
 
   def __post_init__(self):
