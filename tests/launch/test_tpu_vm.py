@@ -324,6 +324,18 @@ def test_others_fail_while_a_worker_is_out_of_reach(cloud):
   assert cloud.steps() == ['5', '5']
 
 
+def test_a_worker_that_stays_away_hides_no_failure(cloud):
+  process = cloud.run_and_hold()
+  with cloud.unwatched(process):
+    # Some more than it is waited for, and than it takes to end the job.
+    cloud.plan_faults(*['unreachable'] * 22)
+    cloud.lose(cloud.homes()[0])
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 1, output
+  assert 'does not answer' in output
+  assert 'the job has failed' in output
+
+
 def test_others_fail_when_a_worker_restarts(cloud):
   process = cloud.run_and_hold()
   one, other = cloud.homes()

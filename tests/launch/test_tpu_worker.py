@@ -136,6 +136,18 @@ def test_stopped_twice_saves_once(tmp_path, worker):
   assert 'has been told to stop' in again
 
 
+def test_a_stop_that_reaches_nobody_is_not_said_to_have(tmp_path, worker):
+  """As where the job has left a child of another session behind."""
+  worker('start', 'c0ffee', 'bash', '-c', 'setsid sleep 60 & echo $! >~/left')
+  group = int((tmp_path / 'unifluid_run' / 'group').read_text())
+  wait(lambda: not pathlib.Path(f'/proc/{group}').exists())
+  for _ in range(2):
+    with pytest.raises(subprocess.CalledProcessError):
+      worker('stop')
+  os.kill(int((tmp_path / 'left').read_text()), signal.SIGKILL)
+  wait(lambda: ' running:' not in worker('status'))
+
+
 def test_a_shell_list_is_stopped_as_a_whole(tmp_path, worker):
   """The shell dies of the signal at once, and what it runs saves."""
   python = shlex.join([sys.executable, '-I', '-S', '-c', SAVES])
