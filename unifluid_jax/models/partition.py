@@ -100,5 +100,6 @@ def shards(axes: Axes, shape: tuple[int, ...]) -> int:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return 1
-  names = partition_spec(mesh, axes, shape)[0]
-  return math.prod(mesh.shape[name] for name in names or ())
+  split = partition_spec(mesh, axes, shape)[0]
+  names = (split,) if isinstance(split, str) else split or ()
+  return math.prod(mesh.shape[name] for name in names)
