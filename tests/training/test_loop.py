@@ -83,6 +83,21 @@ def test_all_steps(tmp_path):
   assert read_log(tmp_path) == log
 
 
+def test_few_steps_are_under_way_at_once(tmp_path, monkeypatch):
+  """So that a request to stop is followed soon."""
+  waited = []
+  ready = jax.block_until_ready
+
+  def wait(metrics):
+    waited.append(float(jax.device_get(metrics['loss'])))
+    return ready(metrics)
+
+  monkeypatch.setattr(jax, 'block_until_ready', wait)
+  train(tmp_path, log_every=_STEPS)
+  # Of six steps, whose sums these are, two may be under way.
+  assert waited == [0, 1, 3, 6]
+
+
 def test_the_best_checkpoint_is_that_of_the_least_loss(tmp_path, monkeypatch):
   """The mean since the last line of the log, also where no line is written."""
   saved = {}

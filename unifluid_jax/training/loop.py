@@ -1,5 +1,6 @@
 """The training loop of the VAE and of UniFluid: resume, step, log, save."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -16,6 +17,10 @@ from unifluid_jax.training.preemption import StopRequest
 from unifluid_jax.training.profile import Profile
 
 Metrics = dict[str, jax.Array]
+
+_AHEAD = 2
+"""Steps handed to the devices before they have done the one before. JAX takes
+tens of them, and a request to stop would wait for them all."""
 
 
 @runtime_checkable
@@ -130,6 +135,7 @@ def _train(
   meter = Meter(run.workdir, run.name, run.steps, start, run.work, PROCESS)
   batches = program.batches(start)
   take_step, extra = _compiling(program.step), {}
+  under_way: collections.deque[Metrics] = collections.deque()
   if program.extra:
     extra_every, take_extra = program.extra[0], _compiling(program.extra[1])
   with (
@@ -155,6 +161,9 @@ def _train(
           state, values = take_extra(state, batch)
           extra = {k: float(v) for k, v in jax.device_get(values).items()}
         state, metrics = take_step(state, batch)
+        under_way.append(metrics)
+        if len(under_way) > _AHEAD:
+          jax.block_until_ready(under_way.popleft())
       profile.after(done, state)
       meter.add(metrics)
       # Asked once: a signal between two answers would skip the save.
