@@ -321,7 +321,7 @@ def test_shards(tmp_path):
     f'x{i}': rng.normal(size=(11, 7)).astype(np.float32) for i in range(5)
   }
   arrays['scalar'] = np.array(3, np.float32)
-  entries = {n: entry(Constant(a), a.dtype) for n, a in arrays.items()}
+  entries = {n: entry(n, Constant(a), a.dtype) for n, a in arrays.items()}
   checksums = write(tmp_path, 'model', entries, shard_bytes=700)
   files = sorted(f.name for f in tmp_path.glob('*.safetensors'))
   assert files == [f'model-0000{i}-of-00003.safetensors' for i in (1, 2, 3)]

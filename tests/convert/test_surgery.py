@@ -57,21 +57,52 @@ def test_new_rows_are_normal(gemma):
   np.testing.assert_array_equal(part, new[50:100, 3:9])
 
 
-def test_padding_is_cut_off_but_no_words(gemma):
-  old = read(gemma.arrays['gemma/embedding'])
-  new = read(resize(gemma, 40, '')['gemma/embedding'])
-  np.testing.assert_array_equal(new, old[:40])
+def table_of(*rows):
+  """A table of 300 rows and more, of which some hold a value."""
+  table = np.zeros((310, 2), np.float32)
+  table[[*rows]] = 1e-30
+  return {'gemma/embedding': Constant(table)}
+
+
+def cut(table, **options):
   config = dataclasses.replace(GEMMA_SIZES['gemma2_2b'], width=2)
-  table = {'gemma/embedding': Constant(np.zeros((257_152, 2), np.float32))}
-  with pytest.raises(UserError, match='set vocab_size to 257152'):
-    surgery.fit(
-      table,
-      {'gemma': config},
-      {'gemma': config},
-      new_rows='',
-      resize_positions=False,
-      path='file',
-    )
+  return surgery.fit(
+    table,
+    {'gemma': config},
+    {'gemma': dataclasses.replace(config, vocab_size=300)},
+    new_rows='',
+    resize_positions=False,
+    path='file',
+    **options,
+  )
+
+
+def test_rows_of_zeros_are_padding():
+  old = table_of(0, 299)
+  new = read(cut(old)['gemma/embedding'])
+  np.testing.assert_array_equal(new, old['gemma/embedding'].value[:300])
+
+
+@pytest.mark.parametrize('row', [300, 309])
+def test_rows_that_may_be_trained_are_not_cut_off(row):
+  told = (
+    'gemma/embedding of file has 310 rows and the vocabulary only 300; .* 10 '
+    '.* set model.gemma.vocab_size=310 to keep them'
+  )
+  with pytest.raises(UserError, match=told):
+    cut(table_of(row))
+  with pytest.raises(UserError, match='set --vocab_size=310 to keep them'):
+    cut(table_of(row), key='--vocab_size')
+  # A layout is known for its padding only where it is all of it.
+  with pytest.raises(UserError, match=told):
+    cut(table_of(row), padding=9)
+  assert cut(table_of(row), padding=10)['gemma/embedding'].shape == (300, 2)
+
+
+def test_what_is_too_long_for_padding_is_not_cut_off():
+  table = {'gemma/embedding': Constant(np.zeros((429, 2), np.float32))}
+  with pytest.raises(UserError, match='set model.gemma.vocab_size=429'):
+    cut(table)
 
 
 def test_rows_are_not_added_unasked(gemma):

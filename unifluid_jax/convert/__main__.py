@@ -39,6 +39,7 @@ from unifluid_jax.convert.recognise import named_config
 from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.convert.tokenizers import convert_tokenizer
+from unifluid_jax.data.model_file import read_model
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError, check_matches
 from unifluid_jax.experiment import TOKENIZER_FILE
@@ -91,8 +92,8 @@ def main() -> None:
     return
   if not _DRY_RUN.value:
     check_new(out)
-  workdir = pathlib.Path(source)
-  weights = _from_run(workdir) if _is_run(workdir) else _from_files(source)
+  is_run = _is_run(pathlib.Path(source))
+  weights = _from_run(pathlib.Path(source)) if is_run else _from_files(source)
   if weights is None:
     return
   if _TO.value in TARGETS:
@@ -129,9 +130,12 @@ def _write_tokenizer(source: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _is_run(folder: pathlib.Path) -> bool:
-  return (folder / TOKENIZER_FILE).exists() and (
-    folder / 'checkpoints'
-  ).is_dir()
+  try:
+    return (folder / TOKENIZER_FILE).exists() and (
+      folder / 'checkpoints'
+    ).is_dir()
+  except OSError as error:
+    raise UserError(f'cannot read {folder}: {error.strerror}') from error
 
 
 def _from_run(workdir: pathlib.Path) -> Weights | None:
@@ -211,6 +215,8 @@ def _from_files(path: str) -> Weights | None:
     new_rows=_NEW_ROWS.value,
     resize_positions=_IMAGE_SIZE.value is not None,
     path=path,
+    padding=source.padding,
+    key='--vocab_size',
   )
   if _DRY_RUN.value:
     return None
@@ -224,7 +230,7 @@ def _from_files(path: str) -> Weights | None:
     or {name: part.prefix for name, part in source.parts.items()},
     experiment=metadata.get('experiment'),
     step=metadata.get('step'),
-    tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
+    tokenizer=read_model(tokenizer) if tokenizer.is_file() else None,
     source=describe_files(path, source.reader.files),
   )
 

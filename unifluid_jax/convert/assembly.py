@@ -4,12 +4,13 @@ import concurrent.futures
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from unifluid_jax.convert import finite
 from unifluid_jax.convert.copying import copy
 from unifluid_jax.convert.rules import Piece
 
@@ -38,6 +39,14 @@ class LazyArray(Protocol):
     """Writes the part `where` into `out`, in the dtype of `out`."""
 
 
+@runtime_checkable
+class Traced(Protocol):
+  """An array that knows the tensors of files that it is made of."""
+
+  def origins(self) -> Iterator[tuple[str, np.ndarray]]:
+    """What messages call each of the tensors, and the tensor."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Assembled:
   """An array of pieces of foreign tensors.
@@ -47,12 +56,20 @@ class Assembled:
     dtype: Dtype of the pieces.
     pieces: The pieces; together they are all of it.
     read: Gives a foreign tensor by its name.
+    title: What messages call a foreign tensor: its whole name, its file and
+      our name.
   """
 
   shape: tuple[int, ...]
   dtype: np.dtype
   pieces: tuple[Piece, ...]
   read: Callable[[str], np.ndarray]
+  title: Callable[[str], str]
+
+  def origins(self) -> Iterator[tuple[str, np.ndarray]]:
+    """What messages call each of the tensors, and the tensor."""
+    for theirs in dict.fromkeys(piece.theirs for piece in self.pieces):
+      yield self.title(theirs), self.read(theirs)
 
   def read_into(self, out: np.ndarray, where: Slices) -> None:
     """Writes the part `where` into `out`, in the dtype of `out`."""
@@ -102,8 +119,30 @@ def everything(shape: tuple[int, ...]) -> Slices:
   return tuple(slice(0, size) for size in shape)
 
 
+def fill(
+  array: LazyArray, out: np.ndarray, where: Slices, name: str = 'a parameter'
+) -> None:
+  """Writes a part of an array into `out`, in the dtype of `out`.
+
+  Args:
+    array: The array.
+    out: Where to write.
+    where: The part.
+    name: What messages call the array.
+
+  Raises:
+    UserError: A value is not finite, or not in the dtype of `out`.
+  """
+  array.read_into(out, where)
+  if not finite.is_finite(out):
+    raise finite.error(name, _origins(array, name), out.dtype)
+
+
 def read(
-  array: LazyArray, where: Slices | None = None, dtype: DTypeLike | None = None
+  array: LazyArray,
+  where: Slices | None = None,
+  dtype: DTypeLike | None = None,
+  name: str = 'a parameter',
 ) -> np.ndarray:
   """Reads an array, or a part of it, in threads.
 
@@ -111,9 +150,13 @@ def read(
     array: The array.
     where: The part; None for all of it.
     dtype: Dtype of the result; None for the array's own.
+    name: What messages call the array.
 
   Returns:
     A new array that a CPU device can take over without a copy.
+
+  Raises:
+    UserError: A value is not finite, or not in that dtype.
   """
   where = everything(array.shape) if where is None else where
   shape = tuple(part.stop - part.start for part in where)
@@ -121,12 +164,23 @@ def read(
   workers = min(os.cpu_count() or 1, 8)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
     jobs = [
-      pool.submit(array.read_into, out[index(part)], _within(where, part))
+      pool.submit(fill, array, out[index(part)], _within(where, part), name)
       for part in _parts(shape, out.itemsize)
     ]
     for job in jobs:
       job.result()
   return out
+
+
+def _origins(array: LazyArray, name: str) -> Iterator[tuple[str, np.ndarray]]:
+  """The tensors that an array is made of; of no file, itself in parts."""
+  if isinstance(array, Traced):
+    yield from array.origins()
+    return
+  for part in _parts(array.shape, array.dtype.itemsize):
+    out = _empty(tuple(s.stop - s.start for s in part), array.dtype)
+    array.read_into(out, part)
+    yield name, out
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -13,6 +13,7 @@ from unifluid_jax.convert import own
 from unifluid_jax.convert.assembly import (
   LazyArray,
   Slices,
+  fill,
   index,
   read,
 )
@@ -133,7 +134,8 @@ def export(
     dtype_of: Dtype of each tensor, from our name of it.
 
   Raises:
-    UserError: The model has no such part, or the layout cannot hold it.
+    UserError: The model has no such part, the layout cannot hold it, or a
+      value is not finite or too large for its dtype.
   """
   chosen = TARGETS[target]
   part = chosen.part
@@ -150,7 +152,7 @@ def export(
     ours = f'{part}/{piece.ours}'
     array = weights.arrays[ours]
     entries[prefix + piece.theirs] = _entry(
-      piece, array, dtype_of(ours, array.dtype)
+      ours, piece, array, dtype_of(ours, array.dtype)
     )
   carried = {
     name: array
@@ -159,7 +161,7 @@ def export(
   }
   for name, array in carried.items():
     named = f'{part}/{name}'
-    entries[prefix + name] = entry(array, dtype_of(named, array.dtype))
+    entries[prefix + name] = entry(named, array, dtype_of(named, array.dtype))
   kinds = {str(tensor.dtype) for tensor in entries.values()}
   dtype = kinds.pop() if len(kinds) == 1 else 'float32'
   content = _json(weights, part, config, dtype)
@@ -185,15 +187,19 @@ def export_own(
 
   Returns:
     SHA-256 of each tensor.
+
+  Raises:
+    UserError: A value is not finite, or too large for its dtype.
   """
   entries = {
-    name: entry(array, dtype_of(name, array.dtype))
+    name: entry(name, array, dtype_of(name, array.dtype))
     for name, array in weights.arrays.items()
   }
   for part, tensors in weights.carried.items():
     for name, array in tensors.items():
-      dtype = dtype_of(f'{part}/{name}', array.dtype)
-      entries[f'{own.CARRIED}{part}/{name}'] = entry(array, dtype)
+      ours = f'{part}/{name}'
+      dtype = dtype_of(ours, array.dtype)
+      entries[f'{own.CARRIED}{ours}'] = entry(ours, array, dtype)
   with new_folder(out) as folder:
     checksums = write(folder, 'model', entries)
     more: dict[str, Any] = {}
@@ -215,11 +221,11 @@ def export_own(
   return checksums
 
 
-def _entry(piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
+def _entry(name: str, piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
   """A foreign tensor that is read from ours."""
   left, right = piece.axes.split(' -> ')
   if left == right and piece.layer is None:
-    return entry(ours, dtype)
+    return entry(name, ours, dtype)
   shape = tuple(n for n in piece.shape(ours.shape) if n is not None)
 
   def chunks() -> Iterator[np.ndarray]:
@@ -232,7 +238,7 @@ def _entry(piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
       slice(at, at + 1) if isinstance(at, int) else slice(0, size)
       for at, size in zip(piece.where, ours.shape, strict=True)
     )
-    ours.read_into(np.expand_dims(view, fixed), where)
+    fill(ours, np.expand_dims(view, fixed), where, name)
     yield theirs
 
   return Entry(shape, dtype, chunks)
@@ -259,7 +265,7 @@ def _json(
   if part == ENCODER:
     return siglip.write(config, dtype)
   shift, scale = (
-    read(weights.arrays[f'{VAE}/{name}'], dtype=np.float32)
+    read(weights.arrays[f'{VAE}/{name}'], None, np.float32, f'{VAE}/{name}')
     for name in autoencoder.STATISTICS
   )
   return autoencoder_config.write(config, (shift, scale))

@@ -20,11 +20,13 @@ A folder holds
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unifluid_jax.config import build
+from unifluid_jax.convert.configs.fields import LARGEST, MOST_LAYERS
 from unifluid_jax.convert.layouts.layout import ENCODER, GEMMA, VAE, Layout
 from unifluid_jax.convert.parts import Part, as_it_is
 from unifluid_jax.convert.problems import told
@@ -74,9 +76,7 @@ def read_metadata(path: str) -> dict[str, Any]:
     UserError: It is damaged, or of another version.
   """
   file = pathlib.Path(path) / CONFIG_FILE
-  if not file.is_file():
-    return {}
-  content = json_file.read(file)
+  content = json_file.read_if_there(file)
   if not isinstance(content, dict) or content.get('format') != FORMAT:
     return {}
   if content.get('version') != VERSION:
@@ -146,6 +146,7 @@ def _read_configs(path: str) -> dict[str, Config]:
     if part not in _CONFIGS or not isinstance(config, dict):
       raise UserError(f'{where} is no part of a model; copy {path} again')
     try:
+      _check_numbers(config)
       configs[part] = build(_CONFIGS[part], config, where)
       shapes(configs[part])
     except (ArithmeticError, TypeError, ValueError) as error:
@@ -153,6 +154,21 @@ def _read_configs(path: str) -> dict[str, Config]:
         f'{where} is no shape of a model ({error}); copy {path} again'
       ) from error
   return configs
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+  """Refuses numbers that no model has.
+
+  Raises:
+    ValueError: A size is absurdly large, or a number is not finite.
+  """
+  for key, value in config.items():
+    is_count = key == 'layers' or key.endswith('_blocks')
+    most = MOST_LAYERS if is_count else LARGEST
+    for number in value if isinstance(value, list) else [value]:
+      is_wrong = isinstance(number, int) and abs(number) > most
+      if is_wrong or (isinstance(number, float) and not math.isfinite(number)):
+        raise ValueError(f'{key} is {str(number)[:50]}')
 
 
 def _shape_problems(parts: Mapping[str, Part]) -> list[str]:

@@ -1,6 +1,7 @@
 """The parts of a file: parameters of ours that are made of its tensors."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -42,12 +43,28 @@ class Part:
 
 
 def as_it_is(
-  name: str, tensor: Tensor, read: Callable[[str], np.ndarray]
+  name: str,
+  tensor: Tensor,
+  read: Callable[[str], np.ndarray],
+  prefix: str = '',
 ) -> Assembled:
-  """An array that is a whole tensor of a file, with the same axes."""
+  """An array that is a whole tensor of a file, with the same axes.
+
+  Args:
+    name: Its name, without the prefix.
+    tensor: What is known of it.
+    read: Reads it, given its name.
+    prefix: What stands before its name in the file.
+  """
   axes = ' '.join(f'a{i}' for i in range(len(tensor.shape)))
   piece = Piece(name, name, f'{axes} -> {axes}')
-  return Assembled(tensor.shape, np.dtype(tensor.dtype), (piece,), read)
+  return Assembled(
+    tensor.shape,
+    np.dtype(tensor.dtype),
+    (piece,),
+    read,
+    lambda theirs: f'{prefix}{theirs} in {tensor.file}',
+  )
 
 
 def assemble(
@@ -102,7 +119,11 @@ def assemble(
       kinds = _dtypes(own_pieces, header)
       dtype = np.dtype('float32' if len(kinds) > 1 else min(kinds))
       arrays[lead + our_name] = Assembled(
-        ours[our_name], dtype, tuple(own_pieces), read
+        ours[our_name],
+        dtype,
+        tuple(own_pieces),
+        read,
+        functools.partial(_title, lead + our_name, prefix, header),
       )
       if len(kinds) > 1:
         mixed[lead + our_name] = ' and '.join(
@@ -114,11 +135,19 @@ def assemble(
     problems += [f'{our_name} has no source' for our_name in missing]
   kept: dict[str, LazyArray] = {}
   if not problems:
-    kept = {name: as_it_is(name, t, read) for name, t in carried.items()}
+    kept = {
+      name: as_it_is(name, tensor, read, prefix)
+      for name, tensor in carried.items()
+    }
   return (
     Part(layout, prefix, config, tuple(pieces), arrays, kept, mixed),
     problems,
   )
+
+
+def _title(ours: str, prefix: str, header: Header, theirs: str) -> str:
+  """What messages call a foreign tensor that is a part of one of ours."""
+  return f'{prefix}{theirs} in {header[theirs].file} (our {ours})'
 
 
 def _dtype_problems(

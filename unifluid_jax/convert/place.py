@@ -23,7 +23,8 @@ def place(
     targets: Shape, dtype and sharding of each of them.
 
   Raises:
-    UserError: An array is of another shape than its target.
+    UserError: An array is of another shape than its target, or holds values
+      that are not finite, or too large for the dtype of the target.
   """
   wrong = [
     f'{name} is {list(array.shape)} where {list(targets[name].shape)} is wanted'
@@ -32,10 +33,14 @@ def place(
   ]
   if wrong:
     raise UserError(f'the weights do not fit: {"; ".join(wrong[:8])}')
-  return {name: _place(array, targets[name]) for name, array in arrays.items()}
+  return {
+    name: _place(name, array, targets[name]) for name, array in arrays.items()
+  }
 
 
-def _place(array: LazyArray, target: jax.ShapeDtypeStruct) -> jax.Array:
+def _place(
+  name: str, array: LazyArray, target: jax.ShapeDtypeStruct
+) -> jax.Array:
   held: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
 
   def part(index: Slices | None) -> np.ndarray:
@@ -45,7 +50,7 @@ def _place(array: LazyArray, target: jax.ShapeDtypeStruct) -> jax.Array:
     )
     if bounds not in held:
       where = tuple(slice(*b) for b in bounds)
-      held[bounds] = read(array, where, np.dtype(target.dtype))
+      held[bounds] = read(array, where, np.dtype(target.dtype), name)
     return held[bounds]
 
   return jax.make_array_from_callback(array.shape, target.sharding, part)

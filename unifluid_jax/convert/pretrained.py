@@ -70,6 +70,11 @@ class Pretrained:
     }
 
   @property
+  def padding(self) -> int:
+    """Rows that Gemma's table has after the vocabulary's, for no token."""
+    return self.parts[GEMMA].layout.padding if GEMMA in self.parts else 0
+
+  @property
   def configs(self) -> dict[str, Config]:
     """Shapes of the parts, as in the file."""
     return {

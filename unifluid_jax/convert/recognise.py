@@ -74,9 +74,8 @@ def read_described(path: str) -> Described:
   """
   source = pathlib.Path(path)
   file = (source if source.is_dir() else source.parent) / 'config.json'
-  if not file.is_file():
-    return Described({})
-  return from_json(json_file.read(file), str(file))
+  content = json_file.read_if_there(file)
+  return Described({}) if content is None else from_json(content, str(file))
 
 
 def find_config(

@@ -52,19 +52,25 @@ class Entry(NamedTuple):
     return math.prod(self.shape) * self.dtype.itemsize
 
 
-def entry(array: LazyArray, dtype: np.dtype) -> Entry:
-  """An array as it is, read in chunks of rows."""
+def entry(name: str, array: LazyArray, dtype: np.dtype) -> Entry:
+  """An array as it is, read in chunks of rows.
+
+  Args:
+    name: What messages call it.
+    array: The array.
+    dtype: Dtype to write it in.
+  """
 
   def chunks() -> Iterator[np.ndarray]:
     if not array.shape:
-      yield read(array, (), dtype)
+      yield read(array, (), dtype, name)
       return
     row = max(math.prod(array.shape[1:]) * dtype.itemsize, 1)
     step = max(_CHUNK_BYTES // row, 1)
     rest = everything(array.shape[1:])
     for start in range(0, array.shape[0], step):
       rows = slice(start, min(start + step, array.shape[0]))
-      yield read(array, (rows, *rest), dtype)
+      yield read(array, (rows, *rest), dtype, name)
 
   return Entry(array.shape, dtype, chunks)
 

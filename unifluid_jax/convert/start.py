@@ -53,6 +53,7 @@ def load_model(
       new_rows=init.new_rows,
       resize_positions=init.resize_positions,
       path=path,
+      padding=source.padding,
     )
     loaded |= place(arrays, targets)
   return loaded

@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from unifluid_jax.convert.assembly import (
   LazyArray,
   Slices,
+  Traced,
   everything,
   read,
 )
@@ -38,6 +40,8 @@ def fit(
   new_rows: str,
   resize_positions: bool,
   path: str,
+  padding: int = 0,
+  key: str = 'model.gemma.vocab_size',
 ) -> dict[str, LazyArray]:
   """Gives tables the rows that the wanted configs have.
 
@@ -48,17 +52,22 @@ def fit(
     new_rows: How rows of new pieces are made, one of NEW_ROWS, or empty.
     resize_positions: Whether positions may be resized.
     path: What messages call the file.
+    padding: Rows that the embedding table has after the vocabulary's, for no
+      token, where the file is of a layout that is known to have them.
+    key: What sets the vocabulary's size, for messages.
 
   Raises:
-    UserError: A table has other rows and surgery is not asked for.
+    UserError: A table has other rows and surgery is not asked for, or rows
+      that may hold trained values would be lost.
   """
   result = dict(arrays)
   gemma, encoder = wanted.get(GEMMA), wanted.get(ENCODER)
   if isinstance(gemma, GemmaConfig) and GEMMA in found:
     name = f'{GEMMA}/embedding'
-    result[name] = _fit_rows(
-      arrays[name], gemma.vocab_size, new_rows, f'{name} of {path}'
-    )
+    table, rows = arrays[name], gemma.vocab_size
+    if table.shape[0] > rows:
+      _check_unused(table, rows, padding, key, f'{name} of {path}')
+    result[name] = _fit_rows(table, rows, new_rows, f'{name} of {path}')
   if isinstance(encoder, SiglipConfig) and ENCODER in found:
     name = f'{ENCODER}/position_embedding'
     if arrays[name].shape[0] != encoder.tokens:
@@ -81,12 +90,45 @@ def _fit_rows(
       f'{name} has {there} rows and the vocabulary {rows}; set new_rows to '
       f'{" or ".join(map(repr, NEW_ROWS))} to add {rows - there}'
     )
-  if there - rows > _PADDING:
-    raise UserError(
-      f'{name} has {there} rows and the vocabulary only {rows}; set '
-      f'vocab_size to {there}'
-    )
   return table if there == rows else WithRows(table, rows, new_rows)
+
+
+def _check_unused(
+  table: LazyArray, rows: int, padding: int, key: str, name: str
+) -> None:
+  """Makes sure that the rows after the vocabulary's are padding.
+
+  They are where all their values are zero, and where the file's layout is
+  known to have as many: the official Flax tables of Gemma 1 and 2. Any other
+  row may be that of a token that was added and trained.
+
+  Raises:
+    UserError: They may be trained.
+  """
+  there = table.shape[0]
+  surplus = there - rows
+  told = f'{name} has {there} rows and the vocabulary only {rows}'
+  is_padding = surplus == padding or (
+    surplus <= _PADDING and not _read_rows(table, rows).any()
+  )
+  if not is_padding:
+    raise UserError(
+      f'{told}; the last {surplus} may be of tokens that were added and '
+      f'trained: set {key}={there} to keep them'
+    )
+  logging.info(
+    '%s; the last %d are padding and left out (%s=%d keeps them)',
+    told,
+    surplus,
+    key,
+    there,
+  )
+
+
+def _read_rows(table: LazyArray, first: int) -> np.ndarray:
+  """The rows of a table from a number on."""
+  there, *rest = table.shape
+  return read(table, (slice(first, there), *everything(tuple(rest))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +152,10 @@ class _Table:
   def dtype(self) -> np.dtype:
     """The dtype of the file."""
     return self.base.dtype
+
+  def origins(self) -> Iterator[tuple[str, np.ndarray]]:
+    """What messages call each tensor of the table, and the tensor."""
+    return self.base.origins() if isinstance(self.base, Traced) else iter(())
 
 
 @dataclasses.dataclass(frozen=True)

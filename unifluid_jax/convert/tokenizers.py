@@ -11,6 +11,7 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
+from unifluid_jax import lfs
 from unifluid_jax.convert.readers import json_file
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
@@ -37,7 +38,9 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
     UserError: It is no byte-pair vocabulary of Gemma's kind.
   """
   try:
-    serialized = _convert(json_file.parse(source.read_bytes()), source)
+    content = source.read_bytes()
+    lfs.check(content, source)
+    serialized = _convert(json_file.parse(content), source)
   except OSError as error:
     raise UserError(f'cannot read {source}: {error.strerror}') from error
   except (AttributeError, LookupError, TypeError, ValueError) as error:

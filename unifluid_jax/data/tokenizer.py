@@ -11,6 +11,7 @@ from typing import SupportsIndex
 
 import sentencepiece
 
+from unifluid_jax.data.model_file import read_model
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import AnyPath, to_path, write_whole
 
@@ -80,13 +81,7 @@ class Tokenizer:
     Raises:
       UserError: If the file is missing or is no usable model.
     """
-    try:
-      model = to_path(str(path)).read_bytes()
-    except OSError as error:
-      raise UserError(
-        f'cannot read the tokenizer {path}: {error.strerror}'
-      ) from error
-    return cls(model, name=str(path))
+    return cls(read_model(path), name=str(path))
 
   @classmethod
   def train(

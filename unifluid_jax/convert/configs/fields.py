@@ -6,8 +6,10 @@ from typing import Any
 
 from unifluid_jax.errors import UserError
 
-_LARGEST = 10_000_000
-_MOST_LAYERS = 1000
+LARGEST = 10_000_000
+"""The largest size that a config may name."""
+MOST_LAYERS = 1000
+"""Most layers, or blocks of a level."""
 
 Json = Mapping[str, Any]
 
@@ -51,15 +53,15 @@ class Fields:
 
   def size(self, key: str) -> int:
     """A whole number above 0."""
-    return self._whole(key, self._values.get(key), _LARGEST)
+    return self._whole(key, self._values.get(key), LARGEST)
 
   def count(self, key: str) -> int:
     """A number of layers."""
-    return self._whole(key, self._values.get(key), _MOST_LAYERS)
+    return self._whole(key, self._values.get(key), MOST_LAYERS)
 
   def sizes(self, key: str) -> tuple[int, ...]:
     """A list of sizes."""
-    return tuple(self._whole(key, n, _LARGEST) for n in self.items(key))
+    return tuple(self._whole(key, n, LARGEST) for n in self.items(key))
 
   def items(self, key: str) -> list[Any]:
     """A list that is not empty.
@@ -115,7 +117,7 @@ class Fields:
     return UserError(f'it has {key} {shown}; {why}')
 
   def _whole(self, key: str, value: Any, most: int) -> int:
-    if not isinstance(value, int) or not 0 < value <= most:
+    if type(value) is not int or not 0 < value <= most:
       raise self.wrong(key, f'sizes are whole numbers from 1 to {most}')
     return value
 

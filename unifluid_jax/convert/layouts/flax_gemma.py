@@ -139,6 +139,7 @@ OFFICIAL_LAYOUT = Layout(
   unused=_VISION,
   marks='layer_0/attn/attn_vec_einsum/w',
   infer=_infer,
+  padding=_PADDED - _VOCAB,
 )
 STACKED_LAYOUT = Layout(
   'Gemma of big_vision',

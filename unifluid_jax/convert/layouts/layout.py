@@ -52,6 +52,8 @@ class Layout:
     described: Whether a config.json beside the file says what it is.
     infer: Config from the headers (names without the prefix), where shapes
       tell it.
+    padding: Rows that the published tables of this layout have after those of
+      the vocabulary, for no token.
   """
 
   title: str
@@ -63,6 +65,7 @@ class Layout:
   marks: str = ''
   described: bool = False
   infer: Callable[[Header], Config] | None = None
+  padding: int = 0
 
   def prefixes(self, names: Iterable[str]) -> list[str]:
     """Prefixes under which the names hold this part."""

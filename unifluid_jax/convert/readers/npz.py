@@ -8,6 +8,7 @@ for. Nothing else of the file is read, and no pickle.
 import math
 import pathlib
 import struct
+import tokenize
 import zipfile
 import zlib
 from typing import Literal, NamedTuple
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
+from unifluid_jax import lfs
 from unifluid_jax.convert.layouts.layout import Tensor
 from unifluid_jax.convert.readers.dtypes import BFLOAT16
 from unifluid_jax.errors import UserError
@@ -27,7 +29,9 @@ _DAMAGE = (
   zipfile.BadZipFile,
   zlib.error,
   struct.error,
+  tokenize.TokenError,
   EOFError,
+  MemoryError,
   OSError,
   OverflowError,
   RuntimeError,
@@ -64,6 +68,7 @@ class NpzReader:
     self.files: tuple[pathlib.Path, ...] = (path,)
     self.header: dict[str, Tensor] = {}
     self._members: dict[str, _Member] = {}
+    lfs.check_file(path)
     try:
       with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():

@@ -14,10 +14,24 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from unifluid_jax import lfs
 from unifluid_jax.convert.layouts.layout import Tensor
 from unifluid_jax.errors import UserError
 
 _MARKS = ('_METADATA', '_CHECKPOINT_METADATA', 'checkpoint')
+# What Orbax and TensorStore raise of damaged files; RuntimeError also of JSON
+# that is nested too deeply.
+_DAMAGE = (
+  ArithmeticError,
+  AssertionError,
+  AttributeError,
+  LookupError,
+  MemoryError,
+  OSError,
+  RuntimeError,
+  TypeError,
+  ValueError,
+)
 
 
 def is_orbax(path: str) -> bool:
@@ -42,12 +56,14 @@ class OrbaxReader:
     try:
       metadata = self._checkpointer.metadata(self._path).item_metadata
       tree = metadata and metadata.tree
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except _DAMAGE as error:
+      _check_pointers(self._path)
       raise UserError(
         f'{path} is no complete Orbax checkpoint ({_first_line(error)}); copy '
         'it again'
       ) from error
     if not tree:
+      _check_pointers(self._path)
       raise UserError(
         f'{path} holds no tree of arrays itself; name the folder in it that '
         'does, such as default, or copy it again'
@@ -81,7 +97,8 @@ class OrbaxReader:
           item=item, restore_args=arguments, partial_restore=True
         ),
       )
-    except (OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
+      _check_pointers(self._path)
       raise UserError(
         f'{name} in {self._path} cannot be read ({_first_line(error)}); copy '
         'the checkpoint again'
@@ -89,6 +106,18 @@ class OrbaxReader:
     for key in self._keys[name]:
       tree = tree[key]
     return np.asarray(tree)
+
+
+def _check_pointers(folder: epath.Path) -> None:
+  """Looks for the reason why a checkpoint cannot be read.
+
+  Raises:
+    UserError: A file in the folder is a Git LFS pointer.
+  """
+  local = pathlib.Path(folder)
+  for file in local.rglob('*') if local.is_dir() else ():
+    if file.is_file():
+      lfs.check_file(file)
 
 
 def _first_line(error: Exception) -> str:

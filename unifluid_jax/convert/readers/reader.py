@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from unifluid_jax.convert.layouts.layout import Header
+from unifluid_jax.convert.readers import folder, shards
 from unifluid_jax.convert.readers.npz import NpzReader
 from unifluid_jax.convert.readers.orbax import OrbaxReader, is_orbax
 from unifluid_jax.convert.readers.safetensors import SafetensorsReader
@@ -44,36 +45,46 @@ def open_reader(path: str) -> Reader:
   """Opens a file, or a folder that holds a checkpoint.
 
   Args:
-    path: A .safetensors, .npz or PyTorch file, or a folder of safetensors
-      (with an index or without) or of Orbax.
+    path: A .safetensors, .npz or PyTorch file, or a folder of one of these,
+      of shards and their index, or of Orbax.
 
   Raises:
     UserError: It is none of these, or is not complete.
   """
   if path.startswith('gs://'):
     return _open_bucket(path)
-  local = pathlib.Path(path)
-  if is_orbax(path):
-    return OrbaxReader(path)
-  if local.is_dir():
-    if any(local.glob('*.safetensors*')):
-      return SafetensorsReader(local)
-    for suffix in ('.npz', '.ckpt', '.bin', '.pth', '.pt'):
-      files = sorted(local.glob(f'*{suffix}'))
-      if len(files) == 1:
-        return _BY_SUFFIX[suffix](files[0])
+  try:
+    return _open(path)
+  except OSError as error:
     raise UserError(
-      f'{path} holds no checkpoint: no *.safetensors, no single .npz or '
-      'PyTorch file, and no Orbax folder; name the file or the folder itself'
-    )
+      f'cannot read {error.filename or path}: {error.strerror or error}'
+    ) from error
+
+
+def _open(path: str) -> Reader:
+  """Opens a file or folder of this machine."""
+  local = pathlib.Path(path)
+  if local.is_symlink() and not local.exists():
+    raise UserError(f'{path} is a link that leads nowhere; name the file')
   if not local.exists():
     raise UserError(f'{path} does not exist; name a file or a folder')
-  if local.suffix not in _BY_SUFFIX:
+  if is_orbax(path):
+    return OrbaxReader(path)
+  file = folder.find_weights(local) if local.is_dir() else local
+  suffix = pathlib.PurePath(file.name.removesuffix(shards.SUFFIX)).suffix
+  if suffix not in _BY_SUFFIX:
     raise UserError(
       f'{path} is of no known format; known are {", ".join(_BY_SUFFIX)} files '
-      'and folders of safetensors or Orbax'
+      'and folders of these or of Orbax'
     )
-  return _BY_SUFFIX[local.suffix](local)
+  if folder.is_of_training(file):
+    raise UserError(
+      f'{path} is what a training saves beside its weights; name the file of '
+      'weights, or the folder'
+    )
+  if not file.is_file():
+    raise UserError(f'{file} is no file, or links to none; download it again')
+  return _BY_SUFFIX[suffix](file)
 
 
 def _open_bucket(path: str) -> Reader:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unifluid_jax import lfs
 from unifluid_jax.convert.layouts.layout import Tensor
-from unifluid_jax.convert.readers import json_file
+from unifluid_jax.convert.readers import json_file, shards
 from unifluid_jax.convert.readers.dtypes import SAFETENSORS
 from unifluid_jax.errors import UserError
 
-INDEX = '.safetensors.index.json'
+INDEX = f'.safetensors{shards.SUFFIX}'
 _LONGEST_HEADER = 100_000_000
 
 
@@ -38,27 +39,27 @@ class _Place(NamedTuple):
 
 
 class SafetensorsReader:
-  """One file, or a folder: one file or the shards that its index lists."""
+  """One file, or the shards that an index lists."""
 
   def __init__(self, path: pathlib.Path):
     """Reads the headers.
+
+    Args:
+      path: The file, or the index.
 
     Raises:
       UserError: A file is missing, damaged or not complete.
     """
     self._places: dict[str, _Place] = {}
     self.header: dict[str, Tensor] = {}
-    if path.is_file():
-      self.files: tuple[pathlib.Path, ...] = (path,)
-      self._add(path, None)
+    self.files: tuple[pathlib.Path, ...] = (path,)
+    if not path.name.endswith(INDEX):
+      self._add(path)
       return
-    indexes = sorted(path.glob(f'*{INDEX}'))
-    if len(indexes) == 1:
-      self._open_shards(indexes[0])
-    else:
-      file = _single_file(path)
-      self.files = (file,)
-      self._add(file, None)
+    listed = shards.read_index(path)
+    self.files = shards.files_of(path, listed)
+    for file in self.files:
+      shards.check_listed(listed, file, self._add(file))
 
   def read(self, name: str) -> np.ndarray:
     """Maps a tensor, read-only."""
@@ -72,26 +73,9 @@ class SafetensorsReader:
       return np.empty(shape, place.dtype)
     return np.memmap(place.file, place.dtype, 'r', place.offset, shape)
 
-  def _open_shards(self, index: pathlib.Path) -> None:
-    shards = _read_index(index)
-    self.files = tuple(sorted({*shards.values()}))
-    for file in self.files:
-      listed = {name for name, shard in shards.items() if shard == file}
-      if not file.exists():
-        raise UserError(
-          f'{file} is missing; {index.name} lists {len(listed)} tensors in '
-          f'it, such as {min(listed)}; download it too'
-        )
-      self._add(file, shards)
-
-  def _add(
-    self, file: pathlib.Path, shards: Mapping[str, pathlib.Path] | None
-  ) -> None:
-    """Takes the tensors of a file, or those that the index lists in it."""
+  def _add(self, file: pathlib.Path) -> set[str]:
+    """Takes the tensors of a file; gives their names."""
     header, start = _read_header(file)
-    if shards is not None:
-      _check_listed(file, {*header}, shards)
-      header = {n: e for n, e in header.items() if n in shards}
     for name, entry in header.items():
       dtype = SAFETENSORS.get(entry.dtype)
       size = entry.stop - entry.first
@@ -101,41 +85,7 @@ class SafetensorsReader:
       self.header[name] = Tensor(
         entry.shape, str(dtype or entry.dtype), str(file)
       )
-
-
-def _read_index(index: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The shard of each tensor, which lies beside the index or below."""
-  content = json_file.read(index)
-  shards = content.get('weight_map') if isinstance(content, dict) else None
-  if (
-    not isinstance(shards, dict)
-    or not shards
-    or not all(map(_is_below, shards.values()))
-  ):
-    raise UserError(f'{index} is no index of safetensors; download it again')
-  return {name: index.parent / shard for name, shard in shards.items()}
-
-
-def _is_below(shard: Any) -> bool:
-  path = pathlib.PurePath(shard if isinstance(shard, str) else '')
-  return bool(path.name) and not path.is_absolute() and '..' not in path.parts
-
-
-def _check_listed(
-  file: pathlib.Path, names: set[str], shards: Mapping[str, pathlib.Path]
-) -> None:
-  """A tensor must be in the shard that the index lists, and only there."""
-  listed = {name for name, shard in shards.items() if shard == file}
-  for name in sorted(listed - names):
-    raise UserError(
-      f'{file} lacks {name}, which the index lists in it; the files are not of '
-      'one checkpoint'
-    )
-  for name in sorted((names & shards.keys()) - listed):
-    raise UserError(
-      f'{file} holds {name}, which the index lists in {shards[name].name}; '
-      'the files are not of one checkpoint'
-    )
+    return {*header}
 
 
 def _read_entry(file: pathlib.Path, name: str, entry: Any) -> _Entry:
@@ -173,24 +123,12 @@ def _check_places(
     raise _damaged(file, f'{size - end} bytes at its end are of no tensor')
 
 
-def _single_file(folder: pathlib.Path) -> pathlib.Path:
-  files = sorted(folder.glob('*.safetensors'))
-  if len(files) == 1:
-    return files[0]
-  for name in ('model', 'diffusion_pytorch_model'):
-    if folder / f'{name}.safetensors' in files:
-      return folder / f'{name}.safetensors'
-  raise UserError(
-    f'{folder} holds {len(files)} safetensors files and no index '
-    f'(*{INDEX}); name one file, or download the index too'
-  )
-
-
 def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
   """The header, and where the values start."""
   if not file.is_file():
     raise UserError(f'{file} is no file, or links to none; download it again')
   size = file.stat().st_size
+  lfs.check_file(file)
   with file.open('rb') as stream:
     length = int.from_bytes(stream.read(8), 'little')
     if size < 8 or length > min(_LONGEST_HEADER, size - 8):

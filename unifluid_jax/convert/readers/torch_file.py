@@ -14,7 +14,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from unifluid_jax import lfs
 from unifluid_jax.convert.layouts.layout import Tensor
+from unifluid_jax.convert.readers import shards
 from unifluid_jax.errors import UserError
 
 # What PyTorch raises of damaged bytes, which its unpickler follows blindly.
@@ -36,38 +38,62 @@ _WRAPPERS = ('state_dict', 'model')
 
 
 class TorchReader:
-  """The tensors of one file."""
+  """The tensors of one file, or of the shards that an index lists."""
 
   def __init__(self, path: pathlib.Path):
-    """Reads the file's structure and maps its tensors.
+    """Reads the files' structure and maps their tensors.
+
+    Args:
+      path: The file, or the index.
 
     Raises:
-      UserError: PyTorch is not installed, or the file cannot be read safely.
+      UserError: PyTorch is not installed, or a file is missing or cannot be
+        read safely.
     """
+    self._tensors: dict[str, Any] = {}
+    self.header: dict[str, Tensor] = {}
     self.files: tuple[pathlib.Path, ...] = (path,)
-    tensors = _load(path)
-    for key in _WRAPPERS:
-      if isinstance(tensors.get(key), dict):
-        tensors = tensors[key]
-    self._tensors = {
-      name: value
-      for name, value in tensors.items()
-      if isinstance(name, str) and hasattr(value, 'dtype')
-    }
-    self.header = {
-      name: Tensor(
-        tuple(value.shape), str(value.dtype).removeprefix('torch.'), str(path)
-      )
-      for name, value in self._tensors.items()
-    }
+    if not path.name.endswith(shards.SUFFIX):
+      self._add(path)
+      return
+    listed = shards.read_index(path)
+    self.files = shards.files_of(path, listed)
+    for file in self.files:
+      shards.check_listed(listed, file, self._add(file))
 
   def read(self, name: str) -> np.ndarray:
     """The tensor, without a copy."""
     tensor = self._tensors[name].detach()
-    if self.header[name].dtype == 'bfloat16':
-      torch = _torch(self.files[0])
-      return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+    try:
+      if self.header[name].dtype == 'bfloat16':
+        torch = _torch(self.files[0])
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+      return tensor.numpy()
+    except _DAMAGE as error:
+      raise UserError(
+        f'{name} in {self.header[name].file} is no plain tensor '
+        f'({_reason(error)}); save it as a dense one'
+      ) from error
+
+  def _add(self, file: pathlib.Path) -> set[str]:
+    """Takes the tensors of a file; gives their names."""
+    tensors = _load(file)
+    for key in _WRAPPERS:
+      if isinstance(tensors.get(key), dict):
+        tensors = tensors[key]
+    found = {
+      name: value
+      for name, value in tensors.items()
+      if isinstance(name, str) and hasattr(value, 'dtype')
+    }
+    self._tensors |= found
+    self.header |= {
+      name: Tensor(
+        tuple(value.shape), str(value.dtype).removeprefix('torch.'), str(file)
+      )
+      for name, value in found.items()
+    }
+    return {*found}
 
 
 def _torch(path: pathlib.Path) -> Any:
@@ -81,6 +107,9 @@ def _torch(path: pathlib.Path) -> Any:
 
 
 def _load(path: pathlib.Path) -> dict[Any, Any]:
+  if not path.is_file():
+    raise UserError(f'{path} is no file, or links to none; download it again')
+  lfs.check_file(path)
   torch = _torch(path)
   options = {'map_location': 'cpu', 'weights_only': True}
   try:
