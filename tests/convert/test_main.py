@@ -92,6 +92,25 @@ def test_mistakes(gemma, tmp_path, flags, message):
     assert '--out must be given' in process.fail('convert', f'--source={gemma}')
 
 
+@pytest.mark.parametrize(
+  ('value', 'flags', 'told'),
+  [
+    (np.nan, [], 'holds 1 value not finite'),
+    (1e5, ['--dtype=float16', '--to=gemma'], 'holds 1 value too large for'),
+  ],
+)
+def test_values_that_cannot_be_written(value, flags, told, tmp_path):
+  source = hub.save(hub.gemma('gemma 2 GQA'), tmp_path / 'hf')
+  content = load_file(source / 'model.safetensors')
+  name = 'model.layers.2.mlp.up_proj.weight'
+  content[name][3, 2] = value
+  save_file(content, source / 'model.safetensors')
+  out = tmp_path / 'out'
+  found = process.fail('convert', f'--source={source}', f'--out={out}', *flags)
+  assert found.startswith(f'{name} in {source}') and told in found
+  assert not out.exists()
+
+
 def test_layers_of_several_dtypes(tmp_path):
   """They are one parameter: widened unasked, they would not come back."""
   source = hub.save(hub.gemma('gemma 2 GQA'), tmp_path / 'hf')

@@ -12,7 +12,7 @@ import numpy as np
 from unifluid_jax.errors import UserError
 
 # Values that are looked at together, which fit into a core's cache.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17
 
 
 def is_finite(values: np.ndarray) -> bool:

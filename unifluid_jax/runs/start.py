@@ -108,9 +108,27 @@ def _load_from_run(
       'leave token_in, source_in and head/ out of init.parameters'
     )
   return {
-    name: jax.device_put(found[name].astype(target.dtype), target.sharding)
-    for name, target in wanted.items()
+    name: _cast(name, found[name], target) for name, target in wanted.items()
   }
+
+
+def _cast(
+  name: str, value: jax.Array, target: jax.ShapeDtypeStruct
+) -> jax.Array:
+  """A parameter in the dtype and at the place of its target.
+
+  Raises:
+    UserError: `init.dtype` asks for a dtype that is too small for a value.
+  """
+  result = jax.device_put(value.astype(target.dtype), target.sharding)
+  if target.dtype != value.dtype:
+    too_large = int(jax.jit(lambda x: (~jnp.isfinite(x)).sum())(result))
+    if too_large:
+      raise UserError(
+        f'init.dtype keeps {name} in {target.dtype}, which is too small for '
+        f'{too_large} of its values; choose float32 or bfloat16 for it'
+      )
+  return result
 
 
 def _is_same(one: Parameters, other: Parameters) -> bool:

@@ -11,17 +11,7 @@ SUFFIXES = ('.safetensors', '.npz', '.ckpt', '.bin', '.pth', '.pt')
 """Suffixes of weights, those to prefer first."""
 
 _STEMS = ('model', 'diffusion_pytorch_model', 'pytorch_model')
-# What trainers save beside the weights: settings, optimizer, random states.
-_OF_TRAINING = re.compile(
-  r'(training_args|optimizer|scheduler|scaler|rng_state|random_states)'
-  r'([_-]\w+)*\.(bin|pt|pth|ckpt|safetensors)'
-)
 _NUMBERED = re.compile(r'.*-\d+-of-\d+\.\w+')
-
-
-def is_of_training(file: pathlib.Path) -> bool:
-  """Whether a file is one that trainers save beside the weights."""
-  return bool(_OF_TRAINING.fullmatch(file.name))
 
 
 def find_weights(folder: pathlib.Path) -> pathlib.Path:
@@ -37,7 +27,7 @@ def find_weights(folder: pathlib.Path) -> pathlib.Path:
     files = [
       file
       for file in sorted(folder.glob(f'*{suffix}'))
-      if not is_of_training(file)
+      if not shards.is_of_training(file)
     ]
     if files or indexes:
       return _choose(folder, suffix, files, indexes)

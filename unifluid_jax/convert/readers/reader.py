@@ -77,7 +77,7 @@ def _open(path: str) -> Reader:
       f'{path} is of no known format; known are {", ".join(_BY_SUFFIX)} files '
       'and folders of these or of Orbax'
     )
-  if folder.is_of_training(file):
+  if shards.is_of_training(file):
     raise UserError(
       f'{path} is what a training saves beside its weights; name the file of '
       'weights, or the folder'

@@ -16,9 +16,19 @@ from unifluid_jax.errors import UserError
 
 SUFFIX = '.index.json'
 _NUMBERED = r'-\d+-of-\d+'
+# What trainers save beside the weights: settings, optimizer, random states.
+_OF_TRAINING = re.compile(
+  r'(training_args|optimizer|scheduler|scaler|rng_state|random_states)'
+  r'([_-]\w+)*\.(bin|pt|pth|ckpt|safetensors)'
+)
 
 Shards = Mapping[str, pathlib.Path]
 """The file of each tensor."""
+
+
+def is_of_training(file: pathlib.Path) -> bool:
+  """Whether a file is one that trainers save beside the weights."""
+  return bool(_OF_TRAINING.fullmatch(file.name))
 
 
 def read_index(index: pathlib.Path) -> Shards:
@@ -66,7 +76,8 @@ def files_of(index: pathlib.Path, shards: Shards) -> tuple[pathlib.Path, ...]:
         f'{other} is not listed in {index.name}; one of them is of another '
         'checkpoint: download the index again, or delete the file'
       )
-    logging.warning('%s is not read: %s does not list it', other, index.name)
+    if not is_of_training(other):
+      logging.warning('%s is not read: %s does not list it', other, index.name)
   return files
 
 
