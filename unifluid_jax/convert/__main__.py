@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags, logging
 
 from unifluid_jax import cli
-from unifluid_jax.config import to_dict
+from unifluid_jax.config import build, to_dict
 from unifluid_jax.convert import own, surgery, table
 from unifluid_jax.convert.export import (
   OWN,
@@ -38,11 +38,12 @@ from unifluid_jax.convert.provenance import describe_files, verify
 from unifluid_jax.convert.recognise import named_config
 from unifluid_jax.convert.safetensors_file import check_new
 from unifluid_jax.convert.shapes import Config
+from unifluid_jax.convert.start import read_exported
 from unifluid_jax.convert.tokenizers import convert_tokenizer
 from unifluid_jax.data.model_file import read_model
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError, check_matches
-from unifluid_jax.experiment import TOKENIZER_FILE
+from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import (
@@ -190,8 +191,11 @@ def _from_files(path: str) -> Weights | None:
     What to write; None for --dry_run.
   """
   metadata = own.read_metadata(path)
+  experiment, step = None, None
   if 'experiment' in metadata:
     _check_as_it_is(pathlib.Path(path), 'a whole UniFluid', _SURGERY)
+    experiment, step = read_exported(path)
+    experiment = to_dict(build(Experiment, experiment, f'{path}: config'))
   wanted = dict([named_config(_MODEL.value)] if _MODEL.value else [])
   source = open_pretrained(path, configs=wanted)
   for part in wanted.keys() - source.configs.keys():
@@ -228,8 +232,8 @@ def _from_files(path: str) -> Weights | None:
     carried=carried,
     prefixes=metadata.get('prefixes')
     or {name: part.prefix for name, part in source.parts.items()},
-    experiment=metadata.get('experiment'),
-    step=metadata.get('step'),
+    experiment=experiment,
+    step=step,
     tokenizer=read_model(tokenizer) if tokenizer.is_file() else None,
     source=describe_files(path, source.reader.files),
   )

@@ -29,7 +29,7 @@ def read_experiment(workdir: AnyPath) -> Experiment:
     )
   try:
     config = json.loads(file.read_text(encoding='utf-8'))
-  except ValueError as error:
+  except (RecursionError, ValueError) as error:
     raise UserError(f'{file} is no JSON ({error}); {_MEND}') from error
   if not isinstance(config, dict):
     raise UserError(f'{file} is no JSON object; {_MEND}')
