@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
@@ -20,12 +21,13 @@ def not_finite(tree: Any) -> list[str]:
   """Names of the arrays that hold a number that is not finite.
 
   Args:
-    tree: Arrays, on devices or on the host; only those of floats are looked at.
+    tree: Arrays, on devices or on the host; other leaves are not looked at.
   """
   named = {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    if isinstance(leaf, jax.Array | np.ndarray)
+    and jnp.issubdtype(leaf.dtype, jnp.floating)
   }
   with jax.transfer_guard('allow'):
     flags = jax.device_get({k: _is_finite(leaf) for k, leaf in named.items()})
