@@ -4,7 +4,6 @@ import functools
 import json
 import pathlib
 import resource
-import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -186,27 +185,37 @@ def test_a_damaged_checkpoint(finished, tmp_path):
   uninterrupted = process.read_losses(finished)
   newest = finished / 'checkpoints' / '6'
   _damage(newest)
-  sample = [f'--workdir={finished}', f'--out={tmp_path}/out', '--prompt=fox']
-  for message in (
-    process.fail('train', *process.flags(finished)),
-    process.fail('sample', '--task=generate', *sample),
-  ):
-    assert message.startswith(f'checkpoint {newest} cannot be read (')
-    assert message.endswith('move it away to go on from step 4')
-  shutil.rmtree(newest)
+  sample = ['--task=generate', '--prompt=fox', f'--workdir={finished}']
+  told = f'checkpoint {newest} is damaged ('
+  output = process.succeed('sample', *sample, f'--out={tmp_path}/out')
+  assert told in output and 'step 4 is used instead' in output
+  assert newest.exists()
   output = process.succeed('train', *process.flags(finished))
+  assert output.count(told) == 1
+  assert f'kept in {finished}/checkpoints.damaged.6' in output
   assert 'resumes from step 4' in output
   assert process.read_losses(finished) == uninterrupted
+  for step in (4, 6):
+    _damage(finished / 'checkpoints' / str(step))
+  for message in (
+    process.fail('sample', *sample, f'--out={tmp_path}/none'),
+    process.fail('train', *process.flags(finished)),
+  ):
+    assert message.startswith(
+      f'{finished}/checkpoints holds no checkpoint that can be used'
+    )
+    assert 'step 4 (' in message and 'step 6 (' in message
 
 
 def test_a_damaged_vae(started):
   vae = started / 'vae' / 'final' / '4'
   _damage(vae)
   message = process.fail('train', *process.flags(started))
-  assert message.startswith(f'checkpoint {vae} cannot be read (')
-  assert message.endswith('move it away to train again')
-  shutil.rmtree(vae)
-  process.succeed('train_vae', *process.flags(started))
+  assert message.startswith(
+    f'{vae.parent} holds no checkpoint that can be used'
+  )
+  output = process.succeed('train_vae', *process.flags(started))
+  assert f'checkpoint {vae} is damaged (' in output
   process.succeed('train', *process.flags(started))
 
 

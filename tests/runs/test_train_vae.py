@@ -11,7 +11,7 @@ from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.vae import train_vae
-from unifluid_jax.runs.vae_state import FINAL
+from unifluid_jax.runs.vae_state import FINAL, load_vae
 from unifluid_jax.training.checkpoint import Checkpoints
 
 
@@ -39,6 +39,29 @@ def test_a_vae_that_unifluid_was_trained_on_is_not_trained_for_longer(tmp_path):
   (tmp_path / 'checkpoints').rename(tmp_path / 'away')
   train_vae(longer, tmp_path / 'vae')
   assert Checkpoints(tmp_path / 'vae' / FINAL).latest_step == 6
+
+
+def test_a_finished_vae_that_is_damaged_is_made_anew(tmp_path, caplog):
+  """From the last checkpoint of its run, to the same bits."""
+  experiment = build(Experiment, tiny.get_config())
+  train_vae(experiment, tmp_path / 'vae')
+  before = load_vae(experiment, tmp_path / 'vae')
+  final = tmp_path / 'vae' / FINAL
+  largest = max(final.rglob('d/*'), key=lambda file: file.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[1000] ^= 8
+  largest.write_bytes(content)
+  with pytest.raises(UserError, match='holds no checkpoint that can be used'):
+    load_vae(experiment, tmp_path / 'vae')
+  train_vae(experiment, tmp_path / 'vae')
+  assert sum(f'{final / "4"} is damaged' in m for m in caplog.messages) == 1
+  after = load_vae(experiment, tmp_path / 'vae')
+  assert before.keys() == after.keys()
+  assert all((before[name] == after[name]).all() for name in before)
+  for file in tmp_path.rglob('_METADATA'):
+    file.unlink()
+  with pytest.raises(UserError, match='holds no checkpoint that can be used'):
+    train_vae(experiment, tmp_path / 'vae')
 
 
 def test_no_worker_outlives_the_training(tmp_path):

@@ -196,6 +196,37 @@ def test_a_failed_save_ends_training_before_the_next(tmp_path, monkeypatch):
   assert seen == [0, 1, 2]
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+  """Also where the loss of every step so far was finite."""
+
+  def spoil(step):
+    if step == 4:
+      raise UserError('the data end here')
+
+  def put(value):
+    return jax.device_put(np.float32('inf') if value == 3 else value)
+
+  with pytest.raises(UserError, match='step 4 is not saved .*: total hold'):
+    train(tmp_path, every=2, before=spoil, put=put)
+  assert Checkpoints(tmp_path / 'checkpoints').steps == [2]
+  assert train(tmp_path).total == 15
+
+
+def test_training_goes_on_from_the_newest_that_is_whole(tmp_path, caplog):
+  train(tmp_path)
+  newest = tmp_path / 'checkpoints' / '6'
+  (newest / 'state' / 'manifest.ocdbt').write_bytes(b'')
+  log = read_log(tmp_path)
+  assert train(tmp_path).total == 15
+  assert Checkpoints(tmp_path / 'checkpoints').steps == [2, 4, 6]
+  assert [line['loss'] for line in read_log(tmp_path)] == [
+    line['loss'] for line in log
+  ]
+  told = [m for m in caplog.messages if f'{newest} is damaged' in m]
+  assert len(told) == 1
+  assert (tmp_path / 'checkpoints.damaged.6').exists()
+
+
 def test_a_trace_of_chosen_steps(tmp_path):
   train(tmp_path, profile=(3, 4))
   (file,) = (tmp_path / 'profile').rglob('*.xplane.pb')

@@ -53,6 +53,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   identity = experiment.identity(tokenizer)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   checkpoints.agree()
+  checkpoints.put_damaged_aside()
   checkpoints.check_identity(identity)
   check_same(experiment, workdir, checkpoints.latest_step)
   mesh = sharding_lib.make_mesh(experiment.mesh)

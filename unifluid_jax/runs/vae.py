@@ -38,7 +38,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
   A VAE of this config's shape that has been trained for as many steps, or more,
-  is kept.
+  is kept. One that is damaged is made anew from the run's last checkpoint.
 
   Args:
     experiment: The config.
@@ -47,7 +47,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
 
   Raises:
     UserError: There is one that was trained otherwise, or one of fewer steps,
-      and UniFluid was trained on it.
+      and UniFluid was trained on it; or all checkpoints are damaged.
   """
   if experiment.init.vae:
     logging.info('vae: nothing to train, it is %s', experiment.init.vae)
@@ -55,6 +55,10 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
   steps = experiment.vae_training.steps
   final = Checkpoints(workdir / FINAL)
   final.agree()
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints.agree()
+  # What is damaged of the finished VAE is made anew from its last checkpoint.
+  final.put_damaged_aside(thoroughly=True, may_lose_all=bool(checkpoints.steps))
   final.check_identity(experiment.vae_identity())
   is_done = final.latest_step is not None and final.latest_step >= steps
   check_same_vae(experiment, workdir, is_done)
@@ -70,8 +74,7 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     )
   mesh = sharding_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh)
-  checkpoints = Checkpoints(workdir / 'checkpoints')
-  checkpoints.agree()
+  checkpoints.put_damaged_aside()
   checkpoints.check_identity(experiment.vae_identity())
   write_config(experiment, workdir)
   state = _fit(experiment, workdir, mesh, batches)

@@ -96,7 +96,7 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
     workdir: Folder of the VAE's run.
 
   Raises:
-    UserError: There is none, or it is of another config.
+    UserError: There is none, or it is damaged or of another config.
   """
   targets = state_targets(
     make_mesh(experiment.mesh), vae_shapes(experiment), vae_axes(experiment)
@@ -109,7 +109,10 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
       f'{folder} does not exist; train the VAE first: '
       'python -m unifluid_jax.train_vae'
     )
-  return Checkpoints(folder).restore(targets, experiment.vae_identity())
+  # An older one would be the VAE of fewer steps. `train_vae` makes it anew.
+  return Checkpoints(folder).restore(
+    targets, experiment.vae_identity(), older=False
+  )
 
 
 def _trained(experiment: Experiment) -> set[str]:

@@ -1,37 +1,44 @@
-"""Checkpoints: Orbax, asynchronous, complete or absent.
+"""Checkpoints: Orbax, asynchronous, complete or absent, and never damaged.
 
 A checkpoint step holds the training state and an identity: the parts of the
 config that fix the meaning of the arrays (model, VAE, tokenizer, seed). A run
 resumes from the newest complete step, and refuses one of another identity.
+
+Everything that is read is checked against a manifest of checksums first. If a
+step does not match it, the step before is taken. The damaged one is moved aside
+by a run that owns the folder, and skipped by a reader.
 """
 
 import contextlib
 import dataclasses
-import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers, checkpoint_utils
+from absl import logging
 
 from unifluid_jax import processes
 from unifluid_jax.errors import UserError, check_least
 from unifluid_jax.paths import AnyPath
+from unifluid_jax.training import items
+from unifluid_jax.training.finite import not_finite
 from unifluid_jax.training.goodput import PROCESS
 from unifluid_jax.training.identity import Identity, differences
-from unifluid_jax.training.partial import put_aside
+from unifluid_jax.training.manager import ArraysSave, Manager
+from unifluid_jax.training.manifest import find_damage, is_old
+from unifluid_jax.training.partial import put_aside, put_damaged_aside
 
-ABSENT = ocp.PLACEHOLDER
+ABSENT = items.ABSENT
 """Stands in a state for an array that is not read."""
 
 _PATIENCE = 60
 """Seconds until all processes have to find the same checkpoints."""
 
-_DAMAGED = (OSError, ValueError, KeyError)
-"""What reading a damaged checkpoint raises, besides a bare `Exception`."""
+Reasons = dict[int, str]
+"""What is wrong with each step that is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,30 +55,6 @@ class CheckpointConfig:
 
   def __post_init__(self):
     check_least('checkpoint', self, 1, 'every', 'keep')
-
-
-class _Manager(ocp.CheckpointManager):
-  """Leaves preemption to the loop.
-
-  Orbax asks JAX's preemption service of each step that is saved, once more from
-  a thread when it is written, steps later. This would set back the count by
-  which processes agree on a step to stop after, see `preemption`.
-  """
-
-  failure: Exception | None = None
-  """What this process could not write. Of several processes, Orbax raises it
-  only when the others have waited in vain for this one, ten minutes later."""
-
-  def reached_preemption(self, step: int) -> bool:
-    """Not for Orbax to know."""
-    return False
-
-  def _wait_for_checkpointers(self) -> None:
-    try:
-      super()._wait_for_checkpointers()
-    except Exception as error:
-      self.failure = error
-      raise
 
 
 class Checkpoints:
@@ -93,7 +76,7 @@ class Checkpoints:
       directory if directory.is_absolute() else directory.absolute()
     )
     self._keep = keep
-    self._manager: ocp.CheckpointManager | None = None
+    self._manager: Manager | None = None
 
   def __enter__(self) -> 'Checkpoints':
     self._open()
@@ -119,20 +102,31 @@ class Checkpoints:
     """Starts to save; returns when the state may be changed again.
 
     Raises:
-      UserError: This save or the one before could not be written.
+      UserError: This save or the one before could not be written, or the state
+        holds numbers that are not finite.
     """
     self.wait()
     manager = self._open()
     # Orbax copies to the host in its own way.
     with self._writing(), jax.transfer_guard('allow'):
-      manager.save(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
-          identity=ocp.args.JsonSave(dict(identity)),
-        ),
-        metrics={'loss': loss},
-      )
+      bad = not_finite(state)
+      if bad:
+        raise UserError(
+          f'step {step} is not saved to {self._directory}: '
+          f'{_list_not_finite(bad)}; lower the learning rate or look at the '
+          'data. The checkpoints before are unharmed'
+        )
+      saves = {
+        name: ArraysSave(item) for name, item in items.divide(state).items()
+      }
+      saves[items.IDENTITY] = ocp.args.JsonSave(dict(identity))
+      try:
+        manager.save(
+          step, args=ocp.args.Composite(**saves), metrics={'loss': loss}
+        )
+      except BaseException:
+        self._manager = None  # It would wait for this save forever.
+        raise
 
   def wait(self) -> None:
     """Waits for the save under way.
@@ -164,23 +158,96 @@ class Checkpoints:
       failure, self._manager = self._manager.failure, None
       raise failure
 
-  def restore(self, abstract_state: Any, identity: Identity) -> Any:
-    """The newest complete state, laid out as `abstract_state` says.
+  def restore(
+    self, abstract_state: Any, identity: Identity, older: bool = True
+  ) -> Any:
+    """The newest state that is complete and undamaged.
+
+    Where arrays are spread over processes, these choose the same step.
 
     Args:
       abstract_state: ShapeDtypeStructs, with shardings; `ABSENT` in the place
         of what is not to be read.
       identity: What the state must have been made by.
+      older: Whether to take an older one if the newest is damaged.
 
     Raises:
-      UserError: There is none, it is of another config, or it is damaged.
+      UserError: There is none, all are damaged, or it is of another config.
     """
-    arguments = checkpoint_utils.construct_restore_args(abstract_state)
+    damaged: Reasons = {}
+    spread = _is_spread(abstract_state)
     with PROCESS.spend('restore'):
-      return self._read(
-        self.newest(identity),
-        state=ocp.args.PyTreeRestore(abstract_state, arguments),
+      while True:
+        step = self._newest_but(damaged, spread)
+        state, reason = self._restore(step, abstract_state, identity, spread)
+        if reason is None:
+          break
+        damaged[step] = reason
+        if not older:
+          raise self._none_whole(damaged)
+      self._leave_behind(damaged, step)
+    return state
+
+  def _newest_but(self, damaged: Reasons, spread: bool = False) -> int:
+    """The newest step that is not known to be damaged.
+
+    Raises:
+      UserError: There is none.
+    """
+    step = max((s for s in self.steps if s not in damaged), default=-1)
+    if spread:
+      # The oldest of what the processes find is there for all of them.
+      step = min(processes.gather(step))
+    if step >= 0:
+      return step
+    if damaged:
+      raise self._none_whole(damaged)
+    raise UserError(
+      f'{self._directory} holds no complete checkpoint; train first'
+    )
+
+  def _restore(
+    self, step: int, abstract_state: Any, identity: Identity, spread: bool
+  ) -> tuple[Any, str | None]:
+    """A state, or what is wrong with it.
+
+    Raises:
+      UserError: It is of another config.
+    """
+    folder = self._directory / str(step)
+    names = items.read_names(abstract_state)
+    share = (0, 1)
+    if spread:
+      share = (jax.process_index(), jax.process_count())
+    reason = _agreed(find_damage(folder, names, share), spread)
+    if reason:
+      return None, reason
+    self._check_identity(step, identity)
+    old, state = is_old(folder), None
+    expected = items.UNREADABLE_UNCHECKED if old else items.UNREADABLE
+    try:
+      state = items.read_state(folder, abstract_state, whole=old)
+    except Exception as error:
+      # Of an array that cannot be read, Orbax raises an `Exception` as such.
+      if type(error) is not Exception and not isinstance(error, expected):
+        raise
+      reason = _reason(error)
+    reason = _agreed(reason, spread)
+    if reason and not old:
+      raise UserError(
+        f'checkpoint {folder} cannot be read ({reason}), though its files are '
+        'undamaged; use the version of unifluid_jax that made it, or another '
+        '--workdir'
       )
+    if reason is None and old:
+      # Of others, nothing was written that is not finite.
+      bad = not_finite(state)
+      reason = _list_not_finite(bad) if bad else None
+    if reason is None and old and processes.is_main():
+      logging.warning(
+        '%s was saved without checksums: damage may go unnoticed', folder
+      )
+    return state, reason
 
   def agree(self) -> None:
     """Returns when all processes find the same newest step.
@@ -206,21 +273,22 @@ class Checkpoints:
     )
 
   def newest(self, identity: Identity) -> int:
-    """The newest complete step.
+    """The newest complete step, without those seen to be damaged at a glance.
 
     Args:
       identity: What its state must have been made by.
 
     Raises:
-      UserError: There is none, it is of another config, or it is damaged.
+      UserError: There is none, all are damaged, or it is of another config.
     """
-    step = self.latest_step
-    if step is None:
-      raise UserError(
-        f'{self._directory} holds no complete checkpoint; train first'
-      )
-    self.check_identity(identity)
-    return step
+    damaged: Reasons = {}
+    while True:
+      step = self._newest_but(damaged)
+      reason = find_damage(self._directory / str(step))
+      if reason is None:
+        self._check_identity(step, identity)
+        return step
+      damaged[step] = reason
 
   def check_identity(self, wanted: Identity) -> None:
     """Makes sure that the newest checkpoint, if there is one, is of a config.
@@ -229,16 +297,70 @@ class Checkpoints:
       wanted: What the state must have been made by.
 
     Raises:
-      UserError: It is of another config, or it is damaged.
+      UserError: It is of another config, or all are damaged.
     """
-    step = self.latest_step
-    if step is None:
+    if self.steps:
+      self.newest(wanted)
+
+  def put_damaged_aside(
+    self, thoroughly: bool = False, may_lose_all: bool = False
+  ) -> None:
+    """Moves damaged checkpoints out of the folder, which must be this run's.
+
+    To be called by all processes at once.
+
+    Args:
+      thoroughly: Whether to read the arrays, too. Without, damage to them is
+        only found when they are restored.
+      may_lose_all: Whether none needs to be left.
+
+    Raises:
+      UserError: All are damaged. They stay where they are.
+    """
+    damaged: Reasons = {}
+    steps = self.steps
+    for step in steps:
+      reason = find_damage(
+        self._directory / str(step),
+        (items.STATE, items.TRAINING) if thoroughly else (),
+        (jax.process_index(), jax.process_count()),
+      )
+      reason = _agreed(reason, spread=True)
+      if reason:
+        damaged[step] = reason
+    if damaged and len(damaged) == len(steps) and not may_lose_all:
+      raise self._none_whole(damaged)
+    self._move_aside(damaged)
+
+  def _leave_behind(self, damaged: Reasons, used: int) -> None:
+    """Makes known that newer checkpoints are not used."""
+    if self._manager:
+      self._move_aside(damaged)
       return
-    found = self._read(step, identity=ocp.args.JsonRestore())
-    differing = differences(found, wanted)
+    for step, reason in damaged.items():
+      logging.warning(
+        'checkpoint %s is damaged (%s); step %d is used instead',
+        self._directory / str(step),
+        reason,
+        used,
+      )
+
+  def _move_aside(self, damaged: Reasons) -> None:
+    if not damaged:
+      return
+    with self._writing():
+      if processes.is_main():
+        put_damaged_aside(self._directory, damaged)
+      processes.wait('damaged checkpoints are aside')
+      if self._manager:
+        self._manager.reload()
+
+  def _check_identity(self, step: int, wanted: Identity) -> None:
+    folder = self._directory / str(step)
+    differing = differences(items.read_identity(folder), wanted)
     if differing:
       raise UserError(
-        f'checkpoint {self._directory / str(step)} is of another config: '
+        f'checkpoint {folder} is of another config: '
         f'{"; ".join(differing[:5])}. Use the config that it was made with, or '
         'another --workdir'
       )
@@ -249,43 +371,17 @@ class Checkpoints:
     if self._manager:
       self._manager.close()
 
-  def _open(self) -> ocp.CheckpointManager:
-    """Opens the folder for writing: puts aside what a kill left there."""
+  def _open(self) -> Manager:
+    """Opens the folder for writing: puts aside what no run can use."""
     if self._manager:
       return self._manager
-    self._check_losses()
+    # Orbax reads all losses, and would not say which one is damaged.
+    self.put_damaged_aside()
     with self._writing():
-      if jax.process_index() == 0:
+      if processes.is_main():
         put_aside(self._directory, self.steps)
-      self._manager = _Manager(
-        self._directory,
-        options=ocp.CheckpointManagerOptions(
-          # Without it the losses would not be kept with the checkpoints.
-          best_fn=_loss,
-          preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-            [
-              checkpoint_managers.LatestN(self._keep),
-              checkpoint_managers.BestN(
-                get_metric_fn=_loss,
-                reverse=True,
-                n=1,
-                keep_checkpoints_without_metrics=False,
-              ),
-            ]
-          ),
-        ),
-      )
+      self._manager = Manager(self._directory, self._keep)
     return self._manager
-
-  def _check_losses(self) -> None:
-    """Orbax reads them all itself, but would not say which one is damaged."""
-    for step in self.steps:
-      file = self._directory / str(step) / 'metrics' / 'metrics'
-      try:
-        if file.exists():
-          json.loads(file.read_text(encoding='utf-8'))
-      except (OSError, ValueError) as error:
-        raise self._unreadable(step, error) from error
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
@@ -299,25 +395,13 @@ class Checkpoints:
         'make room there and start again: the checkpoints before are unharmed'
       ) from error
 
-  def _read(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
-    """One item of a checkpoint."""
-    (name,) = item
-    where = self._directory / str(step)
-    try:
-      with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        return reader.restore(where, args=ocp.args.Composite(**item))[name]
-    except Exception as error:
-      # Of an array that cannot be read, Orbax raises an `Exception` as such.
-      if type(error) is not Exception and not isinstance(error, _DAMAGED):
-        raise
-      raise self._unreadable(step, error) from error
-
-  def _unreadable(self, step: int, error: Exception) -> UserError:
-    older = [other for other in self.steps if other < step]
-    mend = f'go on from step {older[-1]}' if older else 'train again'
+  def _none_whole(self, damaged: Reasons) -> UserError:
+    told = '; '.join(
+      f'step {step} ({reason})' for step, reason in sorted(damaged.items())
+    )
     return UserError(
-      f'checkpoint {self._directory / str(step)} cannot be read '
-      f'({_reason(error)}); if it is damaged, move it away to {mend}'
+      f'{self._directory} holds no checkpoint that can be used. Damaged: '
+      f'{told}. Copy it from a backup, or move it away to train again'
     )
 
 
@@ -332,8 +416,25 @@ def abstract(tree: Any, shardings: Any) -> Any:
   )
 
 
-def _loss(metrics: Mapping[str, float]) -> float:
-  return metrics['loss']
+def _is_spread(tree: Any) -> bool:
+  """Whether arrays lie on devices of several processes."""
+  shardings = [
+    leaf.sharding for leaf in jax.tree.leaves(tree) if leaf is not ABSENT
+  ]
+  return not all(s is None or s.is_fully_addressable for s in shardings)
+
+
+def _agreed(reason: str | None, spread: bool) -> str | None:
+  """What is wrong for one of the processes is wrong for all of them."""
+  if not spread:
+    return reason
+  failed = [i for i, bad in enumerate(processes.gather(bool(reason))) if bad]
+  return reason or (f'as process {failed[0]} finds' if failed else None)
+
+
+def _list_not_finite(names: list[str]) -> str:
+  more = f' and {len(names) - 3} others' if len(names) > 3 else ''
+  return f'{", ".join(names[:3])}{more} hold NaN or infinity'
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Saves that were cut off: found, told, and kept aside.
+"""Saves that were cut off and damaged checkpoints: told, and kept aside.
 
 While a checkpoint is being written, its folder is called
 `STEP.orbax-checkpoint-tmp`; in a bucket, which cannot rename, `STEP` without
@@ -48,5 +48,30 @@ def put_aside(directory: AnyPath, complete: list[int]) -> None:
       'the save of step %s was cut off; what there is of it is not used, and '
       'is kept in %s until this happens again',
       step,
+      kept,
+    )
+
+
+def put_damaged_aside(directory: AnyPath, reasons: dict[int, str]) -> None:
+  """Moves damaged checkpoints to `DIRECTORY.damaged.STEP`, and says so.
+
+  They are kept until the same step is damaged again. Only for a run that has
+  the folder to itself.
+
+  Args:
+    directory: A folder of checkpoints.
+    reasons: The steps that are damaged, and what is wrong with each.
+  """
+  directory = epath.Path(directory)
+  for step, reason in reasons.items():
+    kept = directory.parent / f'{directory.name}.damaged.{step}'
+    if kept.exists():
+      kept.rmtree()
+    (directory / str(step)).rename(kept)
+    logging.warning(
+      'checkpoint %s is damaged (%s) and is not used; it is kept in %s, delete '
+      'it when you no longer need it',
+      directory / str(step),
+      reason,
       kept,
     )
