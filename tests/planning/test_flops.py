@@ -16,9 +16,9 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.vae import VAE, VAEConfig
 from unifluid_jax.planning.estimate import sampling_work
+from unifluid_jax.data.vocabulary import any_tokenizer
 from unifluid_jax.planning.programs import (
   abstract_batch,
-  any_tokenizer,
   image_sampler,
   prefix_slots,
 )
