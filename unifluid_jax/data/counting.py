@@ -104,11 +104,12 @@ def needs_of_texts(
   """
   # BOS and the separator besides.
   prefix = images * layout.understanding_tokens + read + 2
+  needs: tuple[float, float, float]  # Infinite for a text without a bound.
   if written is None:
     needs = read, prefix + layout.generated_tokens, 0
   else:
     needs = max(read, written), prefix + written, written + 1
-  return Limits(*needs)  # type: ignore[arg-type]  # infinite for a bound
+  return Limits(*needs)  # type: ignore[arg-type]
 
 
 def sample_texts(

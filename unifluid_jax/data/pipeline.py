@@ -322,9 +322,7 @@ def check_weights(
     )
 
 
-def _check_weight(
-  name: str, weight: float, tasks: Mapping[str, Task]
-) -> None:
+def _check_weight(name: str, weight: float, tasks: Mapping[str, Task]) -> None:
   if name not in tasks:
     raise UserError(
       f'there is no task {name!r} to give a weight; there are {list(tasks)}'

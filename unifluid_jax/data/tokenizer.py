@@ -7,7 +7,7 @@ Gemma's `tokenizer.model`. Both go through this one class.
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import sentencepiece
 
@@ -123,7 +123,9 @@ class Tokenizer:
     model = io.BytesIO()
     longest = max((len(text.encode()) for text in texts), default=0)
     # The option is part of the model, so it is only given where it is needed.
-    options = {'max_sentence_length': longest} if longest > _LONGEST else {}
+    options: dict[str, Any] = {}
+    if longest > _LONGEST:
+      options = {'max_sentence_length': longest}
     try:
       sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(texts),

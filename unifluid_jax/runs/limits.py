@@ -18,7 +18,6 @@ from unifluid_jax.data.counting import (
   NAMES,
   Limits,
   count_texts,
-  exceeds,
   most_of,
 )
 from unifluid_jax.data.layout import LayoutConfig
@@ -110,10 +109,20 @@ def set_limits(
     limits = _outgrown(experiment, recorded, folders, tokenizer, layout)
   else:
     limits = _measured(experiment, folders, tokenizer, layout)
-  # The same in all processes, whatever each of them reads.
-  return with_limits(
-    experiment, Limits(*(max(processes.gather(limit)) for limit in limits))
-  )
+  return with_limits(experiment, limits)
+
+
+def agree(given: Experiment, found: Experiment) -> Experiment:
+  """The config with the same limits in all processes, which wait for it.
+
+  Args:
+    given: The config, whose limits may be 'auto'.
+    found: The config with the limits that this process has set.
+  """
+  if is_set(given):
+    return given
+  limits = (max(processes.gather(limit)) for limit in _limits_of(found))
+  return with_limits(given, Limits(*limits))
 
 
 def _limits_of(experiment: Experiment) -> Limits:
@@ -135,7 +144,7 @@ def _folders(
     limits = zip(NAMES, _limits_of(experiment), strict=True)
     unset = ', '.join(name for name, limit in limits if limit == AUTO)
     raise UserError(
-      f'{unset}: {AUTO!r} counts the texts of sources of kind \'folder\', and '
+      f"{unset}: {AUTO!r} counts the texts of sources of kind 'folder', and "
       f'does not know those of {", ".join(others)}; give numbers'
     )
   return folders
@@ -178,8 +187,11 @@ def _measured(
   total = sum(weights.values())
   # What the examples of a row need on average.
   row = [
-    _SLACK * data.examples / data.rows
-    * sum(weights[n] * _mean([x[i] for x in needs[n]]) for n in needs) / total
+    _SLACK
+    * data.examples
+    / data.rows
+    * sum(weights[n] * _mean([x[i] for x in needs[n]]) for n in needs)
+    / total
     for i in range(len(longest))
   ]
   return Limits(
