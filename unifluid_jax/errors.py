@@ -27,8 +27,8 @@ class UserErrors(UserError):
 
   def __init__(self, errors: Sequence[UserError]):
     """Makes one message of all of them."""
-    lines = (str(error).replace('\n', '\n  ') for error in errors)
-    super().__init__(listed(f'{len(errors)} problems', [*lines]))
+    lines = ['  ' + str(error).replace('\n', '\n  ') for error in errors]
+    super().__init__('\n'.join((f'{len(errors)} problems:', *lines)))
     self.errors = tuple(errors)
 
 

@@ -3,7 +3,7 @@ sections, and the objects that it describes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from unifluid_jax import config as config_lib
@@ -107,12 +107,18 @@ class Experiment:
 
   def _check_sampling(self, name: str, sampling: ImageSamplingConfig) -> None:
     """Refuses what cannot be sampled, before hours of training."""
-    try:
-      objective = make_objective(self.model.objective)
-      make_solver(sampling.solver, objective, sampling.head_steps)
-      tokens_per_step(self.grid**2, sampling.steps)
-    except UserError as error:
-      raise UserError(f'{name}: {error}') from None
+    objective = make_objective(self.model.objective)
+    checks: tuple[Callable[[], object], ...] = (
+      lambda: make_solver(sampling.solver, objective, sampling.head_steps),
+      lambda: tokens_per_step(self.grid**2, sampling.steps),
+    )
+    problems = Collector()
+    for check in checks:
+      try:
+        check()
+      except UserError as error:
+        problems.add(UserError(f'{name}: {error}'))
+    problems.check()
 
   @property
   def grid(self) -> int:

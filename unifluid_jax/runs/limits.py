@@ -35,7 +35,7 @@ _TEXT_MULTIPLE = 32
 _ROW_MULTIPLE = 8
 """Sizes of rows are rounded up to this."""
 
-_SLACK = 1.1
+_SLACK = 1.2
 """Rows have room for this many times what their examples need on average."""
 
 _NO_LIMIT = 2**31

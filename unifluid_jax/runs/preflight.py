@@ -238,11 +238,11 @@ class _Checks:
     if not is_set(experiment):
       return  # There is another problem.
     data = experiment.data
-    # A source that cannot be opened is a problem of its own.
+    # A folder that cannot be opened is a problem of its own.
     kinds = {
       name: source.task
       for name, source in data.sources.items()
-      if name in self._tasks or not self._is_here
+      if name in self._tasks or source.kind != 'folder' or not self._is_here
     }
     counted = self._tasks if self._tokenizer else {}
     layout = experiment.layout()
