@@ -39,14 +39,18 @@ class Collector:
     self._errors: dict[str, UserError] = {}
 
   @contextlib.contextmanager
-  def catch(self) -> Iterator[None]:
-    """Ends the block at a `UserError`, and keeps the error."""
+  def catch(self, prefix: str = '') -> Iterator[None]:
+    """Ends the block at a `UserError`, and keeps the error.
+
+    Args:
+      prefix: What its message is to begin with.
+    """
     try:
       yield
     except UserErrors as several:
       self.add(*several.errors)
     except UserError as error:
-      self.add(error)
+      self.add(UserError(f'{prefix}{error}') if prefix else error)
 
   def add(self, *errors: UserError) -> None:
     """Keeps errors; one of a message that is known already is dropped."""

@@ -3,7 +3,7 @@ sections, and the objects that it describes.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from unifluid_jax import config as config_lib
@@ -74,10 +74,7 @@ class Experiment:
       check_between('config', self, 0, 2**32, 'seed')
     with problems.catch():
       self._check_sizes()
-      # Which need a grid of tokens.
-      for name in ('sampling', 'edit_sampling'):
-        with problems.catch():
-          self._check_sampling(name, getattr(self, name))
+      self._check_sampling()  # It needs a whole number of tokens.
     with problems.catch():
       if self.data.row.source_images and not self.model.source_tokens:
         raise UserError(
@@ -105,19 +102,20 @@ class Experiment:
         f'of {stride}x{stride} pixels, so it must be a multiple of {stride}'
       )
 
-  def _check_sampling(self, name: str, sampling: ImageSamplingConfig) -> None:
+  def _check_sampling(self) -> None:
     """Refuses what cannot be sampled, before hours of training."""
-    objective = make_objective(self.model.objective)
-    checks: tuple[Callable[[], object], ...] = (
-      lambda: make_solver(sampling.solver, objective, sampling.head_steps),
-      lambda: tokens_per_step(self.grid**2, sampling.steps),
-    )
     problems = Collector()
-    for check in checks:
-      try:
-        check()
-      except UserError as error:
-        problems.add(UserError(f'{name}: {error}'))
+    objective = make_objective(self.model.objective)
+
+    def check(name: str, sampling: ImageSamplingConfig) -> None:
+      with problems.catch(f'{name}: '):
+        make_solver(sampling.solver, objective, sampling.head_steps)
+      with problems.catch(f'{name}: '):
+        tokens_per_step(self.grid**2, sampling.steps)
+
+    check('sampling', self.sampling)
+    if not problems:  # Edits are sampled likewise unless told otherwise.
+      check('edit_sampling', self.edit_sampling)
     problems.check()
 
   @property
@@ -283,6 +281,8 @@ class Experiment:
       is_whole = path or own.vocab_size >= self.tokenizer.vocab_size
       if is_whole or (workdir / 'checkpoints').exists():
         self._check_vocabulary(own, path, workdir / TOKENIZER_FILE)
+        pieces = own.vocab_size
+        self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
         return own
     if path:
       tokenizer = Tokenizer.load(path)

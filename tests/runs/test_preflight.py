@@ -86,13 +86,12 @@ def test_sections_are_checked_together():
   errors = [*map(str, error.value.errors)]
   assert has(errors, 'data.groups is 0', 'training.repeats is 0')
   config.data.groups = config.training.repeats = 1
-  config.sampling.solver = 'ancestrl'
-  config.edit_sampling.steps = 99
+  config.edit_sampling.update(steps=99, solver='ancestrl')
   config.tokenizer.vocab_size = 321
   with pytest.raises(UserErrors) as error:
     build(Experiment, config)
   assert has(
-    [m for m in map(str, error.value.errors) if m[:8] != 'sampling'],
+    [*map(str, error.value.errors)],
     'edit_sampling: 99 decoding steps',
     "edit_sampling: diffusion solver 'ancestrl'",
     'tokenizer.vocab_size is 321',
