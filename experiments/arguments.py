@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from experiments import tiny
 from unifluid_jax import config as config_lib
@@ -88,13 +89,20 @@ def _settable(value: Any) -> Any:
     return {key: _settable(item) for key, item in value.items()}
   if not dataclasses.is_dataclass(value):
     return value
-  hints = typing.get_type_hints(type(value))
+  hints = typing.get_type_hints(type(value), include_extras=True)
   return {
-    field.name: _settable(item)
+    field.name: _setting(hints[field.name], item)
     if (item := getattr(value, field.name)) is not None
-    else ml_collections.config_dict.placeholder(_optional(hints[field.name]))
+    else config_dict.placeholder(_optional(hints[field.name]))
     for field in dataclasses.fields(value)
   }
+
+
+def _setting(hint: Any, value: Any) -> Any:
+  """A value, with a type of any kind if it may be a number or a word."""
+  if typing.get_origin(hint) is typing.Annotated:
+    return config_dict.FieldReference(value, field_type=object)
+  return _settable(value)
 
 
 def _optional(hint: Any) -> type:

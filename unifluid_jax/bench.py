@@ -11,9 +11,7 @@ by `unifluid_jax.plan`. Measure on a machine that does nothing else.
 """
 
 import datetime
-import pathlib
 import sys
-import tempfile
 from typing import Any
 
 import jax
@@ -25,6 +23,7 @@ from unifluid_jax.benchmark.training import time_training
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.json_output import check_json, write_json
+from unifluid_jax.runs.preflight import check_config
 
 _CONFIG = cli.define_config_flag()
 _start = cli.define_process_flags()
@@ -45,14 +44,15 @@ def main() -> None:
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
   check_json(_JSON.value)
-  mesh = sampling_mesh(experiment)
-  with tempfile.TemporaryDirectory() as folder:
-    tokenizer = experiment.make_tokenizer(pathlib.Path(folder))
+  start = check_config(
+    experiment, reads_sources=True, also=[lambda: sampling_mesh(experiment)]
+  )
+  experiment, mesh = start.experiment, sampling_mesh(experiment)
   logging.info('training: %d steps', _STEPS.value)
-  figures = time_training(experiment, tokenizer, _STEPS.value)
+  figures = time_training(start, _STEPS.value)
   logging.info('sampling: %d images, %d times', _IMAGES.value, _REPEATS.value)
   figures |= time_sampling(
-    experiment, tokenizer, mesh, _IMAGES.value, _REPEATS.value
+    experiment, start.tokenizer, mesh, _IMAGES.value, _REPEATS.value
   )
   if not processes.is_main():
     return

@@ -12,7 +12,6 @@ Of several processes that train together, all fail if one does.
 
 import errno
 import logging as logging_std
-import os
 import pathlib
 import signal
 import sys
@@ -164,23 +163,12 @@ def require(holder: flags.FlagHolder) -> Any:
 
 
 def workdir_path(holder: flags.FlagHolder) -> AnyPath:
-  """The folder of the run, made if it is not there.
+  """The folder of the run, which `claimed` makes.
 
   Raises:
-    UserError: The flag is not given, or the folder cannot be made or written.
+    UserError: The flag is not given.
   """
-  path = to_path(require(holder))
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except (OSError, ImportError) as error:  # Buckets need the `tpu` extra.
-    raise UserError(f'--workdir: cannot make {path}: {error}') from error
-  rights = os.R_OK | os.W_OK | os.X_OK
-  if isinstance(path, pathlib.Path) and not os.access(path, rights):
-    raise UserError(
-      f'--workdir: {path} cannot be read and written; make it so, or use '
-      'another folder'
-    )
-  return path
+  return to_path(require(holder))
 
 
 def _parse(arguments: list[str]) -> list[str]:

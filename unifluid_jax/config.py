@@ -8,14 +8,21 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import ml_collections
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import Collector, UserError
 
 T = TypeVar('T')
+
+AUTO = 'auto'
+"""Stands in a config for a number that is set from the data."""
+
+AutoInt = Annotated[int, AUTO]
+"""An int; a config may hold AUTO instead, which `runs.limits` replaces before
+anything counts with it."""
 
 
 def build(
@@ -34,28 +41,30 @@ def build(
     The instance; fields that the section leaves out keep their defaults.
 
   Raises:
-    UserError: On an unknown key, a missing key or a value of another type.
+    UserError: On an unknown key, a missing key or a value of another type; one
+      error for all of them.
   """
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
-  hints = typing.get_type_hints(cls)
+  hints = typing.get_type_hints(cls, include_extras=True)
   fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-  for key in config:
-    if key not in fields:
-      raise UserError(_unknown_key(path, key, list(fields)))
-  values = {
-    key: _value(hints[key], value, f'{path}.{key}')
-    for key, value in config.items()
-  }
+  problems = Collector()
+  values: dict[str, Any] = {}
+  for key, value in config.items():
+    with problems.catch():
+      if key not in fields:
+        raise UserError(_unknown_key(path, key, list(fields)))
+      values[key] = _value(hints[key], value, f'{path}.{key}')
   missing = [
     name
     for name, field in fields.items()
-    if name not in values
+    if name not in config
     and field.default is dataclasses.MISSING
     and field.default_factory is dataclasses.MISSING
   ]
   if missing:
-    raise UserError(f'{path} lacks {", ".join(missing)}')
+    problems.add(UserError(f'{path} lacks {", ".join(missing)}'))
+  problems.check()
   return cls(**values)
 
 
@@ -79,10 +88,14 @@ def _unknown_key(path: str, key: str, known: list[str]) -> str:
   return f'{path} has no key {key!r}; {hint}'
 
 
-def _value(hint: Any, value: Any, path: str) -> Any:
+def _value(hint: Any, value: Any, path: str, words: Sequence[str] = ()) -> Any:
+  """A value of a hint's type; `words` are named as what it may be instead."""
   if dataclasses.is_dataclass(hint):
     return build(hint, _section(value, path), path)  # type: ignore[arg-type]
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Annotated:
+    hint, *words = arguments
+    return value if value in words else _value(hint, value, path, words)
   if origin in (typing.Union, types.UnionType):
     if value is None and type(None) in arguments:
       return None
@@ -91,10 +104,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
   if origin is tuple:
     return _tuple(arguments, value, path)
   if origin in (dict, Mapping):
-    return {
-      key: _value(arguments[1], item, f'{path}.{key}')
-      for key, item in _section(value, path).items()
-    }
+    return _mapping(arguments[1], _section(value, path), path)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if isinstance(hint, type) and (
@@ -102,9 +112,21 @@ def _value(hint: Any, value: Any, path: str) -> Any:
   ):
     raise UserError(
       f'{path} is {value!r} ({type(value).__name__}); it must be of type '
-      f'{hint.__name__}'
+      f'{" or ".join((hint.__name__, *map(repr, words)))}'
     )
   return value
+
+
+def _mapping(
+  hint: Any, section: ml_collections.ConfigDict | Mapping, path: str
+) -> dict[str, Any]:
+  problems = Collector()
+  values = {}
+  for key, item in section.items():
+    with problems.catch():
+      values[key] = _value(hint, item, f'{path}.{key}')
+  problems.check()
+  return values
 
 
 def _section(value: Any, path: str) -> ml_collections.ConfigDict | Mapping:

@@ -1,9 +1,13 @@
 """The one exception that stands for a user's mistake."""
 
+import contextlib
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
+
+SHOWN = 10
+"""Most lines of a list in a message."""
 
 
 class UserError(Exception):
@@ -12,6 +16,71 @@ class UserError(Exception):
   The message names the thing that is wrong and the mend. Entry points print
   it without a traceback and exit with code 1.
   """
+
+
+class UserErrors(UserError):
+  """Several mistakes in one exception.
+
+  Attributes:
+    errors: The mistakes.
+  """
+
+  def __init__(self, errors: Sequence[UserError]):
+    """Makes one message of all of them."""
+    lines = ['  ' + str(error).replace('\n', '\n  ') for error in errors]
+    super().__init__('\n'.join((f'{len(errors)} problems:', *lines)))
+    self.errors = tuple(errors)
+
+
+class Collector:
+  """Collects mistakes from several checks, to report them together."""
+
+  def __init__(self) -> None:
+    self._errors: dict[str, UserError] = {}
+
+  @contextlib.contextmanager
+  def catch(self, prefix: str = '') -> Iterator[None]:
+    """Ends the block at a `UserError`, and keeps the error.
+
+    Args:
+      prefix: What its message is to begin with.
+    """
+    try:
+      yield
+    except UserErrors as several:
+      self.add(*several.errors)
+    except UserError as error:
+      self.add(UserError(f'{prefix}{error}') if prefix else error)
+
+  def add(self, *errors: UserError) -> None:
+    """Keeps errors; one of a message that is known already is dropped."""
+    for error in errors:
+      self._errors.setdefault(str(error), error)
+
+  def __bool__(self) -> bool:
+    """Whether there are errors."""
+    return bool(self._errors)
+
+  def check(self) -> None:
+    """Raises what was collected.
+
+    Raises:
+      UserError: The one error that there is, or `UserErrors`.
+    """
+    errors = [*self._errors.values()]
+    if len(errors) > 1:
+      raise UserErrors(errors)
+    if errors:
+      raise errors[0]
+
+
+def listed(title: str, lines: Sequence[str]) -> str:
+  """A message with a list of at most `SHOWN` lines below its title."""
+  shown = [f'  {line}' for line in lines[:SHOWN]]
+  left = len(lines) - len(shown)
+  if left:
+    shown.append(f'  and {left} more')
+  return '\n'.join((f'{title}:', *shown))
 
 
 def check_least(section: str, config: Any, least: int, *keys: str) -> None:

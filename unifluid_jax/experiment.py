@@ -19,10 +19,10 @@ from unifluid_jax.data.vocabulary import train_tokenizer
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
-from unifluid_jax.errors import UserError, check_between
+from unifluid_jax.errors import Collector, UserError, check_between
 from unifluid_jax.models.unifluid import UniFluidConfig
 from unifluid_jax.models.vae import VAEConfig
-from unifluid_jax.paths import AnyPath, to_path, write_whole
+from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.sampling.images import ImageSamplingConfig, tokens_per_step
 from unifluid_jax.sampling.text import TextSamplingConfig
 from unifluid_jax.sections import (
@@ -66,7 +66,29 @@ class Experiment:
   evaluation: EvaluationConfig = EvaluationConfig()
 
   def __post_init__(self):
-    check_between('config', self, 0, 2**32, 'seed')
+    if self.edit_sampling is None:
+      unguided = dataclasses.replace(self.sampling, guidance=Guidance())
+      object.__setattr__(self, 'edit_sampling', unguided)
+    problems = Collector()
+    with problems.catch():
+      check_between('config', self, 0, 2**32, 'seed')
+    with problems.catch():
+      self._check_sizes()
+      self._check_sampling()  # It needs a whole number of tokens.
+    with problems.catch():
+      if self.data.row.source_images and not self.model.source_tokens:
+        raise UserError(
+          f'data.row.source_images is {self.data.row.source_images}, but '
+          'model.source_tokens is off; set the first to 0 or the other to True'
+        )
+    with problems.catch():
+      if not self.tokenizer.path and not self.init.workdir:
+        pieces = self.tokenizer.vocab_size
+        self._check_rows(f'tokenizer.vocab_size is {pieces}', pieces)
+    problems.check()
+
+  def _check_sizes(self) -> None:
+    """Refuses sizes that make no whole number of tokens."""
     widths, groups = self.vae.widths, self.vae.groups
     if not widths or any(width < 1 or width % groups for width in widths):
       raise UserError(
@@ -79,28 +101,22 @@ class Experiment:
         f'data.image_size is {side}; the VAE and model.patch make one token '
         f'of {stride}x{stride} pixels, so it must be a multiple of {stride}'
       )
-    if self.data.row.source_images and not self.model.source_tokens:
-      raise UserError(
-        f'data.row.source_images is {self.data.row.source_images}, but '
-        'model.source_tokens is off; set the first to 0 or the other to True'
-      )
-    if not self.tokenizer.path and not self.init.workdir:
-      pieces = self.tokenizer.vocab_size
-      self._check_rows(f'tokenizer.vocab_size is {pieces}', pieces)
-    if self.edit_sampling is None:
-      unguided = dataclasses.replace(self.sampling, guidance=Guidance())
-      object.__setattr__(self, 'edit_sampling', unguided)
-    self._check_sampling('sampling', self.sampling)
-    self._check_sampling('edit_sampling', self.edit_sampling)
 
-  def _check_sampling(self, name: str, sampling: ImageSamplingConfig) -> None:
+  def _check_sampling(self) -> None:
     """Refuses what cannot be sampled, before hours of training."""
-    try:
-      objective = make_objective(self.model.objective)
-      make_solver(sampling.solver, objective, sampling.head_steps)
-      tokens_per_step(self.grid**2, sampling.steps)
-    except UserError as error:
-      raise UserError(f'{name}: {error}') from None
+    problems = Collector()
+    objective = make_objective(self.model.objective)
+
+    def check(name: str, sampling: ImageSamplingConfig) -> None:
+      with problems.catch(f'{name}: '):
+        make_solver(sampling.solver, objective, sampling.head_steps)
+      with problems.catch(f'{name}: '):
+        tokens_per_step(self.grid**2, sampling.steps)
+
+    check('sampling', self.sampling)
+    if not problems:  # Edits are sampled likewise unless told otherwise.
+      check('edit_sampling', self.edit_sampling)
+    problems.check()
 
   @property
   def grid(self) -> int:
@@ -113,7 +129,12 @@ class Experiment:
     return self.vae.latent_channels * self.model.patch**2
 
   def layout(self) -> LayoutConfig:
-    """Sizes of the parts of an example."""
+    """Sizes of the parts of an example.
+
+    Raises:
+      UserError: `data.max_text` has not been set from the texts.
+    """
+    self._check_set('max_text', self.data.max_text)
     return LayoutConfig(
       understanding_tokens=self.model.encoder.tokens,
       generated_tokens=self.grid**2,
@@ -124,8 +145,14 @@ class Experiment:
     )
 
   def pipeline(self) -> PipelineConfig:
-    """What batches of the training mixture are made of."""
+    """What batches of the training mixture are made of.
+
+    Raises:
+      UserError: A length of the rows has not been set from the texts.
+    """
     data = self.data
+    self._check_set('row.length', data.row.length)
+    self._check_set('row.text_targets', data.row.text_targets)
     return PipelineConfig(
       seed=self.seed,
       weights={name: s.weight for name, s in data.sources.items()},
@@ -136,6 +163,14 @@ class Experiment:
       drop_prefix=data.drop_prefix,
       num_workers=data.num_workers,
     )
+
+  def _check_set(self, key: str, value: int) -> None:
+    """Refuses a limit that the texts are yet to set."""
+    if value == config_lib.AUTO:
+      raise UserError(
+        f'data.{key} is {config_lib.AUTO!r}, which a training sets from its '
+        'texts; use the config.json of the run, or give a number'
+      )
 
   def unifluid(self, tokenizer: Tokenizer) -> UniFluidConfig:
     """Shape of the model for a vocabulary.
@@ -166,9 +201,22 @@ class Experiment:
     Raises:
       UserError: One cannot be opened, or has keys that nothing looks at.
     """
-    for name, source in sources.items():
-      check_source(name, source)
-    return {name: self._make_task(source) for name, source in sources.items()}
+    return {
+      name: self.make_task(name, source) for name, source in sources.items()
+    }
+
+  def make_task(self, name: str, source: SourceConfig) -> Task:
+    """Opens one source.
+
+    Args:
+      name: The source's, for messages.
+      source: The source.
+
+    Raises:
+      UserError: As `make_tasks`.
+    """
+    check_source(name, source)
+    return self._make_task(source)
 
   def emoji(self, concepts: str = '') -> EmojiConfig:
     """The part of the embedded data set that is used."""
@@ -194,30 +242,56 @@ class Experiment:
         return make_task(source.task, emoji, source.split, source.kinds)
 
   def make_tokenizer(self, workdir: AnyPath) -> Tokenizer:
+    """The vocabulary of a run as `find_tokenizer` gives it, kept in its folder.
+
+    Raises:
+      UserError: As `find_tokenizer`.
+    """
+    tokenizer = self.find_tokenizer(workdir)
+    self.keep_tokenizer(tokenizer, workdir)
+    return tokenizer
+
+  def keep_tokenizer(self, tokenizer: Tokenizer, workdir: AnyPath) -> None:
+    """Writes a vocabulary into a run's folder, unless it is there already."""
+    file = workdir / TOKENIZER_FILE
+    if not file.exists() or file.read_bytes() != tokenizer.model:
+      tokenizer.save(file)
+
+  def find_tokenizer(
+    self, workdir: AnyPath | None, tasks: Mapping[str, Task] | None = None
+  ) -> Tokenizer:
     """The vocabulary of a run: the run's own, else the config's.
 
-    A vocabulary that has to be trained is trained on the texts of the tasks and
-    kept in the run's folder. One of fewer pieces than the config asks for, as
-    few texts make, is made anew as long as nothing was trained with it.
+    A vocabulary that has to be trained is trained on the texts of the tasks.
+    One of fewer pieces than the config asks for, as few texts make, is made
+    anew as long as nothing was trained with it.
+
+    Args:
+      workdir: The run's folder, which is only read; None for no run.
+      tasks: Those of `data.sources`; None to open them where they are needed.
+
+    Raises:
+      UserError: There is none, or it does not fit the config.
     """
-    own = workdir / TOKENIZER_FILE
     path = self.tokenizer.path
     if self.init.workdir:
       path = str(to_path(self.init.workdir) / TOKENIZER_FILE)
-    if own.exists():
-      tokenizer = Tokenizer.load(own)
-      is_whole = path or tokenizer.vocab_size >= self.tokenizer.vocab_size
+    if workdir is not None and (workdir / TOKENIZER_FILE).exists():
+      own = Tokenizer.load(workdir / TOKENIZER_FILE)
+      is_whole = path or own.vocab_size >= self.tokenizer.vocab_size
       if is_whole or (workdir / 'checkpoints').exists():
-        self._check_vocabulary(tokenizer, path, own)
-        return tokenizer
+        self._check_vocabulary(own, path, workdir / TOKENIZER_FILE)
+        pieces = own.vocab_size
+        self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
+        return own
     if path:
       tokenizer = Tokenizer.load(path)
       pieces = tokenizer.vocab_size
       self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
-      write_whole(own, to_path(path).read_bytes())
       return tokenizer
-    tasks = self.make_tasks(self.data.sources)
-    return train_tokenizer(tasks, self.tokenizer.vocab_size, own)
+    if tasks is None:
+      tasks = self.make_tasks(self.data.sources)
+    return train_tokenizer(tasks, self.tokenizer.vocab_size)
 
   def _check_vocabulary(self, own: Tokenizer, path: str, file: AnyPath) -> None:
     """Refuses a run's own vocabulary where the config asks for another."""

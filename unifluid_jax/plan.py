@@ -22,7 +22,6 @@ remove it after a change of the code. --table makes a table of the plans in a
 folder, and compiles nothing.
 """
 
-import json
 import pathlib
 import sys
 
@@ -33,12 +32,14 @@ from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.json_output import check_json, write_json
 from unifluid_jax.planning import report
 from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices, describe, prepare
 from unifluid_jax.progress import track
+from unifluid_jax.runs.preflight import check_config
 
 _CONFIG = cli.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string(
@@ -73,6 +74,7 @@ def main() -> None:
   prepare()
   slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
   name = pathlib.Path(file).stem
+  experiment = check_config(experiment, reads_sources=False).experiment
   setting = Setting(name, experiment, _PROGRAM.value, _IMAGES.value)
   if _SWEEP.value:
     _sweep(setting, slices)
@@ -106,7 +108,7 @@ def _planned_before() -> list[report.Plan]:
     return []
   file = pathlib.Path(_JSON.value)
   try:
-    plans = json.loads(file.read_text(encoding='utf-8'))['plans']
+    plans = parse_json(file.read_text(encoding='utf-8'))['plans']
     report.table(plan for plan in plans if plan['setting'])
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
@@ -129,7 +131,7 @@ def _check_json() -> None:
 
 def _is_of_sweep(file: pathlib.Path) -> bool:
   try:
-    return 'plans' in json.loads(file.read_text(encoding='utf-8'))
+    return 'plans' in parse_json(file.read_text(encoding='utf-8'))
   except (OSError, ValueError, TypeError):
     return False  # There is none, or it is something else.
 
@@ -151,7 +153,7 @@ def _write_table(folder: pathlib.Path) -> None:
 
 def _read_plan(file: pathlib.Path) -> report.Plan:
   try:
-    plan = json.loads(file.read_text(encoding='utf-8'))
+    plan = parse_json(file.read_text(encoding='utf-8'))
     report.describe(plan)
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(

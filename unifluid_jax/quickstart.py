@@ -31,8 +31,10 @@ from unifluid_jax.evaluation.run import (
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.claim import claimed
-from unifluid_jax.runs.folder import CONFIG_FILE, shared_tokenizer
-from unifluid_jax.runs.unifluid import check_unifluid, train_unifluid
+from unifluid_jax.runs.folder import CONFIG_FILE
+from unifluid_jax.runs.limits import with_recorded_limits
+from unifluid_jax.runs.preflight import Start, check_start
+from unifluid_jax.runs.unifluid import train_unifluid
 from unifluid_jax.runs.vae import train_vae
 from unifluid_jax.training.goodput import PROCESS
 
@@ -45,21 +47,31 @@ _BEAT = 2.0
 def main() -> None:
   """Trains and evaluates, as far as that is not done."""
   experiment = build(Experiment, cli.require(_CONFIG))
-  check_evaluation(experiment)
   workdir = cli.workdir_path(_WORKDIR)
   if not isinstance(workdir, pathlib.Path):
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
-  if not _is_done(experiment, workdir):
-    with claimed(workdir), _stopwatch(workdir) as watch:
-      # Before hours of the VAE.
-      check_unifluid(experiment, shared_tokenizer(experiment, workdir))
-      train_vae(experiment, workdir / 'vae')
-      train_unifluid(experiment, workdir)
-      watch.end_training()
-      with PROCESS.spend('evaluation'):
-        evaluate_run(workdir)
-      logging.info('quickstart: %s', PROCESS)
+  if not _is_done(with_recorded_limits(experiment, workdir), workdir):
+    watch = _Stopwatch(workdir)
+    with claimed(workdir):
+      start = check_start(
+        experiment,
+        workdir,
+        trains_vae=True,
+        also=[lambda: check_evaluation(experiment)],
+      )
+      with _beating(watch):
+        _train(start, workdir)
+        watch.end_training()
+        with PROCESS.spend('evaluation'):
+          evaluate_run(workdir)
+        logging.info('quickstart: %s', PROCESS)
   logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
+
+
+def _train(start: Start, workdir: pathlib.Path) -> None:
+  """Trains the VAE, and UniFluid on it."""
+  train_vae(start.experiment, workdir / 'vae', start.vae_tasks)
+  train_unifluid(start.experiment, workdir, start)
 
 
 def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
@@ -104,9 +116,8 @@ class _Stopwatch:
 
 
 @contextlib.contextmanager
-def _stopwatch(workdir: pathlib.Path) -> Iterator[_Stopwatch]:
-  """A stopwatch that writes every few seconds, lest a kill lose the time."""
-  watch = _Stopwatch(workdir)
+def _beating(watch: _Stopwatch) -> Iterator[None]:
+  """Writes a stopwatch's time every few seconds, in case of a kill."""
   stopped = threading.Event()
 
   def beat():
@@ -118,7 +129,7 @@ def _stopwatch(workdir: pathlib.Path) -> Iterator[_Stopwatch]:
   thread = threading.Thread(target=beat)
   thread.start()
   try:
-    yield watch
+    yield
   finally:
     stopped.set()
     thread.join()

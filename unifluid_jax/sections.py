@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from unifluid_jax.config import AUTO, AutoInt
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.diffusion.objectives import make_objective
@@ -88,7 +89,8 @@ class DataConfig:
     image_size: Side in pixels of all images; what is read is then resized to
       `model.encoder.image_size`.
     sources: The sources, by name.
-    max_text: Most tokens of a prompt, and of a text target.
+    max_text: Most tokens of a prompt, and of a text target; 'auto' to set it
+      from the texts, see `runs.limits`.
     examples: Examples of a step, over all processes, of which those are
       dropped that no row has room for; the log's `examples` counts the rest.
     rows: Rows that the examples of a step are packed into.
@@ -104,7 +106,7 @@ class DataConfig:
 
   image_size: int
   sources: Mapping[str, SourceConfig]
-  max_text: int
+  max_text: AutoInt
   examples: int
   rows: int
   groups: int
@@ -115,8 +117,9 @@ class DataConfig:
   artists: tuple[str, ...] = EmojiConfig.artists
 
   def __post_init__(self):
-    counts = ('image_size', 'max_text', 'examples', 'rows', 'groups')
-    check_least('data', self, 1, *counts)
+    check_least('data', self, 1, 'image_size', 'examples', 'rows', 'groups')
+    if self.max_text != AUTO:
+      check_least('data', self, 1, 'max_text')
     check_least('data', self, 0, 'num_workers')
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(

@@ -11,6 +11,7 @@ from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.claim import claimed
+from unifluid_jax.runs.preflight import check_start
 from unifluid_jax.runs.unifluid import train_unifluid
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
@@ -23,7 +24,8 @@ def main() -> None:
   experiment = build(Experiment, cli.require(_CONFIG))
   workdir = cli.workdir_path(_WORKDIR)
   with claimed(workdir):
-    train_unifluid(experiment, workdir)
+    start = check_start(experiment, workdir, trains_vae=False)
+    train_unifluid(start.experiment, workdir, start)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.claim import claimed
+from unifluid_jax.runs.preflight import check_start
 from unifluid_jax.runs.vae import train_vae
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
@@ -20,7 +21,8 @@ def main() -> None:
   experiment = build(Experiment, cli.require(_CONFIG))
   workdir = cli.workdir_path(_WORKDIR)
   with claimed(workdir):
-    train_vae(experiment, workdir / 'vae')
+    start = check_start(experiment, workdir, trains_vae=True)
+    train_vae(start.experiment, workdir / 'vae', start.vae_tasks)
 
 
 if __name__ == '__main__':

@@ -177,3 +177,26 @@ def test_a_text_that_is_no_unicode(letters):
   """As JSON may hold, or a shell pass on."""
   with pytest.raises(UserError, match='is no valid Unicode'):
     letters.encode('a \udcff')
+
+
+def test_a_long_text_is_trained_on_like_any_other():
+  """SentencePiece by itself leaves out what takes more than 4,192 bytes."""
+  word = 'quagga'
+  long = ' '.join([word] * 2000)
+  for texts in ([long], ['a fox'] * 9 + [long]):
+    trained = Tokenizer.train(texts, 300)
+    assert len(trained.encode(word)) < len(word)
+
+
+def test_no_character_keeps_a_text_out_of_the_vocabulary():
+  """As SentencePiece's own mark for unknown characters does by itself."""
+  trained = Tokenizer.train(['quagga\u2585quagga quagga'] * 4, 300)
+  assert len(trained.encode('quagga')) < 6
+  assert trained.decode(trained.encode('a\u2585b')) == 'a\u2585b'
+
+
+def test_lines_are_counted_as_they_are_encoded(tokenizer):
+  texts = ['a fox', '', 'a\nb\r\n', 'Ünïcödé 日本', 'a fox ' * 900]
+  expected = [len(tokenizer.encode_line(text)) for text in texts]
+  assert tokenizer.count_lines(texts) == expected
+  assert tokenizer.count_lines([]) == []

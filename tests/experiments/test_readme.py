@@ -7,7 +7,7 @@ import PIL.Image
 from tests.process import ROOT
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs.unifluid import check_unifluid
+from unifluid_jax.runs.preflight import check_start
 
 
 def test_a_config_for_ones_own_images(tmp_path, monkeypatch):
@@ -24,14 +24,11 @@ def test_a_config_for_ones_own_images(tmp_path, monkeypatch):
   scope: dict = {}
   exec(code, scope)
   experiment = build(Experiment, scope['get_config']())
-  tokenizer = experiment.make_tokenizer(tmp_path)
-  tasks = check_unifluid(experiment, tokenizer)
-  assert {name: len(task) for name, task in tasks.items()} == {
+  start = check_start(experiment, tmp_path / 'run', trains_vae=True)
+  tokenizer = start.tokenizer
+  assert {name: len(task) for name, task in start.tasks.items()} == {
     'draw': 1,
     'read': 1,
   }
   # Few as the texts are, they can be read again.
   assert tokenizer.decode(tokenizer.encode('a red fox')) == 'a red fox'
-  assert (
-    experiment.make_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
-  )

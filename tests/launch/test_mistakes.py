@@ -74,8 +74,7 @@ def test_a_refused_start_leaves_the_folder_as_it_was(
     before = _files(workdir)
     with pytest.raises(UserError, match=message):
       train_unifluid(experiment, workdir)
-    written = {name for name, _ in _files(workdir) ^ before}
-    assert written == ({TOKENIZER_FILE} if workdir == new else set())
+    assert _files(workdir) == before
 
 
 def test_a_run_keeps_its_vocabulary(finished):
@@ -307,9 +306,7 @@ def test_a_text_that_is_too_long(started, tmp_path):
   message = process.fail('train', *process.flags(started, config))
   place = f'{tmp_path}/images/records.jsonl, line 12'
   assert message.startswith(f"{place}: the text 'very long very long")
-  assert message.endswith(
-    'more than max_text = 96; shorten it or raise max_text'
-  )
+  assert 'does not fit; set data.max_text = ' in message
 
 
 def test_an_image_that_turns_out_corrupt(started, tmp_path):

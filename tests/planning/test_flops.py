@@ -12,13 +12,13 @@ from jax.interpreters import partial_eval
 
 from experiments import quickstart, unifluid_2b
 from unifluid_jax.config import build
+from unifluid_jax.data.vocabulary import any_tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.vae import VAE, VAEConfig
 from unifluid_jax.planning.estimate import sampling_work
 from unifluid_jax.planning.programs import (
   abstract_batch,
-  any_tokenizer,
   image_sampler,
   prefix_slots,
 )

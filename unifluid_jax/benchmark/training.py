@@ -19,6 +19,7 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.progress import track
 from unifluid_jax.runs.flops import step_flops
+from unifluid_jax.runs.preflight import Start
 from unifluid_jax.runs.state import (
   initial_train_state,
   jit_train_step,
@@ -35,14 +36,11 @@ _KEPT = 4
 """Batches that the timed steps take by turns."""
 
 
-def time_training(
-  experiment: Experiment, tokenizer: Tokenizer, steps: int
-) -> dict[str, float]:
+def time_training(start: Start, steps: int) -> dict[str, float]:
   """Times the pipeline and the training step on all devices.
 
   Args:
-    experiment: The config.
-    tokenizer: Its vocabulary.
+    start: The config, its vocabulary and its sources.
     steps: Steps to time, after the one that compiles.
 
   Returns:
@@ -54,12 +52,10 @@ def time_training(
     images_per_s          images that are read or written, of a step's batch
     tokens_per_s          slots of the transformer
     mfu                   as in `training.metrics`; absent for unknown devices
-
-  Raises:
-    UserError: The config would not start to train.
   """
+  experiment, tokenizer = start.experiment, start.tokenizer
   mesh = make_mesh(experiment.mesh)
-  make_batches = make_training_batches(experiment, tokenizer, mesh)
+  make_batches = make_training_batches(start, mesh)
   with contextlib.closing(make_batches(0)) as batches:
     kept = [next(batches) for _ in range(_KEPT)]
     data_batch = _seconds_of_batch(experiment, batches, steps)

@@ -1,18 +1,23 @@
 """Starts a run from files: what its `init` section names, and nothing else."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from unifluid_jax.convert import own, surgery
+from unifluid_jax.convert.assembly import LazyArray
 from unifluid_jax.convert.layouts.layout import CONNECTOR, ENCODER, GEMMA, VAE
 from unifluid_jax.convert.place import place
-from unifluid_jax.convert.pretrained import open_pretrained, parts_in
+from unifluid_jax.convert.pretrained import (
+  Pretrained,
+  open_pretrained,
+  parts_in,
+)
 from unifluid_jax.convert.provenance import verify
 from unifluid_jax.convert.shapes import Config
-from unifluid_jax.errors import UserError, check_matches
+from unifluid_jax.errors import Collector, UserError, check_matches
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.sections import InitConfig, ModelConfig
 
@@ -35,28 +40,63 @@ def load_model(
   Raises:
     UserError: A file does not fit, see `open_pretrained`.
   """
-  wanted: dict[str, list[str]] = {}
-  for part, path in ((GEMMA, init.backbone), (ENCODER, init.encoder)):
-    if path:
-      wanted.setdefault(path, []).append(part)
-  configs: dict[str, Config] = {GEMMA: model.gemma, ENCODER: model.encoder}
   loaded: Parameters = {}
-  for path, parts in wanted.items():
-    if len(parts) > 1 and CONNECTOR in parts_in(path):
-      parts.append(CONNECTOR)
-    source = open_pretrained(path, parts, configs)
+  for path in model_files(init):
+    source, arrays = open_model_file(init, model, path)
     verify(source)
-    arrays = surgery.fit(
-      source.arrays,
-      source.configs,
-      configs,
-      new_rows=init.new_rows,
-      resize_positions=init.resize_positions,
-      path=path,
-      padding=source.padding,
-    )
     loaded |= place(arrays, targets)
   return loaded
+
+
+def model_files(init: InitConfig) -> list[str]:
+  """The files and folders that `init` names for the model."""
+  return [*dict.fromkeys(path for path in _parts_of(init).values() if path)]
+
+
+def open_model_file(
+  init: InitConfig, model: ModelConfig, path: str
+) -> tuple[Pretrained, dict[str, LazyArray]]:
+  """Opens one of `model_files`, of which only headers are read.
+
+  Args:
+    init: The section.
+    model: Shapes of the model.
+    path: The file or folder.
+
+  Returns:
+    What it is, and the parameters that it gives to the model.
+
+  Raises:
+    UserError: It does not fit, see `open_pretrained`.
+  """
+  configs: dict[str, Config] = {GEMMA: model.gemma, ENCODER: model.encoder}
+  parts = [part for part, named in _parts_of(init).items() if named == path]
+  if len(parts) > 1 and CONNECTOR in parts_in(path):
+    parts.append(CONNECTOR)
+  source = open_pretrained(path, parts, configs)
+  arrays = surgery.fit(
+    source.arrays,
+    source.configs,
+    configs,
+    new_rows=init.new_rows,
+    resize_positions=init.resize_positions,
+    path=path,
+    padding=source.padding,
+  )
+  return source, arrays
+
+
+def _parts_of(init: InitConfig) -> dict[str, str]:
+  return {GEMMA: init.backbone, ENCODER: init.encoder}
+
+
+def check_vae_file(path: str, config: VAEConfig) -> None:
+  """Makes sure that a file holds a VAE, of which only headers are read.
+
+  Raises:
+    UserError: The file does not fit.
+  """
+  open_pretrained(path, (VAE,), {VAE: config})
 
 
 def load_vae(path: str, config: VAEConfig, targets: Targets) -> Parameters:
@@ -93,10 +133,7 @@ def check_complete(
       pattern matches no parameter.
   """
   loaded, names = {*loaded}, sorted(names)
-  for key in ('new', 'frozen', 'dtype'):
-    for entry in getattr(init, key):
-      pattern = entry.rpartition('=')[0] if key == 'dtype' else entry
-      check_matches(f'init.{key} has {entry!r}', pattern, names)
+  check_patterns(init, names)
   if not init.sources:
     return
   random = [
@@ -112,6 +149,25 @@ def check_complete(
       f'{", ".join(random[:_TOLD])}{more}; name a source, or list them in '
       'init.new to start them fresh'
     )
+
+
+def check_patterns(init: InitConfig, names: Collection[str]) -> None:
+  """Makes sure that every pattern of `init` is for some parameter.
+
+  Args:
+    init: The section.
+    names: Names of all parameters of the model.
+
+  Raises:
+    UserError: A pattern matches none.
+  """
+  problems = Collector()
+  for key in ('new', 'frozen', 'dtype'):
+    for entry in getattr(init, key):
+      pattern = entry.rpartition('=')[0] if key == 'dtype' else entry
+      with problems.catch():
+        check_matches(f'init.{key} has {entry!r}', pattern, names)
+  problems.check()
 
 
 class Exported(NamedTuple):

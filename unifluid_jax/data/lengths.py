@@ -1,121 +1,172 @@
-"""Whether a row has room for every example, asked before training starts.
+"""Whether rows have room for every example, checked before training starts.
 
 Training comes to a record after hours or days. The texts of a folder are in
-memory at the start; of other data the longest ones that the config allows are
-what there must be room for.
+memory at the start and are all counted. Of the embedded data a sample is
+counted. Of other data, rows must have room for the longest prompt that the
+config allows.
 """
 
-import dataclasses
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
-from unifluid_jax.data.layout import LayoutConfig, check_length
-from unifluid_jax.data.packing import RowConfig, check_fits
+from unifluid_jax.data.counting import (
+  NAMES,
+  Counted,
+  Limits,
+  count_texts,
+  exceeds,
+  most_of,
+  sample_texts,
+)
+from unifluid_jax.data.emoji.tasks.task import Task as EmojiTask
+from unifluid_jax.data.layout import LayoutConfig
+from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.data.sources.folder import FolderTask
+from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
-from unifluid_jax.progress import track
+from unifluid_jax.errors import Collector, UserError, listed
+
+_SHOWN = 60
+"""Most letters of a text in a message."""
 
 
-def check_texts(
-  task: FolderTask, tokenizer: Tokenizer, layout: LayoutConfig, row: RowConfig
+def check_room(
+  tasks: Mapping[str, Task],
+  kinds: Mapping[str, str],
+  tokenizer: Tokenizer,
+  layout: LayoutConfig,
+  row: RowConfig,
 ) -> None:
-  """Refuses the first record whose texts are too long.
+  """Makes sure that an empty row has room for any example of the sources.
 
   Args:
-    task: The records.
+    tasks: The sources that could be opened, by name.
+    kinds: Kind of the task of each source.
     tokenizer: Encodes the texts.
     layout: Sizes of the parts of an example.
     row: What a row has room for.
 
   Raises:
-    UserError: With the place of the record, and the numbers.
+    UserError: With what does not fit, and the least limits by which all texts
+      that were counted do.
   """
+  problems = Collector()
+  for name, kind in kinds.items():
+    problems.add(*_missing_images(name, kind, layout, row))
+  room = Limits(layout.max_text, row.length, row.text_targets)
+  found: dict[str, Counted] = {}
+  for name, task in tasks.items():
+    if isinstance(task, FolderTask):
+      for counted in count_texts(task, tokenizer, layout, room):
+        _merge(found, counted)
+    elif isinstance(task, EmojiTask):
+      counted = sample_texts(name, task, tokenizer, layout)
+      if exceeds(counted.needs, room):
+        _merge(found, counted)
+  # What raising max_text for some sources means for the rows of the others.
+  wanted = most_of((room, *(counted.needs for counted in found.values())))
+  for name, kind in kinds.items():
+    if not isinstance(tasks.get(name), FolderTask):
+      length = _longest(kind, layout, wanted.max_text)
+      if length > row.length:
+        problems.add(_too_short(name, kind, row, wanted.max_text, length))
+      wanted = wanted._replace(length=max(wanted.length, length))
+  if found:
+    problems.add(_do_not_fit([*found.values()], room, wanted))
+  problems.check()
 
-  images = int(task.kind != 'text_to_image')
-  sources = int(task.kind == 'editing' and layout.source_tokens)
 
-  def needs(read: float, written: float | None) -> tuple[float, ...]:
-    # BOS and the separator besides.
-    prefix = images * layout.understanding_tokens + read + 2
-    if written is None:
-      return prefix + layout.generated_tokens, 0, images, 1, sources
-    return prefix + written, written + 1, images, 0, 0
-
-  room = dataclasses.astuple(row)
-  for i in track(range(len(task)), 'texts looked at'):
-    read, written = task.texts(i)
-    most = _at_most(read), _at_most(written) if written else None
-    longest = max(most[0], most[1] or 0)
-    if longest <= layout.max_text and all(
-      need <= left for need, left in zip(needs(*most), room, strict=True)
-    ):
-      continue  # Without encoding it.
-    try:
-      counts = [_tokens(t, tokenizer, layout) for t in (read, written) if t]
-      check_fits(needs(counts[0], counts[1] if written else None), row)
-    except UserError as error:
-      raise UserError(f'{task[i]["place"]}: {error}') from error
+def _merge(found: dict[str, Counted], counted: Counted) -> None:
+  """Adds a record, which another source may have read as well."""
+  before = found.get(counted.place, counted)
+  needs = most_of((before.needs, counted.needs))
+  text = max(before.text, counted.text, key=len)
+  found[counted.place] = Counted(counted.place, needs, text)
 
 
-def check_longest(
+def _do_not_fit(
+  found: Sequence[Counted], room: Limits, wanted: Limits
+) -> UserError:
+  """The records that need more than there is, and what fits them all."""
+  overview = ', '.join(
+    f'{name} = {want} (it is {have})'
+    for name, want, have in zip(NAMES, wanted, room, strict=True)
+    if want > have
+  )
+  if len(found) == 1:
+    (one,) = found
+    return UserError(
+      f'{one.place}: the text {_shorten(one.text)} does not fit; set '
+      f'{overview}, or shorten it'
+    )
+  lines = []
+  for place, needs, text in found:
+    own = ', '.join(
+      f'{name} = {need}'
+      for name, need, have in zip(NAMES, needs, room, strict=True)
+      if need > have
+    )
+    lines.append(f'{place} needs {own}: {_shorten(text)}')
+  title = f'{len(found)} records do not fit; set {overview}, or shorten'
+  return UserError(listed(f'{title} their texts', lines))
+
+
+def _missing_images(
   name: str, kind: str, layout: LayoutConfig, row: RowConfig
-) -> None:
-  """Refuses rows without room for the longest prompt and its image.
-
-  Of a task that writes texts, whose prompts are short mostly, or images after
-  nothing, rows have to have room for the images and for a text at all.
-
-  Args:
-    name: The source's, for the message.
-    kind: Kind of its task.
-    layout: Sizes of the parts of an example.
-    row: What a row has room for.
-
-  Raises:
-    UserError: With the numbers.
-  """
-  writes_image = kind in ('text_to_image', 'editing', 'picture')
+) -> list[UserError]:
+  """The images, and predictions, that rows have no room for at all."""
+  writes_image = _writes_image(kind)
   needs = {
-    'understanding_images': kind in ('captioning', 'vqa', 'editing'),
+    'understanding_images': _reads_image(kind),
     'generated_images': writes_image,
     'source_images': kind == 'editing' and layout.source_tokens,
     'text_targets': not writes_image,
   }
-  for key, needed in needs.items():
-    if needed and not getattr(row, key):
-      raise UserError(
-        f'data.row.{key} is 0, but an example of {name} needs one; raise it, '
-        'or drop that source'
-      )
-  # BOS and the separator besides.
-  read = needs['understanding_images'] * layout.understanding_tokens + 2
-  if kind in ('text_to_image', 'editing'):
-    slots = read + layout.max_text + layout.generated_tokens
-    if slots > row.length:
-      raise UserError(
-        f'data.row.length is {row.length}, but an example of {name} may take '
-        f'{slots}: a prompt of data.max_text = {layout.max_text} tokens, and '
-        'its images; raise it, or lower data.max_text'
-      )
-  elif kind != 'picture' and read >= row.length:
-    raise UserError(
-      f'data.row.length is {row.length}, but an example of {name} takes {read} '
-      'before any text; raise it'
+  return [
+    UserError(
+      f'data.row.{key} is 0, but an example of {name} needs one; raise it, or '
+      'drop that source'
     )
+    for key, needed in needs.items()
+    if needed and not getattr(row, key)
+  ]
 
 
-def _at_most(texts: Iterable[str]) -> float:
-  """Most tokens of any of the texts: of ASCII, one a letter and one more."""
-  return max(len(text) + 1 if text.isascii() else math.inf for text in texts)
+def _longest(kind: str, layout: LayoutConfig, max_text: int) -> int:
+  """Slots that rows must have for a source whose texts are not known.
+
+  Prompts of a task that writes texts are mostly short, so there it is enough
+  that there is room for a text at all.
+  """
+  if kind == 'picture':
+    return 0
+  read = _reads_image(kind) * layout.understanding_tokens + 2
+  if _writes_image(kind):
+    return read + max_text + layout.generated_tokens
+  return read + 1
 
 
-def _tokens(
-  texts: Iterable[str], tokenizer: Tokenizer, layout: LayoutConfig
-) -> int:
-  """Tokens of the longest text, none of which may be too long."""
-  counts = []
-  for text in texts:
-    counts.append(len(tokenizer.encode_line(text)))
-    check_length(text, counts[-1], layout)
-  return max(counts)
+def _too_short(
+  name: str, kind: str, row: RowConfig, max_text: int, length: int
+) -> UserError:
+  if _writes_image(kind):
+    return UserError(
+      f'data.row.length is {row.length}, but an example of {name} may take '
+      f'{length}: a prompt of data.max_text = {max_text} tokens, and its '
+      f'images; set it to {length} or more, or lower data.max_text'
+    )
+  return UserError(
+    f'data.row.length is {row.length}, but an example of {name} takes '
+    f'{length - 1} before any text; set it to {length} or more'
+  )
+
+
+def _reads_image(kind: str) -> bool:
+  return kind in ('captioning', 'vqa', 'editing')
+
+
+def _writes_image(kind: str) -> bool:
+  return kind in ('text_to_image', 'editing', 'picture')
+
+
+def _shorten(text: str) -> str:
+  return repr(text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...')

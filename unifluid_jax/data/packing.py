@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from unifluid_jax.batch import Batch, Kind
+from unifluid_jax.config import AUTO, AutoInt
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -20,23 +21,26 @@ class RowConfig:
   """What one row has room for.
 
   Attributes:
-    length: Slots.
-    text_targets: Predictions of a text token.
+    length: Slots; 'auto' to set it from the texts.
+    text_targets: Predictions of a text token; likewise.
     understanding_images: Images that are read.
     generated_images: Images that are written.
     source_images: Images that are edited, where the VAE reads them too.
   """
 
-  length: int
-  text_targets: int
+  length: AutoInt
+  text_targets: AutoInt
   understanding_images: int
   generated_images: int
   source_images: int = 0
 
   def __post_init__(self):
-    check_least('data.row', self, 1, 'length')
     images = ('understanding_images', 'generated_images', 'source_images')
-    check_least('data.row', self, 0, 'text_targets', *images)
+    check_least('data.row', self, 0, *images)
+    if self.length != AUTO:
+      check_least('data.row', self, 1, 'length')
+    if self.text_targets != AUTO:
+      check_least('data.row', self, 0, 'text_targets')
 
 
 def pack(

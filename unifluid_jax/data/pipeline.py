@@ -35,7 +35,7 @@ from unifluid_jax.data.layout import LayoutConfig, Slots, drop_prefix, lay_out
 from unifluid_jax.data.packing import RowConfig, check_fits, needs_of, pack
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import Collector, UserError
 
 # An example, and the generator that its further draws come from.
 Drawn = tuple[Example, np.random.Generator]
@@ -277,9 +277,25 @@ def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
   Raises:
     UserError: With the numbers, or the name of the task.
   """
-  _check_divides('examples', config.examples, 'groups', config.groups)
-  _check_divides('rows', config.rows, 'groups', config.groups)
-  check_weights(config.weights, tasks)
+  problems = Collector()
+  with problems.catch():
+    check_groups(config.examples, config.rows, config.groups)
+  with problems.catch():
+    check_weights(config.weights, tasks)
+  problems.check()
+
+
+def check_groups(examples: int, rows: int, groups: int) -> None:
+  """Refuses examples and rows that do not split evenly over the groups.
+
+  Raises:
+    UserError: With the numbers.
+  """
+  problems = Collector()
+  for what, number in (('examples', examples), ('rows', rows)):
+    with problems.catch():
+      _check_divides(what, number, 'groups', groups)
+  problems.check()
 
 
 def check_weights(
@@ -292,24 +308,31 @@ def check_weights(
   """
   if not weights:
     raise UserError('there are no sources to make examples of')
+  problems = Collector()
   for name, weight in weights.items():
-    if name not in tasks:
-      raise UserError(
-        f'there is no task {name!r} to give a weight; there are {list(tasks)}'
-      )
-    if not len(tasks[name]):
-      raise UserError(f'the task {name!r} has no records; drop its weight')
-    if not 0 < weight < math.inf:
-      raise UserError(
-        f'the weight of task {name!r} is {weight}; make it positive and '
-        'finite, or drop it'
-      )
+    with problems.catch():
+      _check_weight(name, weight, tasks)
+  problems.check()
   low, high = (pick(weights, key=weights.__getitem__) for pick in (min, max))
   if weights[high] > _MOST_APART * weights[low]:
     raise UserError(
       f'the weights of tasks {low!r} and {high!r}, {weights[low]} and '
       f'{weights[high]}, are more than {_MOST_APART:g} times apart; drop the '
       'first, which would hardly be seen'
+    )
+
+
+def _check_weight(name: str, weight: float, tasks: Mapping[str, Task]) -> None:
+  if name not in tasks:
+    raise UserError(
+      f'there is no task {name!r} to give a weight; there are {list(tasks)}'
+    )
+  if not len(tasks[name]):
+    raise UserError(f'the task {name!r} has no records; drop its weight')
+  if not 0 < weight < math.inf:
+    raise UserError(
+      f'the weight of task {name!r} is {weight}; make it positive and finite, '
+      'or drop it'
     )
 
 

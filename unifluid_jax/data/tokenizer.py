@@ -6,8 +6,8 @@ Gemma's `tokenizer.model`. Both go through this one class.
 
 import hashlib
 import io
-from collections.abc import Iterable
-from typing import SupportsIndex
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
 
 import sentencepiece
 
@@ -19,6 +19,12 @@ SEPARATOR = '\n'
 BOI = '<start_of_image>'
 # Stands in for BOI in a Gemma vocabulary that does not have it.
 UNUSED = '<unused0>'
+
+_LONGEST = 4192
+"""Bytes beyond which SentencePiece leaves a text out, unless told otherwise."""
+
+_RESERVED = '\u2585'
+"""SentencePiece leaves out a text that has this character."""
 
 
 class Tokenizer:
@@ -34,6 +40,7 @@ class Tokenizer:
     separator_id: Ends a prefix; the newline piece.
     boi_id: Asks for the first token of an image.
     vocab_size: Number of pieces.
+    model: The content of its `.model` file.
     fingerprint: SHA-256 of the model, in hexadecimal.
   """
 
@@ -61,6 +68,7 @@ class Tokenizer:
     self.separator_id = self._find(SEPARATOR)
     self.boi_id = self._find(BOI, UNUSED)
     self.vocab_size = self._processor.GetPieceSize()
+    self.model = model
     self.fingerprint = hashlib.sha256(model).hexdigest()
     for special in ('pad', 'eos', 'bos', 'separator', 'boi'):
       if getattr(self, f'{special}_id') < 0:
@@ -85,11 +93,14 @@ class Tokenizer:
 
   @classmethod
   def train(
-    cls, texts: Iterable[str], vocab_size: int, path: str | AnyPath
+    cls,
+    texts: Iterable[str],
+    vocab_size: int,
+    path: str | AnyPath | None = None,
   ) -> 'Tokenizer':
-    """Trains a byte-pair vocabulary and writes it to a file.
+    """Trains a byte-pair vocabulary.
 
-    The same texts in the same order give the same file. Text round-trips
+    The same texts in the same order give the same model. Text round-trips
     exactly: nothing is normalised, and what no piece covers falls back to
     bytes. Ids of pad, eos, bos and unk are 0, 1, 2 and 3, as in Gemma.
 
@@ -97,14 +108,19 @@ class Tokenizer:
       texts: What the vocabulary should be good at.
       vocab_size: Most pieces, 262 of which are special tokens and bytes; a few
         short texts make no more than they have.
-      path: Where to write the `.model` file.
+      path: Where to write the `.model` file; None to keep it in memory.
 
     Raises:
       UserError: If the texts do not allow for a vocabulary of this size.
     """
     # Not read by the trainer, which makes its own of what a reader raises.
-    texts = list(texts)
+    texts = [text.replace(_RESERVED, ' ') for text in texts]
     model = io.BytesIO()
+    longest = max((len(text.encode()) for text in texts), default=0)
+    # The option is part of the model, so it is only given where it is needed.
+    options: dict[str, Any] = {}
+    if longest > _LONGEST:
+      options = {'max_sentence_length': longest}
     try:
       sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(texts),
@@ -129,6 +145,7 @@ class Tokenizer:
         remove_extra_whitespaces=False,
         num_threads=1,
         minloglevel=2,
+        **options,
       )
     except RuntimeError as error:
       reason = str(error).rpartition(']')[2].strip() or 'there is no text'
@@ -136,8 +153,14 @@ class Tokenizer:
         f'tokenizer.vocab_size is {vocab_size}, of which no vocabulary can be '
         f'trained on these texts: {reason}'
       ) from error
-    write_whole(to_path(str(path)), model.getvalue())
-    return cls(model.getvalue(), name=str(path))
+    tokenizer = cls(model.getvalue())
+    if path is not None:
+      tokenizer.save(path)
+    return tokenizer
+
+  def save(self, path: str | AnyPath) -> None:
+    """Writes the `.model` file."""
+    write_whole(to_path(str(path)), self.model)
 
   def encode(self, text: str) -> list[int]:
     """Token ids of a text, without BOS or EOS.
@@ -161,6 +184,14 @@ class Tokenizer:
       UserError: The text is no valid Unicode.
     """
     return self.encode(one_line(text))
+
+  def count_lines(self, texts: Sequence[str]) -> list[int]:
+    """Numbers of tokens of many texts, as `encode_line` gives them.
+
+    The texts are valid Unicode.
+    """
+    encoded = self._processor.Encode([one_line(text) for text in texts])
+    return [len(ids) for ids in encoded]
 
   def decode(self, ids: Iterable[SupportsIndex]) -> str:
     """The text of token ids; pad, eos and bos read as nothing."""

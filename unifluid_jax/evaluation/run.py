@@ -8,7 +8,7 @@ from absl import logging
 
 from unifluid_jax import inference
 from unifluid_jax.data.emoji.splits import cells_of
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import Collector, UserError
 from unifluid_jax.evaluation.manifest import make_manifest
 from unifluid_jax.evaluation.metrics import read_timing, to_metrics
 from unifluid_jax.evaluation.report.measures import check_targets
@@ -26,11 +26,17 @@ def check_evaluation(experiment: Experiment) -> None:
   """Refuses what could not be evaluated, before hours of work.
 
   Raises:
-    UserError: A target is of no known measure, or the training mixture has
-      none of the embedded data's tasks.
+    UserError: A target is of no known measure, the training mixture has none
+      of the embedded data's tasks, or no drawings are held out.
   """
-  check_targets(experiment.evaluation)
-  tasks_of(experiment)
+  problems = Collector()
+  with problems.catch():
+    check_targets(experiment.evaluation)
+  with problems.catch():
+    tasks_of(experiment)
+    for split in ('train', 'cell'):
+      cells_of(experiment.emoji(), split)
+  problems.check()
 
 
 def evaluate_run(workdir: AnyPath, tensor: int = 1) -> None:

@@ -4,7 +4,6 @@ They are those that a run itself uses: the training step of `runs`, frozen VAE
 included, and the image sampler of `inference`.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowConfig
-from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.data.vocabulary import any_tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import writes_raster
 from unifluid_jax.planning.memory import Overflow, read_overflow
@@ -102,12 +101,6 @@ def prefix_slots(experiment: Experiment) -> int:
   """Slots of the longest prompt, with its BOS and separator."""
   slots = experiment.data.max_text + 2
   return -(-slots // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
-
-
-def any_tokenizer() -> Tokenizer:
-  """A small one: of a vocabulary no more than BOI's id enters a program."""
-  with tempfile.TemporaryDirectory() as folder:
-    return Tokenizer.train(['plan'], 268, f'{folder}/tokenizer.model')
 
 
 def abstract_batch(

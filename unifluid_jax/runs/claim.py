@@ -16,11 +16,16 @@ from unifluid_jax.paths import AnyPath, write_whole
 def claimed(workdir: AnyPath) -> Iterator[None]:
   """Holds a folder for the processes of this run, which share it.
 
+  The folder is made if it does not exist. If the block fails and leaves
+  nothing in it, it is removed again.
+
   Raises:
     UserError: In all processes, if another run holds the folder, or if one of
-      them was given another folder than process 0.
+      them was given another folder than process 0; or the folder cannot be
+      made, read and written.
   """
   with contextlib.ExitStack() as stack:
+    stack.enter_context(_made(workdir))
     # One lock for all of them: process 0 stands for the run.
     main = processes.is_main()
     is_free = stack.enter_context(_lock(workdir)) if main else True
@@ -31,6 +36,32 @@ def claimed(workdir: AnyPath) -> Iterator[None]:
       )
     _check_shared(workdir)
     yield
+
+
+@contextlib.contextmanager
+def _made(workdir: AnyPath) -> Iterator[None]:
+  """Makes a folder, which is removed if the block fails and leaves it empty."""
+  new: list[pathlib.Path] = []
+  if isinstance(workdir, pathlib.Path):
+    folders = (workdir, *workdir.parents)
+    new = [folder for folder in folders if not folder.exists()]
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except (OSError, ImportError) as error:  # Buckets need the `tpu` extra.
+    raise UserError(f'--workdir: cannot make {workdir}: {error}') from error
+  rights = os.R_OK | os.W_OK | os.X_OK
+  if isinstance(workdir, pathlib.Path) and not os.access(workdir, rights):
+    raise UserError(
+      f'--workdir: {workdir} cannot be read and written; make it so, or use '
+      'another folder'
+    )
+  try:
+    yield
+  except BaseException:
+    with contextlib.suppress(OSError):  # Something is in it.
+      for folder in new:
+        folder.rmdir()
+    raise
 
 
 @contextlib.contextmanager

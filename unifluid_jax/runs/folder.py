@@ -2,11 +2,14 @@
 
 import json
 
+import jax
+
 from unifluid_jax import processes
 from unifluid_jax.config import build, to_dict
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import AnyPath, write_whole
 
 CONFIG_FILE = 'config.json'
@@ -28,8 +31,8 @@ def read_experiment(workdir: AnyPath) -> Experiment:
       'run'
     )
   try:
-    config = json.loads(file.read_text(encoding='utf-8'))
-  except (RecursionError, ValueError) as error:
+    config = parse_json(file.read_text(encoding='utf-8'))
+  except ValueError as error:
     raise UserError(f'{file} is no JSON ({error}); {_MEND}') from error
   if not isinstance(config, dict):
     raise UserError(f'{file} is no JSON object; {_MEND}')
@@ -49,9 +52,20 @@ def write_config(experiment: Experiment, workdir: AnyPath) -> None:
       write_whole(file, content)
 
 
-def shared_tokenizer(experiment: Experiment, workdir: AnyPath) -> Tokenizer:
-  """The vocabulary of a run, which process 0 makes if there is none yet."""
+def share_tokenizer(
+  experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
+) -> None:
+  """Writes the vocabulary of a run into its folder; process 0 does.
+
+  Raises:
+    UserError: In a process whose vocabulary is another one.
+  """
   if processes.is_main():
-    experiment.make_tokenizer(workdir)
+    experiment.keep_tokenizer(tokenizer, workdir)
   processes.wait('tokenizer')
-  return Tokenizer.load(workdir / TOKENIZER_FILE)
+  file = workdir / TOKENIZER_FILE
+  if Tokenizer.load(file).fingerprint != tokenizer.fingerprint:
+    raise UserError(
+      f'{file} of process 0 is another vocabulary than that of process '
+      f'{jax.process_index()}; give all processes the same data and versions'
+    )

@@ -1,18 +1,26 @@
 """What a run of UniFluid starts from: its `init` section, and its VAE."""
 
 import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from unifluid_jax.convert.start import check_complete, load_model
+from unifluid_jax.convert.start import (
+  check_complete,
+  check_vae_file,
+  load_model,
+  model_files,
+  open_model_file,
+)
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import Collector, UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.paths import to_path
 from unifluid_jax.runs.folder import read_experiment
-from unifluid_jax.runs.restore import restore_averaged
+from unifluid_jax.runs.restore import averaged_shapes, restore_averaged
 from unifluid_jax.runs.state import abstract_unifluid, frozen_dtypes
 from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.step import Parameters
@@ -43,6 +51,34 @@ def load_start(
   start |= load_model(init, experiment.model, targets)
   check_complete(init, start, targets)
   return start
+
+
+def check_start_files(experiment: Experiment, tokenizer: Tokenizer) -> None:
+  """Checks the sources that `init` names by their headers.
+
+  Args:
+    experiment: The config.
+    tokenizer: The vocabulary.
+
+  Raises:
+    UserError: For all sources that are missing or do not fit, and for
+      parameters that have none and may not be fresh.
+  """
+  init, model = experiment.init, abstract_unifluid(experiment, tokenizer)
+  targets = parameters.flatten(model)[1]
+  problems = Collector()
+  given: set[str] = set()
+  if init.vae:
+    with problems.catch():
+      check_vae_file(init.vae, experiment.vae)
+  for path in model_files(init):
+    with problems.catch():
+      given |= {*open_model_file(init, experiment.model, path)[1]}
+  if init.workdir:
+    with problems.catch():
+      given |= {*_check_run(experiment, targets)}
+  problems.check()
+  check_complete(init, given, targets)
 
 
 def _targets(
@@ -83,6 +119,38 @@ def _load_from_run(
     sharding_lib.make_mesh(experiment.mesh),
   )
   found = averaged.params
+  wanted = _wanted(experiment, targets, found)
+  _check_bound(experiment, run, wanted, lambda: _is_same(averaged.vae, vae))
+  return {
+    name: _cast(name, found[name], target) for name, target in wanted.items()
+  }
+
+
+def _check_run(
+  experiment: Experiment, targets: Mapping[str, Any]
+) -> Iterable[str]:
+  """The names that the run of `init` gives, found without reading arrays.
+
+  Raises:
+    UserError: As `load_start`, but for a VAE that differs in its values alone.
+  """
+  workdir = to_path(experiment.init.workdir)
+  run = read_experiment(workdir)
+  tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+  shapes = averaged_shapes(run, tokenizer, workdir)
+  wanted = _wanted(experiment, targets, shapes.params)
+  _check_bound(experiment, run, wanted, lambda: True)
+  return wanted
+
+
+def _wanted(
+  experiment: Experiment, targets: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The targets that are to be taken from another run.
+
+  Raises:
+    UserError: It does not have them, or there are none.
+  """
   wanted = {
     name: shape
     for name, shape in targets.items()
@@ -95,21 +163,28 @@ def _load_from_run(
   ]
   if wrong or not wanted:
     raise UserError(
-      f'init.workdir: {workdir} cannot give '
+      f'init.workdir: {experiment.init.workdir} cannot give '
       f'{", ".join(wrong[:5]) or "anything"}; use a run of the same model, or '
       'other init.parameters'
     )
+  return wanted
+
+
+def _check_bound(
+  experiment: Experiment,
+  run: Experiment,
+  wanted: Iterable[str],
+  is_same: Callable[[], bool],
+) -> None:
+  """Refuses parameters that know the tokens of another VAE."""
   bound = [name for name in wanted if re.search(_OF_TOKENS, name)]
-  is_same_vae = run.vae == experiment.vae and _is_same(averaged.vae, vae)
-  if bound and not is_same_vae:
+  if bound and not (run.vae == experiment.vae and is_same()):
     raise UserError(
-      f'init.workdir: {workdir} was trained on another VAE, whose tokens '
-      f'{bound[0]} knows; take its folder vae/ too (or the same init.vae), or '
-      'leave token_in, source_in and head/ out of init.parameters'
+      f'init.workdir: {experiment.init.workdir} was trained on another VAE, '
+      f'whose tokens {bound[0]} knows; take its folder vae/ too (or the same '
+      'init.vae), or leave token_in, source_in and head/ out of '
+      'init.parameters'
     )
-  return {
-    name: _cast(name, found[name], target) for name, target in wanted.items()
-  }
 
 
 def _cast(

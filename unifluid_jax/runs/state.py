@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from unifluid_jax.convert.start import check_patterns
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.errors import UserError, check_matches
+from unifluid_jax.errors import Collector, UserError, check_matches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.unifluid import UniFluid, UniFluidConfig
@@ -86,22 +87,28 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
 
 
 def check_trained(experiment: Experiment, tokenizer: Tokenizer) -> None:
-  """Refuses what the config says of parameters that it does not train.
+  """Refuses what the config says of parameters that are not there or trained.
 
   Raises:
-    UserError: A factor of the learning rate is for no parameter, or the loss
-      balance measures gradients of frozen ones.
+    UserError: A factor of the learning rate or a pattern of `init` is for no
+      parameter, or the loss balance measures gradients of frozen ones.
   """
   names = parameters.logical_axes(abstract_unifluid(experiment, tokenizer))
+  problems = Collector()
   for pattern in experiment.optimizer.rate_factors:
-    check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, names)
+    with problems.catch():
+      check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, names)
+  with problems.catch():
+    check_patterns(experiment.init, names)
   shared = [name for name in names if name.startswith(SHARED)]
   measures = experiment.training.balance == 'gradnorm'
   if measures and all(map(experiment.init.is_frozen, shared)):
-    raise UserError(
+    told = UserError(
       "training.balance 'gradnorm' measures the gradients of what both tasks "
       f'share, {SHARED}, and init.frozen leaves it without; use another'
     )
+    problems.add(told)
+  problems.check()
 
 
 def initial_train_state(

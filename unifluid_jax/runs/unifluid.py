@@ -6,20 +6,16 @@ from collections.abc import Callable, Generator
 import jax
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.data.lengths import check_longest, check_texts
-from unifluid_jax.data.pipeline import check_mixture, make_batches
-from unifluid_jax.data.sources.folder import FolderTask
-from unifluid_jax.data.task import Task
-from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
-from unifluid_jax.runs.folder import shared_tokenizer, write_config
+from unifluid_jax.runs.folder import share_tokenizer, write_config
 from unifluid_jax.runs.overview import log_parameters
+from unifluid_jax.runs.preflight import Start, check_start
 from unifluid_jax.runs.recipe import check_same
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
-  check_trained,
   initial_train_state,
   jit_train_step,
   make_context,
@@ -30,7 +26,7 @@ from unifluid_jax.training import sharding as sharding_lib
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work
-from unifluid_jax.training.rows import check_rows, local_rows, put_rows
+from unifluid_jax.training.rows import local_rows, put_rows
 from unifluid_jax.training.step import (
   StepContext,
   TrainState,
@@ -38,18 +34,28 @@ from unifluid_jax.training.step import (
 )
 
 
-def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
+def train_unifluid(
+  experiment: Experiment, workdir: AnyPath, start: Start | None = None
+) -> TrainState:
   """Trains UniFluid on the VAE in `<workdir>/vae`.
 
   Args:
     experiment: The config.
     workdir: Folder of the run; a run that was stopped goes on.
+    start: What `check_start` found for this config and folder; None to make
+      its checks now.
 
   Returns:
     The last state.
+
+  Raises:
+    UserError: Something is wrong; unless training has begun, the folder stays
+      as it was.
   """
+  if start is None:
+    start = check_start(experiment, workdir, trains_vae=False)
+  experiment, tokenizer = start.experiment, start.tokenizer
   config = experiment.training
-  tokenizer = shared_tokenizer(experiment, workdir)
   identity = experiment.identity(tokenizer)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   checkpoints.agree()
@@ -57,24 +63,17 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   checkpoints.check_identity(identity)
   check_same(experiment, workdir, checkpoints.latest_step)
   mesh = sharding_lib.make_mesh(experiment.mesh)
-  batches = make_training_batches(experiment, tokenizer, mesh)
   context = make_context(experiment, tokenizer)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
-  # After all that may refuse to start: the file is the finished run's till now.
+
+  def initialise() -> TrainState:
+    return _first_state(start, workdir, context, target)
+
+  first = initialise() if checkpoints.latest_step is None else None
+  # After all that may refuse to start: till now the files are as they were.
+  share_tokenizer(experiment, tokenizer, workdir)
   write_config(experiment, workdir)
-  initialise = jax.jit(
-    lambda vae, start: initial_train_state(
-      experiment, tokenizer, context, vae, start
-    ),
-    out_shardings=sharding_lib.shardings_of(target),
-    donate_argnums=1,
-  )
-
-  def first_state() -> TrainState:
-    vae = load_vae(experiment, workdir / 'vae')
-    return initialise(vae, load_start(experiment, tokenizer, vae))
-
   run = Run(
     name='unifluid',
     workdir=workdir,
@@ -91,55 +90,44 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   return fit(
     run,
     Program(
-      initialise=first_state,
+      initialise=lambda: first or initialise(),
       abstract_state=target,
       step=jit_train_step(context, mesh, target),
-      batches=batches,
+      batches=make_training_batches(start, mesh),
       extra=_balance_step(context, mesh, config.balance_every),
     ),
   )
 
 
-def check_unifluid(
-  experiment: Experiment, tokenizer: Tokenizer
-) -> dict[str, Task]:
-  """Opens the tasks, and refuses what `train_unifluid` would not start with.
-
-  Raises:
-    UserError: Sources, their texts, batch or mesh are wrong, or what is said
-      of parameters.
-  """
-  check_trained(experiment, tokenizer)
-  data, mesh = experiment.data, sharding_lib.make_mesh(experiment.mesh)
-  check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
-  tasks = experiment.make_tasks(data.sources)
-  check_mixture(experiment.pipeline(), tasks)
-  layout = experiment.layout()
-  for name, task in tasks.items():
-    if isinstance(task, FolderTask):
-      check_texts(task, tokenizer, layout, data.row)
-    else:
-      check_longest(name, data.sources[name].task, layout, data.row)
-  return tasks
+def _first_state(
+  start: Start, workdir: AnyPath, context: StepContext, target: TrainState
+) -> TrainState:
+  """The state of step 0."""
+  experiment, tokenizer = start.experiment, start.tokenizer
+  initialise = jax.jit(
+    lambda vae, given: initial_train_state(
+      experiment, tokenizer, context, vae, given
+    ),
+    out_shardings=sharding_lib.shardings_of(target),
+    donate_argnums=1,
+  )
+  vae = load_vae(experiment, workdir / 'vae')
+  return initialise(vae, load_start(experiment, tokenizer, vae))
 
 
 def make_training_batches(
-  experiment: Experiment, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
+  start: Start, mesh: jax.sharding.Mesh
 ) -> Callable[[int], Generator[Batch]]:
-  """First step -> the batches from there on, on the mesh.
+  """First step -> the batches from there on, on the mesh."""
+  experiment, data = start.experiment, start.experiment.data
 
-  Raises:
-    UserError: As `check_unifluid`.
-  """
-  data, tasks = experiment.data, check_unifluid(experiment, tokenizer)
-
-  def batches(start: int) -> Generator[Batch]:
+  def batches(first: int) -> Generator[Batch]:
     rows = make_batches(
       experiment.pipeline(),
       experiment.layout(),
-      tasks,
-      tokenizer,
-      start,
+      start.tasks,
+      start.tokenizer,
+      first,
       local_rows(mesh, data.rows),
     )
     with contextlib.closing(rows):

@@ -1,7 +1,7 @@
 """Trains the VAE of an experiment."""
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from unifluid_jax.data.pipeline import check_weights, make_image_batches
+from unifluid_jax.data.task import Task
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
@@ -34,7 +35,11 @@ from unifluid_jax.training.rows import check_rows, local_rows, put_rows
 from unifluid_jax.training.vae_step import Parameters, VAEState, make_vae_step
 
 
-def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
+def train_vae(
+  experiment: Experiment,
+  workdir: AnyPath,
+  tasks: Mapping[str, Task] | None = None,
+) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
   A VAE of this config's shape that has been trained for as many steps, or more,
@@ -44,10 +49,13 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     experiment: The config.
     workdir: Folder of the VAE's run, in that of UniFluid's; a run that was
       stopped goes on.
+    tasks: The tasks of `vae_training.sources`; None to open them now.
 
   Raises:
     UserError: There is one that was trained otherwise, or one of fewer steps,
-      and UniFluid was trained on it; or all checkpoints are damaged.
+      and UniFluid was trained on it; or all checkpoints are damaged; or
+      something else is wrong. Unless training has begun, the folder stays as
+      it was.
   """
   if experiment.init.vae:
     logging.info('vae: nothing to train, it is %s', experiment.init.vae)
@@ -73,11 +81,11 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
       f'--workdir, or move {unifluid} away'
     )
   mesh = sharding_lib.make_mesh(experiment.mesh)
-  batches = _batches(experiment, mesh)
+  batches = _batches(experiment, mesh, tasks)
   checkpoints.put_damaged_aside()
   checkpoints.check_identity(experiment.vae_identity())
-  write_config(experiment, workdir)
-  state = _fit(experiment, workdir, mesh, batches)
+  is_new = checkpoints.latest_step is None
+  state = _fit(experiment, workdir, mesh, batches, is_new)
   averaged = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches
   with contextlib.closing(batches(steps)) as others:
@@ -86,11 +94,15 @@ def train_vae(experiment: Experiment, workdir: AnyPath) -> None:
     final.save(steps, flat, experiment.vae_identity(), 0.0)
 
 
-def _batches(experiment: Experiment, mesh: jax.sharding.Mesh):
+def _batches(
+  experiment: Experiment,
+  mesh: jax.sharding.Mesh,
+  tasks: Mapping[str, Task] | None,
+):
   """First step -> the batches from there on, on the mesh."""
   config = experiment.vae_training
   check_rows(mesh, 'vae_training.batch', config.batch)
-  tasks = experiment.make_tasks(config.sources)
+  tasks = tasks or experiment.make_tasks(config.sources)
   weights = {name: s.weight for name, s in config.sources.items()}
   check_weights(weights, tasks)
 
@@ -111,7 +123,7 @@ def _batches(experiment: Experiment, mesh: jax.sharding.Mesh):
   return batches
 
 
-def _fit(experiment, workdir, mesh, batches) -> VAEState:
+def _fit(experiment, workdir, mesh, batches, is_new) -> VAEState:
   """Trains to the last step."""
   config = experiment.vae_training
   optimizer = make_vae_optimizer(experiment)
@@ -144,10 +156,13 @@ def _fit(experiment, workdir, mesh, batches) -> VAEState:
     with contextlib.closing(batches(0)) as images:
       return initialise(_linear_start(experiment, mesh, images))
 
+  first = first_vae() if is_new else None
+  # After all that may refuse to start: till now the file is as it was.
+  write_config(experiment, workdir)
   return fit(
     run,
     Program(
-      initialise=first_vae,
+      initialise=lambda: first or first_vae(),
       abstract_state=target,
       step=jax.jit(step, donate_argnums=0),
       batches=batches,

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 from unifluid_jax.convert import start
-from unifluid_jax.errors import UserError, check_matches
+from unifluid_jax.errors import Collector, UserError, check_matches
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.models import parameters
 from unifluid_jax.models.parameters import Axes
@@ -55,9 +55,12 @@ def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
     UserError: A factor of the learning rate is for no parameter.
   """
   config, axes = experiment.vae_training, vae_axes(experiment)
+  problems = Collector()
   for pattern in config.optimizer.rate_factors:
     told = f'vae_training.optimizer.rate_factors has {pattern!r}'
-    check_matches(told, pattern, axes)
+    with problems.catch():
+      check_matches(told, pattern, axes)
+  problems.check()
   trained = {name: axes[name] for name in _trained(experiment)}
   return make_optimizer(config.optimizer, config.steps, trained)
 
@@ -103,16 +106,30 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
   )
   if experiment.init.vae:
     return start.load_vae(experiment.init.vae, experiment.vae, targets)
+  check_vae(experiment, workdir)
+  # An older one would be the VAE of fewer steps. `train_vae` makes it anew.
+  return Checkpoints(workdir / FINAL).restore(
+    targets, experiment.vae_identity(), older=False
+  )
+
+
+def check_vae(experiment: Experiment, workdir: AnyPath) -> None:
+  """Makes sure that there is a finished VAE to train on.
+
+  Args:
+    experiment: The config, whose `init` names no VAE.
+    workdir: Folder of the VAE's run.
+
+  Raises:
+    UserError: There is none, or it is of another config.
+  """
   folder = workdir / FINAL
   if not folder.exists():
     raise UserError(
       f'{folder} does not exist; train the VAE first: '
       'python -m unifluid_jax.train_vae'
     )
-  # An older one would be the VAE of fewer steps. `train_vae` makes it anew.
-  return Checkpoints(folder).restore(
-    targets, experiment.vae_identity(), older=False
-  )
+  Checkpoints(folder).newest(experiment.vae_identity())
 
 
 def _trained(experiment: Experiment) -> set[str]:

@@ -174,7 +174,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
     ({'image': 'red.png', 'text': []}, "line 2: 'text' is neither a text"),
     ({'image': 'red.png', 'text': [None]}, "line 2: 'text' is neither a text"),
     ('{"image": "red.png", "text"', 'line 2 is not JSON: Expecting'),
-    ('[' * 100_000, 'line 2 is not JSON: maximum recursion'),
+    ('[' * 100_000, 'line 2 is not JSON: its brackets are nested too'),
+    ('{"a": ' * 100_000, 'line 2 is not JSON: its brackets are nested too'),
+    (
+      '{"image": "red.png", "text": "a", "text": "b"}',
+      "line 2 is not JSON: an object has the key 'text' 2 times",
+    ),
     ('{"n": ' + '1' * 5000 + '}', 'line 2 is not JSON: Exceeds the limit'),
     (
       '{"image": "red.png", "text": "\\ud800"}',
@@ -186,6 +191,18 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
 def test_a_wrong_line_names_file_and_line(folder, line, message):
   with pytest.raises(UserError, match=f'data.jsonl, {message}'):
     FolderTask(folder(GOOD, line), 'text_to_image', 4)
+
+
+def test_all_wrong_lines_are_told_at_once(folder):
+  missing = [{'image': f'{i}.png', 'text': 'x'} for i in range(30)]
+  with pytest.raises(UserError) as error:
+    FolderTask(folder(GOOD, 'no JSON', GOOD, *missing), 'captioning', 4)
+  title, *lines = str(error.value).splitlines()
+  assert title.startswith('31 of 33 lines of ')
+  assert len(lines) == 11
+  assert 'data.jsonl, line 2 is not JSON' in lines[0]
+  assert 'data.jsonl, line 4: there is no image' in lines[1]
+  assert lines[-1] == '  and 21 more'
 
 
 def test_a_corrupt_image_names_file_line_and_image(folder):

@@ -1,9 +1,8 @@
 """A folder of images with a JSONL file."""
 
-import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -17,7 +16,8 @@ from unifluid_jax.data.sources.base import (
   Texts,
   prompt,
 )
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, listed
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.progress import track
 
 
@@ -42,7 +42,8 @@ class FolderTask(SourceTask):
       image_size: Side in pixels to which images are cropped and resized.
 
     Raises:
-      UserError: If a line is wrong or an image is missing; names both.
+      UserError: If lines are wrong or images are missing; one error that lists
+        the first of them and counts all.
     """
     super().__init__(kind, image_size)
     self._file = pathlib.Path(file)
@@ -51,22 +52,9 @@ class FolderTask(SourceTask):
       lines = self._file.read_text(encoding='utf-8-sig').split('\n')
     except (OSError, UnicodeDecodeError) as error:
       raise UserError(f'cannot read {file} as UTF-8 text: {error}') from error
-    records = [
-      self._parse(line, f'{file}, line {number}')
-      for number, line in track([*enumerate(lines, 1)], f'lines of {file}')
-      if line.strip()
-    ]
-    self._records = [record for record in records if record]
+    self._records = self._parse_all(lines)
     if not self._records:
       raise UserError(f'{file} has no records of kind {kind!r}')
-    if len(self._records) < len(records):
-      logging.info(
-        '%s: %d of %d lines are of kind %s',
-        file,
-        len(self._records),
-        len(records),
-        kind,
-      )
 
   def __len__(self) -> int:
     """Number of lines of this kind."""
@@ -110,11 +98,39 @@ class FolderTask(SourceTask):
     value = record[key]
     return (value,) if isinstance(value, str) else tuple(value)
 
+  def _parse_all(self, lines: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The records of all lines that are of this kind."""
+    records: list[Mapping[str, Any]] = []
+    wrong: list[str] = []
+    count = 0
+    for number, line in track([*enumerate(lines, 1)], f'lines of {self._file}'):
+      if not line.strip():
+        continue
+      count += 1
+      try:
+        record = self._parse(line, f'{self._file}, line {number}')
+      except UserError as error:
+        wrong.append(str(error))
+      else:
+        records += [record] if record else []
+    if wrong:
+      title = f'{len(wrong)} of {count} lines of {self._file} are wrong'
+      raise UserError(listed(title, wrong) if wrong[1:] else wrong[0])
+    if 0 < len(records) < count:
+      logging.info(
+        '%s: %d of %d lines are of kind %s',
+        self._file,
+        len(records),
+        count,
+        self.kind,
+      )
+    return records
+
   def _parse(self, line: str, place: str) -> Mapping[str, Any] | None:
     """The record of a line, checked; None if it is of another kind."""
     try:
-      record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+      record = parse_json(line)
+    except ValueError as error:
       raise UserError(f'{place} is not JSON: {error}') from error
     if not isinstance(record, dict):
       raise UserError(f'{place} is not a JSON object, like {{"text": "a fox"}}')

@@ -1,0 +1,268 @@
+"""All checks of a config, made together before any work and before any file is
+written.
+
+`check_start` is for a program that trains in a run's folder, `check_config` for
+one that needs no run. Both report all problems in one error.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+from absl import logging
+
+from unifluid_jax import processes
+from unifluid_jax.data.lengths import check_room
+from unifluid_jax.data.pipeline import check_groups
+from unifluid_jax.data.task import Task
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.data.vocabulary import any_tokenizer
+from unifluid_jax.errors import Collector, UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.paths import AnyPath, to_path
+from unifluid_jax.runs.limits import agree, is_set, set_limits
+from unifluid_jax.runs.sources import Opener
+from unifluid_jax.runs.start import check_start_files
+from unifluid_jax.runs.state import check_trained
+from unifluid_jax.runs.vae_state import (
+  FINAL,
+  check_vae,
+  make_vae_optimizer,
+)
+from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.training.rows import check_rows
+from unifluid_jax.training.sharding import make_mesh
+
+Check = Callable[[], object]
+"""Raises a `UserError` if something is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """A config that passed all checks, with what they opened.
+
+  Attributes:
+    experiment: The config; limits that were 'auto' are numbers.
+    tokenizer: The vocabulary, which may be in no file yet. A stand-in where
+      its file is not on this machine.
+    tasks: The tasks of `data.sources`.
+    vae_tasks: Those of `vae_training.sources`, if a VAE is to be trained.
+  """
+
+  experiment: Experiment
+  tokenizer: Tokenizer
+  tasks: Mapping[str, Task]
+  vae_tasks: Mapping[str, Task]
+
+
+def check_start(
+  experiment: Experiment,
+  workdir: AnyPath,
+  *,
+  trains_vae: bool,
+  also: Iterable[Check] = (),
+) -> Start:
+  """Checks all that a training needs.
+
+  Args:
+    experiment: The config.
+    workdir: The run's folder, which is only read.
+    trains_vae: Whether the VAE may be trained first; otherwise it must be
+      there.
+    also: More checks.
+
+  Raises:
+    UserError: In all processes, with all problems.
+  """
+  checks = _Checks(experiment, workdir, is_here=True)
+  is_done = bool(experiment.init.vae) or _has_vae(experiment, workdir)
+  checks.run(*also, checks.check_devices)
+  if trains_vae and not is_done:
+    checks.open_vae_sources()
+  checks.check_model()
+  if not _is_started(workdir):
+    checks.check_files()
+    if not trains_vae and not experiment.init.vae:
+      checks.run(lambda: check_vae(experiment, workdir / 'vae'))
+  return checks.finish()
+
+
+def check_config(
+  experiment: Experiment, *, reads_sources: bool, also: Iterable[Check] = ()
+) -> Start:
+  """Checks a config that is not trained now, or not on this machine.
+
+  Files that are not here are no problem, but a line of the log.
+
+  Args:
+    experiment: The config.
+    reads_sources: Whether this machine reads `data.sources`, and trains on its
+      devices.
+    also: More checks.
+
+  Raises:
+    UserError: In all processes, with all problems.
+  """
+  checks = _Checks(experiment, None, is_here=reads_sources)
+  checks.run(*also)
+  if reads_sources:
+    checks.run(checks.check_devices)
+  checks.open_vae_sources(needed=False)
+  checks.check_model()
+  checks.check_files(needed=False)
+  return checks.finish()
+
+
+class _Checks:
+  """The checks, whose problems are collected."""
+
+  def __init__(
+    self, experiment: Experiment, workdir: AnyPath | None, is_here: bool
+  ):
+    self._given = self._experiment = experiment
+    self._workdir = workdir
+    self._is_here = is_here
+    self._problems = Collector()
+    self._tokenizer: Tokenizer | None = None
+    self._tasks: dict[str, Task] = {}
+    self._vae_tasks: dict[str, Task] = {}
+    self._opener = Opener(experiment, self._problems, needed=is_here)
+
+  def run(self, *checks: Check) -> None:
+    """Runs checks, and keeps what they raise."""
+    for check in checks:
+      with self._problems.catch():
+        check()
+
+  def check_devices(self) -> None:
+    """Whether the devices make up the mesh and share the batches evenly."""
+    data, vae = self._given.data, self._given.vae_training
+    accumulate = self._given.training.accumulate
+    mesh = make_mesh(self._given.mesh)
+    self.run(
+      lambda: check_rows(mesh, 'data.rows', data.rows, accumulate),
+      lambda: check_rows(mesh, 'vae_training.batch', vae.batch),
+    )
+
+  def open_vae_sources(self, needed: bool = True) -> None:
+    """Opens what the VAE learns from."""
+    sources = self._given.vae_training.sources
+    for name, source in sources.items():
+      if source.task in ('captioning', 'vqa'):
+        told = f'vae_training.sources.{name}: the task {source.task!r} writes'
+        self._problems.add(
+          UserError(f'{told} texts; a VAE learns from tasks that write images')
+        )
+    opener = self._opener
+    if not needed:
+      opener = Opener(self._given, self._problems, needed=False)
+    self._vae_tasks = opener.open(sources)
+
+  def check_model(self) -> None:
+    """Checks sources, vocabulary, limits, and what is said of parameters."""
+    experiment, data = self._given, self._given.data
+    self._tasks = self._opener.open(data.sources)
+    self.run(
+      lambda: check_groups(data.examples, data.rows, data.groups),
+      self._check_profile,
+      lambda: make_vae_optimizer(experiment),
+      self._find_tokenizer,
+      self._set_limits,
+      self._check_room,
+      lambda: check_trained(experiment, self._some_tokenizer),
+    )
+
+  def check_files(self, needed: bool = True) -> None:
+    """Checks the files and the run that `init` names by their headers."""
+    init = self._given.init
+    absent = [
+      path
+      for path in (init.vae, *init.sources)
+      if path and not to_path(path).exists()
+    ]
+    if absent and not needed:
+      logging.warning(
+        'init is not checked, since this machine does not have %s',
+        ', '.join(absent),
+      )
+      return
+    self.run(lambda: check_start_files(self._given, self._some_tokenizer))
+
+  def finish(self) -> Start:
+    """What was found.
+
+    Raises:
+      UserError: In all processes, if any of them has a problem.
+    """
+    refused = processes.gather(bool(self._problems))
+    self._problems.check()
+    if any(refused):
+      others = ', '.join(str(i) for i, refuses in enumerate(refused) if refuses)
+      raise UserError(f'the processes {others} cannot start; see their errors')
+    return Start(
+      agree(self._given, self._experiment),
+      self._some_tokenizer,
+      self._tasks,
+      self._vae_tasks,
+    )
+
+  @property
+  def _some_tokenizer(self) -> Tokenizer:
+    """The vocabulary, or a stand-in for checks that need none of its pieces."""
+    return self._tokenizer or any_tokenizer()
+
+  def _find_tokenizer(self) -> None:
+    experiment = self._given
+    path = experiment.tokenizer.path or experiment.init.workdir
+    if not path and len(self._tasks) < len(experiment.data.sources):
+      return  # It is to be trained on all of them.
+    if path and not self._is_here and not to_path(path).exists():
+      logging.warning('texts are not counted: %s does not exist', path)
+      return
+    self._tokenizer = experiment.find_tokenizer(self._workdir, self._tasks)
+
+  def _set_limits(self) -> None:
+    if is_set(self._given) or self._problems:
+      return
+    missing = [n for n in self._given.data.sources if n not in self._tasks]
+    if missing or self._tokenizer is None:
+      raise UserError(
+        "limits of data are 'auto', and texts to set them from are not on this "
+        f'machine: {", ".join(missing) or "no vocabulary"}; give numbers'
+      )
+    self._experiment = set_limits(
+      self._given, self._tasks, self._tokenizer, self._workdir
+    )
+
+  def _check_room(self) -> None:
+    experiment = self._experiment
+    if not is_set(experiment):
+      return  # There is another problem.
+    data = experiment.data
+    # A folder that cannot be opened is a problem of its own.
+    kinds = {
+      name: source.task
+      for name, source in data.sources.items()
+      if name in self._tasks or source.kind != 'folder' or not self._is_here
+    }
+    counted = self._tasks if self._tokenizer else {}
+    layout = experiment.layout()
+    check_room(counted, kinds, self._some_tokenizer, layout, data.row)
+
+  def _check_profile(self) -> None:
+    training = self._given.training
+    if training.profile and training.profile[0] > training.steps:
+      raise UserError(
+        f'training.profile is {list(training.profile)}, but training.steps is '
+        f'{training.steps}; choose steps of the run'
+      )
+
+
+def _has_vae(experiment: Experiment, workdir: AnyPath) -> bool:
+  """Whether a run has a VAE of as many steps as the config asks for."""
+  step = Checkpoints(workdir / 'vae' / FINAL).latest_step
+  return step is not None and step >= experiment.vae_training.steps
+
+
+def _is_started(workdir: AnyPath) -> bool:
+  """Whether a run goes on from a checkpoint, and needs no `init` any more."""
+  return Checkpoints(workdir / 'checkpoints').latest_step is not None

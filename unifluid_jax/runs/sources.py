@@ -1,0 +1,69 @@
+"""Opens the sources of a config for the checks before a start."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from absl import logging
+
+from unifluid_jax.data.pipeline import check_weights
+from unifluid_jax.data.task import Task
+from unifluid_jax.errors import Collector, UserError
+from unifluid_jax.experiment import Experiment
+from unifluid_jax.paths import to_path
+from unifluid_jax.sections import SourceConfig
+
+
+class Opener:
+  """Opens sources, each once, and collects what is wrong with them."""
+
+  def __init__(self, experiment: Experiment, problems: Collector, needed: bool):
+    """Nothing is opened yet.
+
+    Args:
+      experiment: The config.
+      problems: Where problems go.
+      needed: Whether sources that are not on this machine are a problem;
+        otherwise a line of the log tells of them.
+    """
+    self._experiment = experiment
+    self._problems = problems
+    self._needed = needed
+    self._opened: dict[str, Task] = {}
+
+  def open(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
+    """The sources that can be opened, by name, with their weights checked."""
+    tasks: dict[str, Task] = {}
+    for name, source in sources.items():
+      with self._problems.catch():
+        if self._needed or self._is_here(name, source):
+          tasks[name] = self._open(name, source)
+    weights = {n: s.weight for n, s in sources.items() if n in tasks}
+    if tasks or not sources:
+      with self._problems.catch():
+        check_weights(weights, tasks)
+    return tasks
+
+  def _open(self, name: str, source: SourceConfig) -> Task:
+    # Several sources may be the same but for their weights.
+    key = repr(dataclasses.replace(source, weight=0.0))
+    if key not in self._opened:
+      self._opened[key] = self._experiment.make_task(name, source)
+    return self._opened[key]
+
+  def _is_here(self, name: str, source: SourceConfig) -> bool:
+    """Whether the files of a source are on this machine."""
+    told = ''
+    if source.kind == 'folder' and not to_path(source.path).exists():
+      told = f'{source.path} does not exist'
+    elif source.kind == 'tfds':
+      try:
+        self._open(name, source)
+      except UserError as error:
+        told = str(error)
+    if told:
+      logging.warning(
+        'the source %r is not on this machine and is not checked: %s',
+        name,
+        told,
+      )
+    return not told
