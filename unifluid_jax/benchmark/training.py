@@ -25,7 +25,10 @@ from unifluid_jax.runs.state import (
   make_context,
   train_state_targets,
 )
-from unifluid_jax.runs.unifluid import make_training_batches
+from unifluid_jax.runs.unifluid import (
+  check_unifluid,
+  make_training_batches,
+)
 from unifluid_jax.runs.vae_state import make_vae
 from unifluid_jax.training.metrics import peak_flops
 from unifluid_jax.training.sharding import make_mesh, shardings_of
@@ -59,7 +62,9 @@ def time_training(
     UserError: The config would not start to train.
   """
   mesh = make_mesh(experiment.mesh)
-  make_batches = make_training_batches(experiment, tokenizer, mesh)
+  make_batches = make_training_batches(
+    experiment, tokenizer, mesh, check_unifluid(experiment, tokenizer)
+  )
   with contextlib.closing(make_batches(0)) as batches:
     kept = [next(batches) for _ in range(_KEPT)]
     data_batch = _seconds_of_batch(experiment, batches, steps)

@@ -1,7 +1,7 @@
 """Trains the UniFluid of an experiment."""
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 
 import jax
 
@@ -15,6 +15,7 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
 from unifluid_jax.runs.folder import shared_tokenizer, write_config
+from unifluid_jax.runs.heldout import heldout_losses
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.recipe import check_same
 from unifluid_jax.runs.start import load_start
@@ -56,8 +57,10 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
   checkpoints.check_identity(identity)
   check_same(experiment, workdir, checkpoints.latest_step)
   mesh = sharding_lib.make_mesh(experiment.mesh)
-  batches = make_training_batches(experiment, tokenizer, mesh)
+  tasks = check_unifluid(experiment, tokenizer)
+  batches = make_training_batches(experiment, tokenizer, mesh, tasks)
   context = make_context(experiment, tokenizer)
+  heldout = heldout_losses(experiment, tasks, tokenizer, context, mesh)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
   # After all that may refuse to start: the file is the finished run's till now.
@@ -95,6 +98,7 @@ def train_unifluid(experiment: Experiment, workdir: AnyPath) -> TrainState:
       step=jit_train_step(context, mesh, target),
       batches=batches,
       extra=_balance_step(context, mesh, config.balance_every),
+      heldout=heldout,
     ),
   )
 
@@ -114,7 +118,7 @@ def check_unifluid(
   tasks = experiment.make_tasks(data.sources)
   check_mixture(experiment.pipeline(), tasks)
   layout = experiment.layout()
-  for name, task in tasks.items():
+  for name, task in (*tasks.items(), *experiment.heldout_tasks(tasks).items()):
     if isinstance(task, FolderTask):
       check_texts(task, tokenizer, layout, data.row)
     else:
@@ -123,14 +127,20 @@ def check_unifluid(
 
 
 def make_training_batches(
-  experiment: Experiment, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
+  experiment: Experiment,
+  tokenizer: Tokenizer,
+  mesh: jax.sharding.Mesh,
+  tasks: Mapping[str, Task],
 ) -> Callable[[int], Generator[Batch]]:
   """First step -> the batches from there on, on the mesh.
 
-  Raises:
-    UserError: As `check_unifluid`.
+  Args:
+    experiment: The config.
+    tokenizer: Encodes the texts.
+    mesh: The mesh.
+    tasks: What `check_unifluid` gave.
   """
-  data, tasks = experiment.data, check_unifluid(experiment, tokenizer)
+  data = experiment.data
 
   def batches(start: int) -> Generator[Batch]:
     rows = make_batches(

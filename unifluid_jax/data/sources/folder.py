@@ -1,5 +1,6 @@
 """A folder of images with a JSONL file."""
 
+import copy
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from unifluid_jax.data.sources.base import (
   Texts,
   prompt,
 )
+from unifluid_jax.data.sources.split import is_heldout
 from unifluid_jax.errors import UserError
 from unifluid_jax.progress import track
 
@@ -33,16 +35,26 @@ class FolderTask(SourceTask):
       {"source": "fox.png", "instruction": "make it blue", "image": "blue.png"}
   """
 
-  def __init__(self, file: str | pathlib.Path, kind: str, image_size: int):
+  def __init__(
+    self,
+    file: str | pathlib.Path,
+    kind: str,
+    image_size: int,
+    split: str = 'all',
+    heldout: float = 0.0,
+  ):
     """Reads the JSONL file and looks for every image.
 
     Args:
       file: The JSONL file, inside the folder.
       kind: A key of KEYS.
       image_size: Side in pixels to which images are cropped and resized.
+      split: Which lines are the task's, one of `split.SPLITS`.
+      heldout: Share of the images that are held out.
 
     Raises:
-      UserError: If a line is wrong or an image is missing; names both.
+      UserError: If a line is wrong or an image is missing (names both), or all
+        lines are held out of training.
     """
     super().__init__(kind, image_size)
     self._file = pathlib.Path(file)
@@ -56,20 +68,46 @@ class FolderTask(SourceTask):
       for number, line in track([*enumerate(lines, 1)], f'lines of {file}')
       if line.strip()
     ]
-    self._records = [record for record in records if record]
-    if not self._records:
+    self._all = [record for record in records if record]
+    if not self._all:
       raise UserError(f'{file} has no records of kind {kind!r}')
-    if len(self._records) < len(records):
+    if len(self._all) < len(records):
       logging.info(
         '%s: %d of %d lines are of kind %s',
         file,
-        len(self._records),
+        len(self._all),
         len(records),
         kind,
       )
+    self._share = heldout
+    self._records = self._select(split)
+    if split == 'train' and not self._records:
+      raise UserError(
+        f'{file}: all {len(self._all)} lines of kind {kind!r} are held out of '
+        f'training; lower data.heldout, which is {heldout}, or add images'
+      )
+
+  def of_split(self, split: str) -> 'FolderTask':
+    """The same task over the lines of another split, which may be none."""
+    task = copy.copy(self)
+    task._records = self._select(split)
+    return task
+
+  def _select(self, split: str) -> list[Mapping[str, Any]]:
+    """The records of a split; one of them is held out if any image is."""
+    if split == 'all':
+      return self._all
+    keys = [key for key in KEYS[self.kind] if key in IMAGE_KEYS]
+    folder, wanted = self._file.parent, split == 'heldout'
+    return [
+      record
+      for record in self._all
+      if any(is_heldout(record[key], folder, self._share) for key in keys)
+      == wanted
+    ]
 
   def __len__(self) -> int:
-    """Number of lines of this kind."""
+    """Number of lines of this kind and split."""
     return len(self._records)
 
   def __getitem__(self, index: int) -> Mapping[str, Any]:
