@@ -16,13 +16,12 @@ Images without a caption, and files that Pillow cannot read, are left out, and
 counted in what is said at the end.
 """
 
-import os
 import pathlib
 
 from absl import flags, logging
 
 from unifluid_jax import cli
-from unifluid_jax.data.sources.index import Index, make_index
+from unifluid_jax.data.sources.index import Index, check_out, make_index
 from unifluid_jax.errors import UserError
 
 _FOLDER = flags.DEFINE_string(
@@ -45,7 +44,7 @@ def main() -> None:
   out = folder / 'captions.jsonl'
   if _OUT.value is not None:
     out = pathlib.Path(_OUT.value)
-  _check_out(out, folder, table)
+  check_out(out, folder, table, _FORCE.value)
   index = make_index(folder, table)
   _tell_left_out(index)
   if not index.texts:
@@ -63,31 +62,6 @@ def main() -> None:
     len({*texts}),
     index.origin,
   )
-
-
-def _check_out(
-  out: pathlib.Path, folder: pathlib.Path, table: pathlib.Path | None
-) -> None:
-  """Refuses to write where it cannot be, or where something is.
-
-  Raises:
-    UserError: The reason.
-  """
-  exists = os.path.exists(out)  # False also for a name that cannot be.
-  if table is not None and exists and _is_same(out, table):
-    raise UserError(f'--out={out} is the table itself; give another file')
-  if os.path.isdir(out):
-    raise UserError(f'--out={out} is a folder; give a file')
-  if exists and not _FORCE.value:
-    raise UserError(
-      f'{out} exists; give another file by --out, or --force to replace it'
-    )
-  if os.path.isdir(folder) and not os.path.isdir(out.absolute().parent):
-    raise UserError(f'--out={out}: there is no folder {out.absolute().parent}')
-
-
-def _is_same(one: pathlib.Path, other: pathlib.Path) -> bool:
-  return os.path.exists(other) and os.path.samefile(one, other)
 
 
 def _tell_left_out(index: Index) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.data.sources.captions import from_name
-from unifluid_jax.data.sources.index import make_index
+from unifluid_jax.data.sources.index import check_out, make_index
 from unifluid_jax.errors import UserError
 
 
@@ -201,3 +201,22 @@ def test_a_folder_without_images(tmp_path):
     make_index(tmp_path)
   with pytest.raises(UserError, match='none is no folder'):
     make_index(tmp_path / 'none')
+
+
+def test_nothing_is_overwritten_that_is_not_meant(folder, tmp_path):
+  photos = folder('a.png')
+  out, table = photos / 'captions.jsonl', tmp_path / 'table.jsonl'
+  check_out(out, photos, table, force=False)
+  table.write_text('')
+  out.write_text('')
+  with pytest.raises(UserError, match='captions.jsonl exists; .* --force'):
+    check_out(out, photos, table, force=False)
+  check_out(out, photos, table, force=True)
+  wrong = {
+    photos / '..' / 'table.jsonl': 'is the table itself',
+    photos: 'is a folder; give a file',
+    tmp_path / 'none' / 'x.jsonl': 'there is no folder .*none',
+  }
+  for path, message in wrong.items():
+    with pytest.raises(UserError, match=message):
+      check_out(path, photos, table, force=True)

@@ -73,6 +73,36 @@ class Index:
     write_whole(out, ''.join(lines).encode())
 
 
+def check_out(
+  out: pathlib.Path,
+  folder: pathlib.Path,
+  table: pathlib.Path | None,
+  force: bool,
+) -> None:
+  """Refuses to write where it cannot be, or where something is.
+
+  Args:
+    out: The file to write.
+    folder: The images.
+    table: The table of captions, if one is given.
+    force: Whether another file may be replaced.
+
+  Raises:
+    UserError: The reason.
+  """
+  exists = os.path.exists(out)  # False also for a name that cannot be.
+  if table is not None and exists and _is_same(out, table):
+    raise UserError(f'--out={out} is the table itself; give another file')
+  if os.path.isdir(out):
+    raise UserError(f'--out={out} is a folder; give a file')
+  if exists and not force:
+    raise UserError(
+      f'{out} exists; give another file by --out, or --force to replace it'
+    )
+  if os.path.isdir(folder) and not os.path.isdir(out.absolute().parent):
+    raise UserError(f'--out={out}: there is no folder {out.absolute().parent}')
+
+
 def make_index(
   folder: pathlib.Path, table: pathlib.Path | None = None
 ) -> Index:
@@ -112,6 +142,10 @@ def make_index(
     else:
       texts[path] = found[path]
   return Index(folder, texts, origin, left_out)
+
+
+def _is_same(one: pathlib.Path, other: pathlib.Path) -> bool:
+  return os.path.exists(other) and os.path.samefile(one, other)
 
 
 def _walk(folder: pathlib.Path) -> list[str]:
