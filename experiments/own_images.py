@@ -25,7 +25,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   Args:
     arg: `path=` the JSONL file, `size=` the side in pixels that images are cut
       and resized to, a multiple of 8, and `steps=` of UniFluid's training,
-      separated by commas. `tiny` without a path reads the embedded data.
+      separated by commas. `tiny` reads the folder too if there is a path, else
+      the embedded data.
   """
   values, is_tiny = arguments.parse(arg, path='', size=32, steps=3000)
   path, size, steps = values['path'], values['size'], values['steps']
@@ -34,7 +35,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       f'config argument size is {size}; it must be a multiple of {_PIXELS}'
     )
   config = quickstart.get_config()
-  folder = {'kind': 'folder', 'path': path or _default_path(is_tiny)}
+  folder = {'kind': 'folder', 'path': path or 'photos/captions.jsonl'}
   draw = folder | {'task': 'text_to_image', 'weight': 0.5}
   read = folder | {'task': 'captioning', 'weight': 0.5}
   config.data.sources = {'draw': draw, 'read': read}
@@ -53,8 +54,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.vae_training.sources = {'draw': draw}
   config.training.update(steps=steps, heldout_every=100)
   config.evaluation = {'samples': 1, 'prompts': 250, 'captions': 250}
-  return arguments.finish(config, is_tiny)
-
-
-def _default_path(is_tiny: bool) -> str:
-  return '' if is_tiny else 'photos/captions.jsonl'
+  result = arguments.finish(config, is_tiny)
+  if is_tiny and path:
+    whole = arguments.finish(config, is_tiny=False)
+    result.data.sources = whole.data.sources
+    result.vae_training.sources = whole.vae_training.sources
+  return result

@@ -10,7 +10,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Swaps a config's sizes and data for tiny ones, and keeps its recipe.
 
   Orders, losses, weights, schedules, frozen parts and shares of the tasks stay
-  as they are; the tasks read the embedded data, but for folders that are named.
+  as they are; the tasks read the embedded data.
   """
   config = ml_collections.ConfigDict(config.to_dict())
   vocabulary = 512
@@ -18,9 +18,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.data.image_size = 32
   config.data.concepts = 'quickstart'
   config.data.sources = {
-    name: source
-    if _is_folder(source)
-    else {
+    name: {
       'kind': 'emoji',
       'task': source.task,
       'weight': source.weight,
@@ -48,15 +46,14 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     'quant_convs': False,
   }
   config.vae_training.update(steps=2, batch=4, statistics_batches=1)
-  if not all(map(_is_folder, config.vae_training.sources.values())):
-    config.vae_training.sources = {
-      'picture': {
-        'kind': 'emoji',
-        'task': 'picture',
-        'weight': 1.0,
-        'concepts': 'quickstart',
-      }
+  config.vae_training.sources = {
+    'picture': {
+      'kind': 'emoji',
+      'task': 'picture',
+      'weight': 1.0,
+      'concepts': 'quickstart',
     }
+  }
   gemma = config_lib.to_dict(sizes.GEMMA_SIZES['tiny'])
   gemma |= {'vocab_size': vocabulary, 'width': 32, 'layers': 2, 'mlp_dim': 64}
   gemma |= {'heads': 2, 'kv_heads': 1, 'head_dim': 16}
@@ -81,8 +78,3 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     'edits': 8,
   }
   return config
-
-
-def _is_folder(source: ml_collections.ConfigDict) -> bool:
-  """Whether a source reads a folder whose JSONL file is named."""
-  return source.kind == 'folder' and bool(source.get('path'))
