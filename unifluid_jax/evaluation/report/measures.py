@@ -184,6 +184,7 @@ def _compared(name: str, row: Row, metrics: Mapping[str, Any]) -> str:
   lines = [
     f'{_format(name, metrics[key])} {html.escape(label)}'
     for key, label in row.baselines.items()
+    if key in metrics
   ]
   if name in metrics['chance']:
     lines.append(f'{_percent(metrics["chance"][name])} by chance')
