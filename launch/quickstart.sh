@@ -10,6 +10,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/launch/environment.sh" ''
 config="${1:-$root/experiments/quickstart.py}"
-name="${config##*/}"
+file="${config%%.py:*}" # Arguments of a config may hold a path.
+name="${file##*/}"
 exec python -m unifluid_jax.quickstart --config="$config" \
-  --workdir="${2:-$root/runs/${name%%.py*}}" "${@:3}"
+  --workdir="${2:-$root/runs/${name%.py}}" "${@:3}"

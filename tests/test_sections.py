@@ -31,6 +31,9 @@ from unifluid_jax.experiment import Experiment
     ('data.examples', 0, 'data.examples is 0; it must be at least 1'),
     ('data.num_workers', -1, 'data.num_workers is -1; it must be at least 0'),
     ('data.drop_prefix', 1.5, 'data.drop_prefix is 1.5; it must be in 0..1'),
+    ('data.heldout', 1.0, 'data.heldout is 1.0; it must be at least 0, less'),
+    ('data.heldout', -0.1, 'data.heldout is -0.1; it must be at least 0'),
+    ('training.heldout_every', 0, 'training.heldout_every is 0'),
     ('data.row.length', 0, 'data.row.length is 0; it must be at least 1'),
     ('data.row.text_targets', -1, 'data.row.text_targets is -1'),
     ('model.unroll', 0, 'model.unroll is 0; it must be at least 1'),
@@ -92,7 +95,7 @@ def test_how_a_model_is_computed_does_not_change_its_checkpoints(letters):
   [
     ({'kind': 'emjoi'}, "'mine' has kind 'emjoi'; it must be one of emoji, f"),
     ({'path': 'my.jsonl'}, "'mine' has path 'my.jsonl', which its kind 'emoj"),
-    ({'kind': 'folder', 'split': 'cell'}, "'mine' has split 'cell', which its"),
+    ({'kind': 'folder', 'split': 'cell'}, "'mine' has split 'cell'; a folder"),
     ({'kind': 'folder', 'features': {'image': 'a'}}, "'mine' has features "),
     ({'features': {'image': ''}, 'data_dir': '', 'split': 'cell'}, None),
   ],

@@ -11,6 +11,7 @@ Of several processes that train together, all fail if one does.
 """
 
 import errno
+import functools
 import logging as logging_std
 import pathlib
 import signal
@@ -85,19 +86,22 @@ def define_process_flags() -> Callable[[], None]:
   return start
 
 
-def run(main: Callable[[], None], *, resumes: bool = False) -> None:
+def run(
+  main: Callable[[], None], *, resumes: bool = False, argument: str = ''
+) -> None:
   """Parses the flags and runs an entry point.
 
   Args:
     main: The program; flags are parsed before it is called.
     resumes: Whether it goes on where it was if it is started again, so that
       SIGTERM is no failure at any moment.
+    argument: The flag whose value may be given without its name.
   """
   _set_up_logging()
   if resumes:
     stop_at_once()
   try:
-    _run(main)
+    _run(main, argument)
   except BaseException as error:
     # The message comes last, also where both go into one file.
     sys.stdout.flush()
@@ -106,10 +110,11 @@ def run(main: Callable[[], None], *, resumes: bool = False) -> None:
     raise
 
 
-def _run(main: Callable[[], None]) -> None:
+def _run(main: Callable[[], None], argument: str) -> None:
   """Turns what ends an entry point into its message and exit code."""
   try:
-    app.run(lambda _: main(), flags_parser=_parse)
+    parse = functools.partial(_parse, argument)
+    app.run(lambda _: main(), flags_parser=parse)
   except UserError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
@@ -171,8 +176,10 @@ def workdir_path(holder: flags.FlagHolder) -> AnyPath:
   return to_path(require(holder))
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def _parse(argument: str, arguments: list[str]) -> list[str]:
   """Parses the flags; what is wrong with one is a user's mistake."""
+  # Flags may follow an argument.
+  flags.FLAGS.set_gnu_getopt(bool(argument))
   try:
     rest = flags.FLAGS(arguments)
     if 'config' in flags.FLAGS and flags.FLAGS['config'].value is not None:
@@ -192,6 +199,8 @@ def _parse(arguments: list[str]) -> list[str]:
     # Of a traceback within the message, the last line is the error.
     lines = dict.fromkeys((_lines(error)[0], _lines(error)[-1]))
     raise UserError(' '.join(lines)) from error
+  if argument and len(rest) == 2 and not flags.FLAGS[argument].present:
+    flags.FLAGS[argument].value = rest.pop()
   if rest[1:]:
     raise UserError(f'unknown arguments: {" ".join(rest[1:])}')
   return rest

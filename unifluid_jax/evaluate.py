@@ -1,4 +1,4 @@
-"""Evaluates a run on the embedded data.
+"""Evaluates a run on the embedded data, or else on its own.
 
   python -m unifluid_jax.evaluate --workdir=runs/quickstart
 

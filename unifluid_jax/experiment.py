@@ -218,6 +218,23 @@ class Experiment:
     check_source(name, source)
     return self._make_task(source)
 
+  def heldout_tasks(self, tasks: Mapping[str, Task]) -> dict[str, FolderTask]:
+    """The lines that the sources of the training mixture keep out of training.
+
+    Args:
+      tasks: The tasks of `data.sources`, by name.
+
+    Returns:
+      By the same names; without sources that hold out no line.
+    """
+    heldout = {
+      name: task.of_split('heldout')
+      for name, task in tasks.items()
+      if isinstance(task, FolderTask)
+      and self.data.sources[name].split == 'train'
+    }
+    return {name: task for name, task in heldout.items() if len(task)}
+
   def emoji(self, concepts: str = '') -> EmojiConfig:
     """The part of the embedded data set that is used."""
     data = self.data
@@ -227,7 +244,9 @@ class Experiment:
     size = self.data.image_size
     match source.kind:
       case 'folder':
-        return FolderTask(source.path, source.task, size)
+        return FolderTask(
+          source.path, source.task, size, source.split, self.data.heldout
+        )
       case 'tfds':
         return TfdsTask(
           source.path,

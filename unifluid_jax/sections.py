@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from unifluid_jax.config import AUTO, AutoInt
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.sources.split import SPLITS
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import (
   UserError,
@@ -27,7 +28,7 @@ from unifluid_jax.training.vae_losses import VAELossConfig
 
 READS = {
   'emoji': ('split', 'concepts', 'kinds'),
-  'folder': ('path',),
+  'folder': ('path', 'split'),
   'tfds': ('path', 'split', 'features', 'data_dir'),
 }
 """Kinds of sources, and the keys that each looks at besides weight and task."""
@@ -62,7 +63,8 @@ class SourceConfig:
     kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds', see READS.
     task: 'text_to_image', 'captioning', 'vqa' or 'editing'; the embedded data
       also has 'picture', for the VAE.
-    split: Split of the embedded data or of the TFDS data set.
+    split: Split of the embedded data or of the TFDS data set; of a folder
+      'train', 'heldout' (see `data.heldout`) or 'all'.
     path: The JSONL file, or the name of the TFDS data set.
     features: For TFDS: the feature that holds each key of a record.
     data_dir: For TFDS: where its data sets are; empty for its own default.
@@ -102,6 +104,8 @@ class DataConfig:
     num_workers: Processes that read ahead; 0 for threads only.
     concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
     artists: Artists of the embedded data.
+    heldout: Share of a folder's images that are kept out of training, with all
+      their lines; see `data.sources.split`.
   """
 
   image_size: int
@@ -115,6 +119,7 @@ class DataConfig:
   num_workers: int = 0
   concepts: str = 'quickstart'
   artists: tuple[str, ...] = EmojiConfig.artists
+  heldout: float = 0.0
 
   def __post_init__(self):
     check_least('data', self, 1, 'image_size', 'examples', 'rows', 'groups')
@@ -125,6 +130,7 @@ class DataConfig:
       raise UserError(
         f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'
       )
+    check_between('data', self, 0, 1, 'heldout')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +224,8 @@ class TrainingConfig:
     balance_every: Steps between two measurements of the tasks' gradients,
       and updates of the balance; 0 for none.
     accumulate: Microbatches of a step.
+    heldout_every: Steps between two measurements of the losses of held-out
+      lines, where a folder has any; see `data.heldout`.
     log_every: Steps between two lines of the log.
     checkpoint: When checkpoints are made.
     profile: First and last step, numbered from 1, of an XProf trace in the
@@ -231,12 +239,14 @@ class TrainingConfig:
   balance: str = 'fixed'
   balance_every: int = 0
   accumulate: int = 1
+  heldout_every: int = 100
   log_every: int = 50
   checkpoint: CheckpointConfig = CheckpointConfig()
   profile: tuple[int, int] | None = None
 
   def __post_init__(self):
-    check_least('training', self, 1, 'repeats', 'accumulate', 'log_every')
+    counts = ('repeats', 'accumulate', 'heldout_every', 'log_every')
+    check_least('training', self, 1, *counts)
     check_least('training', self, 0, 'steps', 'balance_every')
     check_between('training', self, 0, math.inf, 'text_weight')
     make_balance(self.balance)  # refuses what it does not know
@@ -314,9 +324,10 @@ class InitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-  """What is drawn from the splits of the embedded data to evaluate a run.
+  """What is drawn from the splits of the data to evaluate a run.
 
-  A split that has more than the most is drawn from, without replacement.
+  A split that has more than the most is drawn from, without replacement. Of a
+  user's own data, each prompt gets one image.
 
   Attributes:
     seed: Of every draw and of all sampling.
@@ -356,6 +367,11 @@ def check_source(name: str, source: SourceConfig) -> None:
     raise UserError(
       f'the source {name!r} has kind {source.kind!r}; it must be one of '
       f'{", ".join(READS)}'
+    )
+  if source.kind == 'folder' and source.split not in SPLITS:
+    raise UserError(
+      f'the source {name!r} has split {source.split!r}; a folder has '
+      f'{", ".join(SPLITS)}'
     )
   reads = ('weight', 'kind', 'task', *READS[source.kind])
   for field in dataclasses.fields(source):

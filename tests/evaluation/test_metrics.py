@@ -15,7 +15,7 @@ def test_groups_become_objects():
     'group/b': Measure(1.0, 3),
     'group/c': Measure(0.0, 2, 0.5),
   }
-  assert to_metrics(measures, 7, NOTHING, {'seed': 3}) == {
+  assert to_metrics(measures, {'concepts': 7}, NOTHING, {'seed': 3}) == {
     'a': 0.5,
     'group': {'b': 1.0, 'c': 0.0},
     'concepts': 7,

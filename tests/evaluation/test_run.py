@@ -90,10 +90,11 @@ def with_sources(experiment, **kinds):
   return dataclasses.replace(experiment, data=data)
 
 
-def test_data_of_ones_own_is_not_what_the_evaluation_measures(experiment):
-  only = with_sources(experiment, captioning='folder', vqa='tfds')
-  with pytest.raises(UserError, match='no source of data.sources is of kind'):
+def test_a_run_without_a_task_that_is_measured(experiment):
+  only = with_sources(experiment, picture='emoji')
+  with pytest.raises(UserError, match='has a task that can be evaluated; add'):
     check_evaluation(only)
+  check_evaluation(with_sources(experiment, vqa='tfds'))
 
 
 def test_only_emoji_tasks_of_the_training_are_evaluated(experiment):

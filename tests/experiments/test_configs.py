@@ -41,6 +41,7 @@ VARIANTS = (
   ('ablation_tasks', 'tasks=understanding'),
   ('ablation_language_model', 'start=scratch'),
 )
+OWN = 'path=a=b/c.jsonl,size=64,steps=5'
 
 
 def get_config(name, arg):
@@ -51,6 +52,23 @@ def get_config(name, arg):
 def test_a_config_builds(name, arg):
   experiment = build(Experiment, get_config(name, arg))
   assert experiment.token_dim and experiment.grid
+
+
+@pytest.mark.parametrize('arg', [OWN, f'{OWN},tiny'])
+def test_ones_own_images_are_those_that_are_named(arg):
+  experiment = build(Experiment, get_config('own_images', arg))
+  sources = experiment.data.sources
+  assert {source.task for source in sources.values()} == {
+    'text_to_image',
+    'captioning',
+  }
+  every = (*sources.values(), *experiment.vae_training.sources.values())
+  for source in every:
+    assert (source.kind, source.path) == ('folder', 'a=b/c.jsonl')
+    assert source.split == 'train'
+  assert experiment.data.heldout == 0.1
+  if 'tiny' not in arg:
+    assert (experiment.data.image_size, experiment.training.steps) == (64, 5)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -78,6 +96,8 @@ def test_a_config_is_new_at_each_call(name):
     ),
     ('ablation_lambda', 'text_weight=much', "is 'much'; it must be like 1.0"),
     ('paligemma', 'version=3', "version is '3'; it must be one of 1, 2"),
+    ('own_images', 'size=33', 'size is 33; it must be a multiple of 8'),
+    ('own_images', 'steps=many', "steps is 'many'; it must be like 3000"),
   ],
 )
 def test_a_wrong_argument_is_refused(name, arg, message):

@@ -48,7 +48,7 @@ def batches(start, put=jax.device_put, before=lambda step: None):
     yield put(np.float32(step))
 
 
-def train(workdir, every=2, log_every=1, profile=None, **options):
+def train(workdir, every=2, log_every=1, profile=None, heldout=None, **options):
   run = Run(
     name='sum',
     workdir=workdir,
@@ -64,7 +64,11 @@ def train(workdir, every=2, log_every=1, profile=None, **options):
     initialise(),
   )
   program = Program(
-    initialise, shapes, add, lambda start: batches(start, **options)
+    initialise,
+    shapes,
+    add,
+    lambda start: batches(start, **options),
+    heldout=heldout,
   )
   return fit(run, program)
 
@@ -81,6 +85,35 @@ def test_all_steps(tmp_path):
   assert train(tmp_path).total == 15
   assert PROCESS.seconds['restore'] > before['restore']
   assert read_log(tmp_path) == log
+
+
+def measure(state):
+  """A held-out loss, which the sum of the batches makes known."""
+  return {'heldout_loss_text': 10 + float(jax.device_get(state.total))}
+
+
+def test_held_out_losses_are_logged_where_they_are_measured(tmp_path):
+  """Beside the training's, with a line of their own where there is none."""
+  train(tmp_path, log_every=4, heldout=(3, measure))
+  found = {x['step']: x.get('heldout_loss_text') for x in read_log(tmp_path)}
+  assert found == {3: 13, 4: None, 6: 25}
+
+
+def test_held_out_losses_of_a_run_that_was_stopped(tmp_path):
+  def send(step):
+    if step == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  train(tmp_path / 'whole', heldout=(2, measure))
+  with pytest.raises(Interrupted):
+    train(tmp_path / 'parts', heldout=(2, measure), before=send)
+  train(tmp_path / 'parts', heldout=(2, measure))
+  whole, parts = (
+    [(x['step'], x['loss'], x.get('heldout_loss_text')) for x in log]
+    for log in map(read_log, (tmp_path / 'whole', tmp_path / 'parts'))
+  )
+  assert whole == parts
+  assert [x for *_, x in whole] == [None, 11, None, 16, None, 25]
 
 
 def test_few_steps_are_under_way_at_once(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from unifluid_jax.training.step import (
   StepContext,
   TrainState,
   make_balance_step,
+  make_heldout_step,
   make_train_step,
 )
 
@@ -195,3 +196,32 @@ def test_gradient_norms_are_those_of_each_task(batch):
       metrics[f'gradient_norm_{task}'], norm, rtol=1e-3
     )
   assert -1 <= float(metrics['gradient_cosine']) <= 1
+
+
+def test_held_out_losses_are_those_of_training_without_an_update(batch):
+  """As the mean over many draws of noise, and the very text loss."""
+  context = context_of(optax.sgd(0.0), repeats=64)
+  state = state_of(context)
+  measure = jax.jit(make_heldout_step(context))
+  losses, counts = measure(state, batch, jnp.int32(0))
+  _, metrics = jax.jit(make_train_step(context))(state, batch)
+  np.testing.assert_allclose(losses.text, metrics['loss_text'], rtol=1e-5)
+  np.testing.assert_allclose(losses.image, metrics['loss_image'], rtol=0.1)
+  assert counts.text == batch.text_weights.sum()
+  assert counts.image == tiny.TOKENS * (batch.generated_slots >= 0).sum()
+
+
+def test_held_out_noise_depends_on_the_batch_and_not_on_the_step(batch):
+  context = context_of(optax.sgd(0.0))
+  state = state_of(context)
+  measure = jax.jit(make_heldout_step(context))
+
+  def image_loss(step, number):
+    at = state._replace(step=jnp.int32(step))
+    return float(measure(at, batch, jnp.int32(number))[0].image)
+
+  assert image_loss(0, 0) == image_loss(500, 0)
+  assert image_loss(0, 0) != image_loss(0, 1)
+  parts = context_of(optax.sgd(0.0), accumulate=2)
+  both, _ = jax.jit(make_heldout_step(parts))(state, batch, jnp.int32(0))
+  np.testing.assert_allclose(both.image, image_loss(0, 0), rtol=1e-5)

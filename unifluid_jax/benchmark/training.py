@@ -26,7 +26,9 @@ from unifluid_jax.runs.state import (
   make_context,
   train_state_targets,
 )
-from unifluid_jax.runs.unifluid import make_training_batches
+from unifluid_jax.runs.unifluid import (
+  make_training_batches,
+)
 from unifluid_jax.runs.vae_state import make_vae
 from unifluid_jax.training.metrics import peak_flops
 from unifluid_jax.training.sharding import make_mesh, shardings_of

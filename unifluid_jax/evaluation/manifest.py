@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -22,10 +23,33 @@ from unifluid_jax.inference import Model
 from unifluid_jax.models import parameters
 from unifluid_jax.runs.state import abstract_unifluid
 from unifluid_jax.runs.vae_state import abstract_vae
+from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sections import EvaluationConfig
 
 
 def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
+  """What an evaluation on the embedded data is repeated by."""
+  # What a drawing's nearest is looked for in, and so how hard that is.
+  drawings = {a: len(icons) for a, icons in load_catalog().icons.items()}
+  ways = {
+    f'text_to_image{suffix}': sampling
+    for suffix, sampling in decodings(model.experiment).items()
+  }
+  return _manifest(model, config, {'drawings': drawings}, ways)
+
+
+def make_own_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
+  """What an evaluation on a user's own data is repeated by."""
+  ways = {'text_to_image': model.experiment.sampling}
+  return _manifest(model, config, {}, ways)
+
+
+def _manifest(
+  model: Model,
+  config: EvaluationConfig,
+  more: Mapping[str, Any],
+  ways: Mapping[str, ImageSamplingConfig],
+) -> dict[str, Any]:
   """Seed, date, machine, versions, sizes and settings, as JSON holds them."""
   now = datetime.datetime.now(datetime.UTC)
   experiment, tokenizer = model.experiment, model.tokenizer
@@ -45,9 +69,8 @@ def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
       'unifluid': _count(abstract_unifluid(experiment, tokenizer)),
       'vae': _count(abstract_vae(experiment)),
     },
-    # What a drawing's nearest is looked for in, and so how hard that is.
-    'drawings': {a: len(icons) for a, icons in load_catalog().icons.items()},
-    'decoding': _decoding(experiment),
+    **more,
+    'decoding': _decoding(experiment, ways),
     'evaluation': to_dict(config),
   }
 
@@ -97,12 +120,11 @@ def _count(model: nnx.Module) -> int:
   return sum(math.prod(leaf.shape) for leaf in flat.values())
 
 
-def _decoding(experiment: Experiment) -> dict[str, Any]:
+def _decoding(
+  experiment: Experiment, ways: Mapping[str, ImageSamplingConfig]
+) -> dict[str, Any]:
   """Settings of the samplers, for each use of them."""
   text = to_dict(experiment.text_sampling) | {'temperature': 0.0}
-  generation = {
-    f'text_to_image{suffix}': to_dict(sampling)
-    for suffix, sampling in decodings(experiment).items()
-  }
+  generation = {name: to_dict(sampling) for name, sampling in ways.items()}
   edit = to_dict(experiment.edit_sampling)
   return {**generation, 'edit': edit, 'text': text}

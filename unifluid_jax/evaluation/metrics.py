@@ -40,7 +40,7 @@ def read_timing(workdir: AnyPath) -> dict[str, float | None]:
 
 def to_metrics(
   measures: Measures,
-  concepts: int,
+  sizes: Mapping[str, Any],
   timing: Mapping[str, float | None],
   manifest: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -48,14 +48,14 @@ def to_metrics(
 
   Args:
     measures: The measures; 'a/b' becomes the entry b of an object a.
-    concepts: Number of concepts that were trained.
+    sizes: How much was trained, such as the number of concepts.
     timing: See `read_timing`.
     manifest: How all this came about.
   """
   chances = {k: m.chance for k, m in measures.items() if m.chance is not None}
   return {
     **_nested({name: m.value for name, m in measures.items()}),
-    'concepts': concepts,
+    **sizes,
     'counts': _nested({name: m.count for name, m in measures.items()}),
     'chance': _nested(chances),
     **timing,

@@ -13,6 +13,7 @@ from absl import logging
 from unifluid_jax import processes
 from unifluid_jax.data.lengths import check_room
 from unifluid_jax.data.pipeline import check_groups
+from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import any_tokenizer
@@ -230,7 +231,7 @@ class _Checks:
         f'machine: {", ".join(missing) or "no vocabulary"}; give numbers'
       )
     self._experiment = set_limits(
-      self._given, self._tasks, self._tokenizer, self._workdir
+      self._given, self._with_heldout(), self._tokenizer, self._workdir
     )
 
   def _check_room(self) -> None:
@@ -244,9 +245,19 @@ class _Checks:
       for name, source in data.sources.items()
       if name in self._tasks or source.kind != 'folder' or not self._is_here
     }
-    counted = self._tasks if self._tokenizer else {}
+    counted = self._with_heldout() if self._tokenizer else {}
     layout = experiment.layout()
     check_room(counted, kinds, self._some_tokenizer, layout, data.row)
+
+  def _with_heldout(self) -> dict[str, Task]:
+    """The tasks, with the lines that are held out of training."""
+    sources = self._given.data.sources
+    return {
+      name: task.of_split('all')
+      if isinstance(task, FolderTask) and sources[name].split == 'train'
+      else task
+      for name, task in self._tasks.items()
+    }
 
   def _check_profile(self) -> None:
     training = self._given.training

@@ -82,7 +82,8 @@ def _recipe(experiment: Experiment) -> Recipe:
   names = ('tokenizer', 'data', 'optimizer', 'training', 'init')
   recipe = {name: to_dict(getattr(experiment, name)) for name in names}
   del recipe['data']['num_workers'], recipe['tokenizer']['path']
-  for key in ('steps', 'log_every', 'checkpoint', 'profile', 'accumulate'):
+  how = ('steps', 'log_every', 'heldout_every', 'checkpoint', 'profile')
+  for key in (*how, 'accumulate'):
     del recipe['training'][key]
   return recipe
 
@@ -95,6 +96,6 @@ def _vae_recipe(experiment: Experiment) -> Recipe:
   for source in training['sources'].values():
     source['concepts'] = source['concepts'] or data['concepts']
   return {
-    'data': {key: data[key] for key in ('image_size', 'artists')},
+    'data': {key: data[key] for key in ('image_size', 'artists', 'heldout')},
     'vae_training': training,
   }

@@ -11,6 +11,7 @@ from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
 from unifluid_jax.runs.folder import share_tokenizer, write_config
+from unifluid_jax.runs.heldout import heldout_losses
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.preflight import Start, check_start
 from unifluid_jax.runs.recipe import check_same
@@ -64,6 +65,7 @@ def train_unifluid(
   check_same(experiment, workdir, checkpoints.latest_step)
   mesh = sharding_lib.make_mesh(experiment.mesh)
   context = make_context(experiment, tokenizer)
+  heldout = heldout_losses(experiment, start.tasks, tokenizer, context, mesh)
   target = train_state_targets(experiment, tokenizer, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
 
@@ -95,6 +97,7 @@ def train_unifluid(
       step=jit_train_step(context, mesh, target),
       batches=make_training_batches(start, mesh),
       extra=_balance_step(context, mesh, config.balance_every),
+      heldout=heldout,
     ),
   )
 

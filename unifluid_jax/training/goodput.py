@@ -9,7 +9,7 @@ Every second since the process was started belongs to exactly one part:
   data_wait   waiting for batches; an upper bound of what is lost, since the
               devices may still be busy with the steps before
   save        the part of saving that training waits for
-  evaluation  sampling and measuring after training
+  evaluation  held-out losses; sampling and measuring after training
   start       all else: imports, opening the data, initialisation
 
 and goodput is train / all. A run that is started several times has a goodput of

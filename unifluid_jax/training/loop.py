@@ -73,6 +73,8 @@ class Program(Generic[S]):
     batches: First step -> iterator of device batches from there on.
     extra: An interval, and a jitted (state, batch) -> (state, metrics) that
       runs before the step whenever the interval divides its number.
+    heldout: An interval, and a state -> metrics that runs after each step whose
+      number the interval divides, and after the last.
   """
 
   initialise: Callable[[], S]
@@ -80,6 +82,7 @@ class Program(Generic[S]):
   step: StepFunction
   batches: Callable[[int], Iterator[Any]]
   extra: tuple[int, StepFunction] | None = None
+  heldout: tuple[int, Callable[[S], dict[str, float]]] | None = None
 
 
 def fit(run: Run, program: Program[S]) -> S:
@@ -169,19 +172,34 @@ def _train(
       # Asked once: a signal between two answers would skip the save.
       stopping = stop.reached()
       last = stopping or done == run.steps
+      measuring = _is_measured(run, program, done)
       saving = last or done % run.checkpoint.every == 0
-      logging_now = last or done % run.log_every == 0
+      logging_now = last or measuring or done % run.log_every == 0
       if saving or logging_now:
         _check_finite(run, state)
         checkpoints.check()
       loss = meter.mean('loss') if saving else None
       if logging_now:
-        meter.write(done, extra)
+        measured = _measure(program, state) if measuring else {}
+        meter.write(done, extra | measured)
       if loss is not None:
         checkpoints.save(done, state, run.identity, loss)
       if stopping:
         stop.follow()
   return state
+
+
+def _is_measured(run: Run, program: Program, done: int) -> bool:
+  """Whether held-out losses are measured after so many steps."""
+  if program.heldout is None:
+    return False
+  return done % program.heldout[0] == 0 or done == run.steps
+
+
+def _measure(program: Program[S], state: S) -> dict[str, float]:
+  assert program.heldout is not None
+  with PROCESS.spend('evaluation'):
+    return program.heldout[1](state)
 
 
 def _compiling(function: StepFunction) -> StepFunction:

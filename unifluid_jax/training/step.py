@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch
@@ -27,6 +27,9 @@ from unifluid_jax.training.optimizer import ema_update
 from unifluid_jax.training.sums import sum_over_rows
 
 Parameters = dict[str, jax.Array]
+
+_HELDOUT = 2**32 - 1
+"""Stands for a step in the keys of held-out losses; no step has this number."""
 
 SHARED = 'gemma/stack/'
 """How the names of the transformer's layers begin, which both tasks share."""
@@ -103,11 +106,15 @@ class _Inputs(NamedTuple):
   noise: Noise
 
 
+def _key(context: StepContext, step: Int[Array, ''] | int) -> PRNGKeyArray:
+  """The key of a step."""
+  return jax.random.fold_in(jax.random.key(context.seed), step)
+
+
 def _draw_inputs(
-  context: StepContext, state: TrainState, batch: Batch
+  context: StepContext, state: TrainState, batch: Batch, key: PRNGKeyArray
 ) -> _Inputs:
   """What a step is fed; neither microbatches nor meshes change it."""
-  key = jax.random.fold_in(jax.random.key(context.seed), state.step)
   input_key, noise_key = jax.random.split(key)
   order_key, posterior_key = jax.random.split(input_key)
   rows, images = batch.generated_slots.shape
@@ -151,21 +158,32 @@ def _gradients(
   counts = losses_lib.count_targets(model, inputs.batch, inputs.order)
 
   def weighted(params, frozen, counts, weights, part: _Inputs):
-    both = losses_lib.losses(
-      parameters.unflatten(context.graphdef, {**params, **frozen}),
-      context.objective,
-      part.batch,
-      part.tokens,
-      part.order,
-      part.sources,
-      part.noise,
-      counts,
-    )
+    both = _losses(context, params, frozen, counts, part)
     return weights[0] * both.image + weights[1] * both.text, both
 
   gradient = jax.grad(weighted, has_aux=True)
   return sum_over_rows(gradient, context.accumulate)(
     state.params, state.frozen, counts, weights, inputs
+  )
+
+
+def _losses(
+  context: StepContext,
+  params: Parameters,
+  frozen: Parameters,
+  counts: losses_lib.Counts,
+  part: _Inputs,
+) -> losses_lib.Losses:
+  """Both losses of some rows, over the counts of all."""
+  return losses_lib.losses(
+    parameters.unflatten(context.graphdef, {**params, **frozen}),
+    context.objective,
+    part.batch,
+    part.tokens,
+    part.order,
+    part.sources,
+    part.noise,
+    counts,
   )
 
 
@@ -186,7 +204,7 @@ def make_train_step(
   """
 
   def train_step(state, batch):
-    inputs = _draw_inputs(context, state, batch)
+    inputs = _draw_inputs(context, state, batch, _key(context, state.step))
     weights = task_weights(context, state.balance)
     gradient, both = _gradients(context, state, inputs, weights)
     norm = optax.global_norm(gradient)
@@ -240,7 +258,7 @@ def make_balance_step(
   """
 
   def balance_step(state, batch):
-    inputs = _draw_inputs(context, state, batch)
+    inputs = _draw_inputs(context, state, batch, _key(context, state.step))
     pairs = [
       _gradients(context, state, inputs, jnp.array(one))
       for one in ((1.0, 0.0), (0.0, 1.0))
@@ -261,3 +279,37 @@ def make_balance_step(
     return state._replace(balance=balance), metrics
 
   return balance_step
+
+
+def make_heldout_step(
+  context: StepContext,
+) -> Callable[
+  [TrainState, Batch, Int[Array, '']],
+  tuple[losses_lib.Losses, losses_lib.Counts],
+]:
+  """The losses of a batch without an update, to be jitted.
+
+  The noise is a function of the batch's number alone, so that measurements at
+  different steps differ by the parameters only.
+
+  Returns:
+    (state, batch, number of the batch) -> (mean losses, counts of targets).
+  """
+
+  def heldout_step(state, batch, number):
+    key = jax.random.fold_in(_key(context, _HELDOUT), number)
+    inputs = _draw_inputs(context, state, batch, key)
+    model = parameters.unflatten(
+      context.graphdef, {**state.params, **state.frozen}
+    )
+    counts = losses_lib.count_targets(model, inputs.batch, inputs.order)
+
+    def of_rows(params, frozen, counts, part: _Inputs):
+      return _losses(context, params, frozen, counts, part)
+
+    losses = sum_over_rows(of_rows, context.accumulate)(
+      state.params, state.frozen, counts, inputs
+    )
+    return losses, counts
+
+  return heldout_step

@@ -52,7 +52,8 @@ class Checker(html.parser.HTMLParser):
 def make_page(model, config=CONFIG):
   results = evaluate(model, config)
   manifest = make_manifest(model, config)
-  metrics = to_metrics(results.measures, 40, dict.fromkeys(TIMING), manifest)
+  sizes = {'concepts': 40}
+  metrics = to_metrics(results.measures, sizes, dict.fromkeys(TIMING), manifest)
   log = [
     {
       'step': step,

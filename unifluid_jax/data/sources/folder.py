@@ -1,5 +1,6 @@
 """A folder of images with a JSONL file."""
 
+import copy
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from unifluid_jax.data.sources.base import (
   Texts,
   prompt,
 )
+from unifluid_jax.data.sources.split import is_heldout
 from unifluid_jax.errors import UserError, listed
 from unifluid_jax.json_input import parse_json
 from unifluid_jax.progress import track
@@ -33,17 +35,26 @@ class FolderTask(SourceTask):
       {"source": "fox.png", "instruction": "make it blue", "image": "blue.png"}
   """
 
-  def __init__(self, file: str | pathlib.Path, kind: str, image_size: int):
+  def __init__(
+    self,
+    file: str | pathlib.Path,
+    kind: str,
+    image_size: int,
+    split: str = 'all',
+    heldout: float = 0.0,
+  ):
     """Reads the JSONL file and looks for every image.
 
     Args:
       file: The JSONL file, inside the folder.
       kind: A key of KEYS.
       image_size: Side in pixels to which images are cropped and resized.
+      split: Which lines are the task's, one of `split.SPLITS`.
+      heldout: Share of the images that are held out.
 
     Raises:
-      UserError: If lines are wrong or images are missing; one error that lists
-        the first of them and counts all.
+      UserError: If lines are wrong or images are missing (one error lists the
+        first of them and counts all), or all lines are held out of training.
     """
     super().__init__(kind, image_size)
     self._file = pathlib.Path(file)
@@ -52,12 +63,38 @@ class FolderTask(SourceTask):
       lines = self._file.read_text(encoding='utf-8-sig').split('\n')
     except (OSError, UnicodeDecodeError) as error:
       raise UserError(f'cannot read {file} as UTF-8 text: {error}') from error
-    self._records = self._parse_all(lines)
-    if not self._records:
+    self._all = self._parse_all(lines)
+    if not self._all:
       raise UserError(f'{file} has no records of kind {kind!r}')
+    self._share = heldout
+    self._records = self._select(split)
+    if split == 'train' and not self._records:
+      raise UserError(
+        f'{file}: all {len(self._all)} lines of kind {kind!r} are held out of '
+        f'training; lower data.heldout, which is {heldout}, or add images'
+      )
+
+  def of_split(self, split: str) -> 'FolderTask':
+    """The same task over the lines of another split, which may be none."""
+    task = copy.copy(self)
+    task._records = self._select(split)
+    return task
+
+  def _select(self, split: str) -> list[Mapping[str, Any]]:
+    """The records of a split; one of them is held out if any image is."""
+    if split == 'all':
+      return self._all
+    keys = [key for key in KEYS[self.kind] if key in IMAGE_KEYS]
+    folder, wanted = self._file.parent, split == 'heldout'
+    return [
+      record
+      for record in self._all
+      if any(is_heldout(record[key], folder, self._share) for key in keys)
+      == wanted
+    ]
 
   def __len__(self) -> int:
-    """Number of lines of this kind."""
+    """Number of lines of this kind and split."""
     return len(self._records)
 
   def __getitem__(self, index: int) -> Mapping[str, Any]:

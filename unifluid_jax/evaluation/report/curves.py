@@ -56,5 +56,44 @@ def curves_section(vae: Log, unifluid: Log) -> str:
   )
 
 
+def own_curves_section(vae: Log, unifluid: Log) -> str:
+  """Plots of the losses beside those of held-out lines, and of the VAE's."""
+  plots = [
+    plot(
+      f'The {name} loss over the training of UniFluid',
+      [
+        _line('training', unifluid, f'loss_{name}'),
+        *_present(_line('held out', unifluid, f'heldout_loss_{name}')),
+      ],
+      'step of UniFluid',
+      f'{name} loss',
+      log=True,
+    )
+    for name in ('image', 'text')
+  ]
+  plots.append(
+    plot(
+      'PSNR of the VAE over its training',
+      [_line('PSNR of training images', vae, 'psnr')],
+      'step of the VAE',
+      'dB',
+      log=False,
+    )
+  )
+  return section(
+    'Training',
+    paragraph(
+      'Image loss: error of the diffusion head. Text loss: cross-entropy in '
+      'nats per token. A held-out loss that rises while the training loss '
+      'falls shows that the model learns its lines by heart.'
+    ),
+    f'<div class="plots">{"".join(plots)}</div>',
+  )
+
+
+def _present(line: Line) -> list[Line]:
+  return [line] if line.points else []
+
+
 def _line(name: str, log: Log, key: str) -> Line:
   return Line(name, [(line['step'], line[key]) for line in log if key in line])

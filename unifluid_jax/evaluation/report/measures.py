@@ -58,34 +58,75 @@ ROWS = {
 """The measures of the table, by name."""
 
 
+def _own_image_rows(name: str, title: str, split: str, lines: str) -> dict:
+  start = f'{name}_{split}'
+  baselines = {
+    f'{start}_other_psnr_db': 'against another line\u2019s image',
+    f'{start}_vae_psnr_db': 'the image itself after the VAE',
+  }
+  row = Row(f'{title}, {lines}', 'mean PSNR against the image', baselines)
+  return {f'{start}_psnr_db': row}
+
+
+def _own_text_rows(name: str, title: str, split: str, lines: str) -> dict:
+  start = f'{name}_{split}'
+  return {
+    f'{start}_exact': Row(f'{title}, {lines}', 'word for word'),
+    f'{start}_overlap': Row('\u2026 overlap', 'mean F1 of the words'),
+  }
+
+
+OWN_ROWS = {
+  key: row
+  for make, name, title in (
+    (_own_image_rows, 't2i', 'Text to image'),
+    (_own_image_rows, 'edit', 'Editing'),
+    (_own_text_rows, 'caption', 'Captions'),
+    (_own_text_rows, 'vqa', 'Answers'),
+  )
+  for split, lines in (('train', 'trained on'), ('heldout', 'held out'))
+  for key, row in make(name, title, split, lines).items()
+}
+"""The measures of a user's own data, by name."""
+
+
 def check_targets(config: EvaluationConfig) -> None:
   """Refuses a target that no row of the table has.
 
   Raises:
     UserError: If there is one.
   """
+  known = {**ROWS, **OWN_ROWS}
   for name in config.targets:
-    if name not in ROWS:
-      near = difflib.get_close_matches(name, ROWS, n=1)
-      hint = f'did you mean {near[0]!r}?' if near else f'known: {list(ROWS)}'
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=1)
+      hint = f'did you mean {near[0]!r}?' if near else f'known: {list(known)}'
       raise UserError(f'evaluation.targets has no measure {name!r}; {hint}')
 
 
 def measures_table(
-  metrics: Mapping[str, Any], targets: Mapping[str, float]
+  metrics: Mapping[str, Any],
+  targets: Mapping[str, float],
+  known: Mapping[str, Row] = ROWS,
 ) -> str:
-  """The measures that were taken, with baselines, chance and targets."""
+  """The measures that were taken, with baselines, chance and targets.
+
+  Args:
+    metrics: The content of `metrics.json`.
+    targets: What a measure should reach, by its name.
+    known: The measures to show, in their order.
+  """
   head = ['measure', 'result', 'baselines', 'n']
   if targets:
     head.insert(3, 'target')
   rows = []
-  for name in (name for name in ROWS if name in metrics):
-    row = ROWS[name]
+  for name in (name for name in known if name in metrics):
+    row = known[name]
     cells = [
       f'{html.escape(row.title)}<small>{html.escape(row.explanation)}<br>'
       f'<code>{name}</code></small>',
       _bar(name, metrics[name]),
-      _compared(name, metrics),
+      _compared(name, row, metrics),
       f'{metrics["counts"][name]:,}',
     ]
     if targets:
@@ -138,11 +179,12 @@ def _bar(name: str, value: float) -> str:
   )
 
 
-def _compared(name: str, metrics: Mapping[str, Any]) -> str:
+def _compared(name: str, row: Row, metrics: Mapping[str, Any]) -> str:
   """Baselines and chance, one a line."""
   lines = [
     f'{_format(name, metrics[key])} {html.escape(label)}'
-    for key, label in ROWS[name].baselines.items()
+    for key, label in row.baselines.items()
+    if key in metrics
   ]
   if name in metrics['chance']:
     lines.append(f'{_percent(metrics["chance"][name])} by chance')

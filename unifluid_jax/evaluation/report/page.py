@@ -1,9 +1,6 @@
 """The report: one HTML page that needs nothing else."""
 
 import dataclasses
-import html
-import importlib.resources
-import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +9,6 @@ from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.report.curves import (
   Log,
   curves_section,
-  training_seconds,
 )
 from unifluid_jax.evaluation.report.markup import paragraph, section
 from unifluid_jax.evaluation.report.measures import (
@@ -25,6 +21,7 @@ from unifluid_jax.evaluation.report.pictures import (
   text_to_image_section,
 )
 from unifluid_jax.evaluation.report.settings import settings_section
+from unifluid_jax.evaluation.report.template import fill, length, millions
 from unifluid_jax.evaluation.report.texts import (
   captioning_section,
   vqa_section,
@@ -33,8 +30,6 @@ from unifluid_jax.evaluation.results import Results
 from unifluid_jax.inference import Model
 from unifluid_jax.progress import clock
 from unifluid_jax.sections import EvaluationConfig
-
-TEMPLATE = 'page.html'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +57,14 @@ class Report:
 
 def render(report: Report) -> str:
   """The page as HTML."""
-  title = f'UniFluid on emoji: {report.name}'
-  template = importlib.resources.files(__package__) / TEMPLATE
-  page = string.Template(template.read_text(encoding='utf-8'))
   sections = [
     _measures_section(report),
     curves_section(report.vae_log, report.log),
     *_task_sections(report),
     settings_section(report.model.experiment, report.metrics['manifest']),
   ]
-  return page.substitute(
-    title=html.escape(title),
-    summary=paragraph(_summary(report)),
-    sections='\n'.join(sections),
-  )
+  title = f'UniFluid on emoji: {report.name}'
+  return fill(title, paragraph(_summary(report)), sections)
 
 
 def _measures_section(report: Report) -> str:
@@ -117,17 +106,17 @@ def _summary(report: Report) -> str:
   """One paragraph: what this is, and what was trained."""
   emoji, metrics = report.model.experiment.emoji(), report.metrics
   sizes = metrics['manifest']['parameters']
-  vae_length = _length(report.vae_log)
+  vae_length = length(report.vae_log)
   vae_training = f' and was trained{vae_length}' if vae_length else ''
   text = (
     'UniFluid is one transformer that reads and writes both text and images; '
     'it writes an image as a sequence of continuous tokens of a VAE, each '
     'drawn by a small diffusion network. This model has '
-    f'{_millions(sizes["unifluid"])} parameters and was trained'
-    f'{_length(report.log)} on {len(pictures_of(emoji, "train")):,} drawings '
+    f'{millions(sizes["unifluid"])} parameters and was trained'
+    f'{length(report.log)} on {len(pictures_of(emoji, "train")):,} drawings '
     f'of {metrics["concepts"]:,} emoji concepts by {len(emoji.artists)} '
     f'artists, at {emoji.image_size} px. Its VAE has '
-    f'{_millions(sizes["vae"])} parameters{vae_training}. '
+    f'{millions(sizes["vae"])} parameters{vae_training}. '
     f'{len(pictures_of(emoji, "cell")):,} other '
     f'drawings were held out: {len(cells_of(emoji, "cell")):,} of the concepts '
     'lack one artist.'
@@ -135,15 +124,3 @@ def _summary(report: Report) -> str:
   if metrics['seconds_total']:
     text += f' The whole run took {clock(metrics["seconds_total"])} min.'
   return text
-
-
-def _millions(count: int) -> str:
-  return f'{count / 1e6:.3g} million'
-
-
-def _length(log: Log) -> str:
-  """How long a training was, as far as there is a log of it."""
-  if not log:
-    return ''
-  steps, seconds = log[-1]['step'], training_seconds(log)
-  return f' for {steps:,} steps in {clock(seconds)} min'
