@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.images import MAX_PIXELS
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import (
@@ -100,6 +101,7 @@ class DataConfig:
     num_workers: Processes that read ahead; 0 for threads only.
     concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
     artists: Artists of the embedded data.
+    max_pixels: Pixels that an image file may have.
   """
 
   image_size: int
@@ -113,10 +115,11 @@ class DataConfig:
   num_workers: int = 0
   concepts: str = 'quickstart'
   artists: tuple[str, ...] = EmojiConfig.artists
+  max_pixels: int = MAX_PIXELS
 
   def __post_init__(self):
     counts = ('image_size', 'max_text', 'examples', 'rows', 'groups')
-    check_least('data', self, 1, *counts)
+    check_least('data', self, 1, *counts, 'max_pixels')
     check_least('data', self, 0, 'num_workers')
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
