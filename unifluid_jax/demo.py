@@ -11,7 +11,11 @@ square is taken and resized.
 
 import functools
 import importlib
+import os
 import pathlib
+import shutil
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +26,14 @@ from unifluid_jax import cli, inference
 from unifluid_jax.data import images
 from unifluid_jax.data.example import Image
 from unifluid_jax.errors import UserError
+from unifluid_jax.page import fields, uploads
+from unifluid_jax.page.turns import Turns
 
-File = str | None
+_MOST_SAMPLES = 16
+_LARGEST_SEED = 2**32 - 1
+
+# Requests of a tab that wait for the model, and of each tab that wait for that.
+_AT_ONCE, _MOST_WAITING = 8, 32
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _HOST = flags.DEFINE_string(
@@ -40,26 +50,62 @@ _TENSOR = flags.DEFINE_integer(
 def main() -> None:
   """Serves the page until it is interrupted."""
   gradio = _gradio()
-  model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
-  page = make_page(model, gradio)
+  serve(
+    inference.load(cli.require(_WORKDIR), _TENSOR.value),
+    gradio,
+    _HOST.value,
+    _PORT.value,
+  )
+
+
+def serve(model: inference.Model, gradio: Any, host: str, port: int) -> None:
+  """Serves the page until Ctrl-C, which ends the process at once.
+
+  Args:
+    model: The trained model.
+    gradio: The module.
+    host: Address that the page is served at.
+    port: Its port.
+
+  Raises:
+    UserError: It cannot be served there.
+  """
+  # A folder of this page alone, which Gradio would share with other programs.
+  with tempfile.TemporaryDirectory(prefix='unifluid_page_') as uploaded:
+    os.environ['GRADIO_TEMP_DIR'] = uploaded
+    address = launch(make_page(model, gradio), host, port)
+    logging.info('the page is at %s; Ctrl-C ends it', address)
+    try:
+      threading.Event().wait()
+    except KeyboardInterrupt:
+      # Python would wait for the thread that draws.
+      shutil.rmtree(uploaded, ignore_errors=True)
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(130)
+
+
+def launch(page: Any, host: str, port: int) -> str:
+  """Starts to serve a page; gives its address.
+
+  Raises:
+    UserError: It cannot be served there.
+  """
   try:
-    _, address, _ = page.launch(
-      server_name=_HOST.value,
-      server_port=_PORT.value,
+    _, address, _ = page.queue(max_size=_MOST_WAITING).launch(
+      server_name=host,
+      server_port=port,
       share=False,
       quiet=True,
       prevent_thread_lock=True,
+      max_file_size=uploads.MOST_BYTES,
     )
   except OSError as error:
     raise UserError(
-      f'--host={_HOST.value} --port={_PORT.value} cannot be served; another '
+      f'--host={host} --port={port} cannot be served; another '
       'program may be there: choose another port'
     ) from error
-  logging.info('the page is at %s; Ctrl-C ends it', address)
-  try:
-    threading.Event().wait()
-  finally:
-    page.close(verbose=False)
+  return str(address)
 
 
 def _gradio() -> Any:
@@ -72,43 +118,26 @@ def _gradio() -> Any:
     ) from error
 
 
-def make_page(model: inference.Model, gradio: Any) -> Any:
+def make_page(
+  model: inference.Model, gradio: Any, patience: float = 30.0
+) -> Any:
   """The page, a `gradio.Blocks` with a tab for each task.
 
   Args:
     model: The trained model.
     gradio: The module.
+    patience: Seconds that a request waits for another to end.
   """
-  size = model.experiment.data.image_size
-  # The tabs are queues of their own, the accelerator is one.
-  lock = threading.Lock()
-
-  def generate(prompt: str, samples: int, seed: int | None) -> list[Image]:
-    drawn = model.generate([prompt], samples=samples, seed=seed or 0)
-    return list(drawn.images)
-
-  def edit(image: File, instruction: str, seed: int | None) -> Image:
-    edited = model.edit([read(image)], [instruction], seed=seed or 0)
-    return edited.images[0]
-
-  def caption(image: File) -> str:
-    return model.caption([read(image)])[0]
-
-  def answer(image: File, question: str) -> str:
-    return model.answer([read(image)], [question])[0]
-
-  def read(image: File) -> Image:
-    if image is None:
-      raise UserError('there is no image yet; choose one')
-    data = pathlib.Path(image).read_bytes()
-    return images.fit(images.decode(data, 'the file'), size)
+  turns = Turns(
+    patience, functools.partial(gradio.Info, title='Please wait', duration=None)
+  )
+  form = _Form(gradio)
 
   def tab(task: Callable, reads: list[Any], writes: Any) -> Any:
     @functools.wraps(task)
     def run(*values: Any) -> Any:
       try:
-        with lock:
-          return task(*values)
+        return task(*values)
       except UserError as error:
         raise gradio.Error(str(error), print_exception=False) from error
 
@@ -119,30 +148,114 @@ def make_page(model: inference.Model, gradio: Any) -> Any:
       flagging_mode='never',
       analytics_enabled=False,
       api_name=task.__name__,
+      # Waiting is for `turns`, which ends it.
+      concurrency_limit=_AT_ONCE,
     )
 
-  def image() -> Any:
-    upload = gradio.Image(type='filepath', image_mode=None)
-    # Its own way opens the file, and fails before `read` can tell why.
-    upload.preprocess = lambda payload: payload and payload.path
-    return upload
-
+  generate, edit, caption, answer = _tasks(model, turns)
   # WebP, what Gradio would send, loses the edges of small drawings.
-  written = functools.partial(gradio.Image, format='png')
-  seed = functools.partial(
-    gradio.Number, 0, label='seed', precision=0, minimum=0, maximum=2**32 - 1
-  )
-  samples = gradio.Slider(1, 16, 4, step=1, label='samples')
-  gallery = gradio.Gallery(columns=4, format='png')
+  gallery = gradio.Gallery(columns=4, format='png', label='Drawings')
+  edited = gradio.Image(format='png', label='Edited image')
+  prompt = form.text('prompt', 'What to draw, in the words of the training.')
+  draw = [prompt, form.samples(), form.seed()]
+  change = form.text('instruction', 'What to change in the image.')
+  change_to = [form.image(), change, form.seed()]
+  ask = [form.image(), form.text('question', 'About the image.')]
   tabs = {
-    'Draw': tab(generate, ['text', samples, seed()], gallery),
-    'Edit': tab(edit, [image(), 'text', seed()], written()),
-    'Caption': tab(caption, [image()], 'text'),
-    'Answer': tab(answer, [image(), 'text'], 'text'),
+    'Draw': tab(generate, draw, gallery),
+    'Edit': tab(edit, change_to, edited),
+    'Caption': tab(caption, [form.image()], gradio.Textbox(label='Caption')),
+    'Answer': tab(answer, ask, gradio.Textbox(label='Answer')),
   }
-  return gradio.TabbedInterface(
+  page = gradio.TabbedInterface(
     list(tabs.values()), list(tabs), title='UniFluid', analytics_enabled=False
   )
+  fields.guard(page, form.checks, gradio)
+  return page
+
+
+def _tasks(model: inference.Model, turns: Turns) -> tuple[Callable, ...]:
+  """What the tabs do; Gradio takes names of the API from the functions."""
+  data = model.experiment.data
+
+  def read(image: str) -> Image:
+    content = uploads.read(pathlib.Path(image))
+    pixels = images.decode(
+      content, 'the file', data.image_size, data.max_pixels
+    )
+    return images.fit(pixels, data.image_size)
+
+  def generate(prompt: str, samples: int, seed: int) -> list[Image]:
+    with turns.take(('generate', samples)):
+      drawn = model.generate([prompt], samples=samples, seed=seed)
+    return list(drawn.images)
+
+  def edit(image: str, instruction: str, seed: int) -> Image:
+    source = read(image)
+    with turns.take('edit'):
+      return model.edit([source], [instruction], seed=seed).images[0]
+
+  def caption(image: str) -> str:
+    picture = read(image)
+    with turns.take('caption'):
+      return model.caption([picture])[0]
+
+  def answer(image: str, question: str) -> str:
+    picture = read(image)
+    with turns.take('answer'):
+      return model.answer([picture], [question])[0]
+
+  return generate, edit, caption, answer
+
+
+class _Form:
+  """Makes the fields of the page.
+
+  Attributes:
+    checks: For each field, the check of its values.
+  """
+
+  def __init__(self, gradio: Any):
+    self._gradio = gradio
+    self.checks: dict[Any, fields.Check] = {}
+
+  def text(self, name: str, info: str) -> Any:
+    """A field for a text."""
+    box = self._gradio.Textbox(label=name.capitalize(), info=info)
+    return self._checked(box, fields.text(name))
+
+  def samples(self) -> Any:
+    """A field for the number of drawings."""
+    slider = self._gradio.Slider(
+      1, _MOST_SAMPLES, 4, step=1, label='Samples', info='Drawings to make.'
+    )
+    return self._checked(slider, fields.integer('samples', 1, _MOST_SAMPLES))
+
+  def seed(self) -> Any:
+    """A field for the seed."""
+    number = self._gradio.Number(
+      0,
+      label='Seed',
+      info='The same seed gives the same result.',
+      precision=0,
+      minimum=0,
+      maximum=_LARGEST_SEED,
+    )
+    return self._checked(number, fields.integer('seed', 0, _LARGEST_SEED))
+
+  def image(self) -> Any:
+    """A field for an upload, which gives its path."""
+    upload = self._gradio.Image(
+      type='filepath', image_mode=None, label='Image to read'
+    )
+    # Its own way opens the file, and fails before `read` can tell why.
+    upload.preprocess = lambda payload: payload.path
+    folder = pathlib.Path(self._gradio.utils.get_upload_folder())
+    return self._checked(upload, fields.upload(folder))
+
+  def _checked(self, component: Any, check: fields.Check) -> Any:
+    self.checks[component] = check
+    return component
 
 
 if __name__ == '__main__':

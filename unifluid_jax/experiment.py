@@ -241,11 +241,16 @@ class Experiment:
     return EmojiConfig(concepts or data.concepts, data.artists, data.image_size)
 
   def _make_task(self, source: SourceConfig) -> Task:
-    size = self.data.image_size
+    size, most = self.data.image_size, self.data.max_pixels
     match source.kind:
       case 'folder':
         return FolderTask(
-          source.path, source.task, size, source.split, self.data.heldout
+          source.path,
+          source.task,
+          size,
+          source.split,
+          self.data.heldout,
+          most,
         )
       case 'tfds':
         return TfdsTask(
@@ -255,6 +260,7 @@ class Experiment:
           size,
           source.features,
           source.data_dir or None,
+          most,
         )
       case _:
         emoji = self.emoji(source.concepts)

@@ -196,10 +196,12 @@ def _sample(
   sampling: Sampling,
 ) -> list[Example]:
   """What was read, and what the model wrote as the target."""
-  size = model.experiment.data.image_size
+  data = model.experiment.data
   rows = [
     tuple(
-      _read_image(value, size) if name == 'image' else value
+      _read_image(value, data.image_size, data.max_pixels)
+      if name == 'image'
+      else value
       for name, value in row.items()
     )
     for row in given
@@ -219,12 +221,13 @@ def _sample(
   ]
 
 
-def _read_image(path: str, size: int) -> Image:
+def _read_image(path: str, size: int, max_pixels: int) -> Image:
   try:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise UserError(f'--image={path}: {error.strerror}') from error
-  return images.fit(images.decode(data, f'--image={path}'), size)
+  image = images.decode(data, f'--image={path}', most=max_pixels)
+  return images.fit(image, size)
 
 
 def _write(

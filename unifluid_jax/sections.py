@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from unifluid_jax.config import AUTO, AutoInt
 from unifluid_jax.data.emoji.splits import EmojiConfig
+from unifluid_jax.data.images import MAX_PIXELS
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.data.sources.split import SPLITS
 from unifluid_jax.diffusion.objectives import make_objective
@@ -106,6 +107,7 @@ class DataConfig:
     artists: Artists of the embedded data.
     heldout: Share of a folder's images that are kept out of training, with all
       their lines; see `data.sources.split`.
+    max_pixels: Pixels that an image file may have.
   """
 
   image_size: int
@@ -120,9 +122,11 @@ class DataConfig:
   concepts: str = 'quickstart'
   artists: tuple[str, ...] = EmojiConfig.artists
   heldout: float = 0.0
+  max_pixels: int = MAX_PIXELS
 
   def __post_init__(self):
-    check_least('data', self, 1, 'image_size', 'examples', 'rows', 'groups')
+    counts = ('image_size', 'examples', 'rows', 'groups', 'max_pixels')
+    check_least('data', self, 1, *counts)
     if self.max_text != AUTO:
       check_least('data', self, 1, 'max_text')
     check_least('data', self, 0, 'num_workers')

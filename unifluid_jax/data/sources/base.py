@@ -37,17 +37,21 @@ Texts = tuple[str, ...]
 class SourceTask(abc.ABC):
   """What the tasks over a user's data share: from a record to an example."""
 
-  def __init__(self, kind: str, image_size: int):
+  def __init__(
+    self, kind: str, image_size: int, max_pixels: int = images.MAX_PIXELS
+  ):
     """Checks the kind.
 
     Args:
       kind: A key of KEYS.
       image_size: Side in pixels to which images are cropped and resized.
+      max_pixels: Pixels that an image file may have.
     """
     if kind not in KEYS:
       raise UserError(f'no task of kind {kind!r}; choose one of {list(KEYS)}')
     self.kind = kind
     self.image_size = image_size
+    self.max_pixels = max_pixels
 
   @abc.abstractmethod
   def __len__(self) -> int:

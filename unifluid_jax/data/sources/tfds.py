@@ -23,6 +23,7 @@ class TfdsTask(SourceTask):
     image_size: int,
     features: Mapping[str, str],
     data_dir: str | None = None,
+    max_pixels: int = images.MAX_PIXELS,
   ):
     """Opens the data set, which must have been prepared.
 
@@ -35,11 +36,12 @@ class TfdsTask(SourceTask):
         {'image': 'image', 'text': 'captions/text'}. A class label reads as
         the name of the class.
       data_dir: Where data sets are; TFDS's default if None.
+      max_pixels: Pixels that an image file may have.
 
     Raises:
       UserError: If the data set, the split or a feature is not there.
     """
-    super().__init__(kind, image_size)
+    super().__init__(kind, image_size, max_pixels)
     # Slow to import, and only this class needs it.
     import tensorflow_datasets as tfds
 

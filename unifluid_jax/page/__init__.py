@@ -1,0 +1,1 @@
+"""What the web page checks before it uses the model."""
