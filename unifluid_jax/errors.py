@@ -14,6 +14,14 @@ class UserError(Exception):
   """
 
 
+class ArgumentTypeError(UserError, TypeError):
+  """An argument of the Python API is of the wrong type."""
+
+
+class ArgumentValueError(UserError, ValueError):
+  """An argument of the Python API has a value that is not allowed."""
+
+
 def check_least(section: str, config: Any, least: int, *keys: str) -> None:
   """Refuses numbers of a config's section that are too small.
 

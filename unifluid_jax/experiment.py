@@ -179,7 +179,8 @@ class Experiment:
     size = self.data.image_size
     match source.kind:
       case 'folder':
-        return FolderTask(source.path, source.task, size)
+        encoder_size = self.model.encoder.image_size
+        return FolderTask(source.path, source.task, size, encoder_size)
       case 'tfds':
         return TfdsTask(
           source.path,

@@ -196,10 +196,11 @@ def _sample(
   sampling: Sampling,
 ) -> list[Example]:
   """What was read, and what the model wrote as the target."""
-  size = model.experiment.data.image_size
+  config = model.experiment
+  least = max(config.data.image_size, config.model.encoder.image_size)
   rows = [
     tuple(
-      _read_image(value, size) if name == 'image' else value
+      _read_image(value, least) if name == 'image' else value
       for name, value in row.items()
     )
     for row in given
@@ -219,12 +220,12 @@ def _sample(
   ]
 
 
-def _read_image(path: str, size: int) -> Image:
+def _read_image(path: str, least: int) -> Image:
   try:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise UserError(f'--image={path}: {error.strerror}') from error
-  return images.fit(images.decode(data, f'--image={path}'), size)
+  return images.decode(data, f'--image={path}', least)
 
 
 def _write(

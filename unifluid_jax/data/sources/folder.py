@@ -33,18 +33,25 @@ class FolderTask(SourceTask):
       {"source": "fox.png", "instruction": "make it blue", "image": "blue.png"}
   """
 
-  def __init__(self, file: str | pathlib.Path, kind: str, image_size: int):
+  def __init__(
+    self,
+    file: str | pathlib.Path,
+    kind: str,
+    image_size: int,
+    encoder_size: int = 0,
+  ):
     """Reads the JSONL file and looks for every image.
 
     Args:
       file: The JSONL file, inside the folder.
       kind: A key of KEYS.
-      image_size: Side in pixels to which images are cropped and resized.
+      image_size: Side in pixels to which target images are cropped and resized.
+      encoder_size: Side in pixels of the image encoder's inputs.
 
     Raises:
       UserError: If a line is wrong or an image is missing; names both.
     """
-    super().__init__(kind, image_size)
+    super().__init__(kind, image_size, encoder_size)
     self._file = pathlib.Path(file)
     try:
       # Not splitlines: JSON may hold other line separators, such as U+2028.
@@ -103,7 +110,7 @@ class FolderTask(SourceTask):
       data = path.read_bytes()
     except OSError as error:
       raise UserError(f'{name} cannot be read: {error.strerror}') from error
-    return images.decode(data, name, self.image_size)
+    return images.decode(data, name, max(self.image_size, self.encoder_size))
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
     """The text, or the list of texts, of a record."""
