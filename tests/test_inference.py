@@ -1,7 +1,9 @@
 """A model in use, apart from the samplers themselves."""
 
 import jax
+import jaxtyping
 import numpy as np
+import PIL.Image
 import pytest
 from flax import nnx
 
@@ -10,6 +12,7 @@ from unifluid_jax import inference, progress
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.programs import Drawn
 from unifluid_jax.runs.state import make_unifluid
 from unifluid_jax.training.sharding import MeshConfig, make_mesh
 
@@ -25,7 +28,9 @@ def model(letters, monkeypatch):
   )
 
   def write(sampling, params, prefix, keys):
-    return np.full((len(prefix.kind), 1), letters.encode('a')[0])
+    rows = len(prefix.kind)
+    ids = np.full((rows, 1), letters.encode('a')[0])
+    return ids, np.ones(rows, bool)
 
   monkeypatch.setattr(inference, '_BATCH', 3)
   monkeypatch.setattr(model._programs, 'write_texts', write)
@@ -50,33 +55,149 @@ def test_progress_of_a_long_list_is_told(model, monkeypatch):
   ]
 
 
-@pytest.mark.parametrize(
-  ('pictures', 'shape'),
-  [
-    (images(1, 32), '(32, 32, 3) and type uint8'),
-    (images(1) / np.float32(255), '(16, 16, 3) and type float32'),
-    (images(1)[..., :1], '(16, 16, 1) and type uint8'),
-    (images(1)[0], '(16, 3) and type uint8'),
-  ],
-)
-def test_an_image_of_another_shape(model, pictures, shape):
-  texts = ['x'] * len(pictures)
-  for read in (
-    lambda: model.caption(pictures),
-    lambda: model.answer(pictures, texts),
-    lambda: model.edit(pictures, texts),
-  ):
-    with pytest.raises(UserError) as error:
-      read()
-    assert str(error.value).startswith(
-      f'image 0 has shape {shape}; the model reads images of shape (16, 16, 3)'
+NOT_TEXTS = ['x', b'x', None, 3, [None], [b'x'], [1.5], ['a', None], [['a']]]
+NOT_IMAGES = [
+  images(1) / np.float32(255),
+  images(1)[..., :1],
+  images(1)[0],
+  np.zeros((1, 0, 16, 3), np.uint8),
+  None,
+  7,
+  'fox.png',
+  ['fox.png'],
+  [None],
+]
+NOT_SEEDS = [-1, 2**32, 2**64, 1.0, True, None, '0', float('nan')]
+NOT_SAMPLES = [0, -1, 2.0, True, None, '3', 10**9]
+
+
+def check(name, call):
+  """Asserts that the call names the argument, as Python users expect."""
+  # Users have no shape checks, which would be raised first.
+  jaxtyping.config.update('jaxtyping_disable', True)
+  try:
+    with pytest.raises(UserError, match=rf'\b{name}\b') as error:
+      call()
+  finally:
+    jaxtyping.config.update('jaxtyping_disable', False)
+  assert isinstance(error.value, TypeError | ValueError)
+
+
+@pytest.mark.parametrize('texts', NOT_TEXTS, ids=repr)
+def test_what_is_no_list_of_texts(model, texts):
+  check('texts', lambda: model.generate(texts))
+  check('questions', lambda: model.answer(images(1), texts))
+  check('instructions', lambda: model.edit(images(1), texts))
+
+
+def test_generators_are_no_lists(model):
+  check('texts', lambda: model.generate(text for text in 'ab'))
+  check('images', lambda: model.caption(image for image in images(2)))
+
+
+@pytest.mark.parametrize('pictures', NOT_IMAGES, ids=repr)
+def test_what_is_no_list_of_images(model, pictures):
+  check('images', lambda: model.caption(pictures))
+  check('images', lambda: model.answer(pictures, ['x']))
+  check('images', lambda: model.edit(pictures, ['x']))
+
+
+@pytest.mark.parametrize('seed', NOT_SEEDS, ids=repr)
+def test_what_is_no_seed(model, seed):
+  check('seed', lambda: model.generate(['a'], seed=seed))
+  check('seed', lambda: model.caption(images(1), seed=seed))
+  check('seed', lambda: model.answer(images(1), ['a'], seed=seed))
+  check('seed', lambda: model.edit(images(1), ['a'], seed=seed))
+
+
+@pytest.mark.parametrize('samples', NOT_SAMPLES, ids=repr)
+def test_what_is_no_number_of_samples(model, samples):
+  check('samples', lambda: model.generate(['a'], samples=samples))
+
+
+def test_a_sampling_of_another_task(model):
+  config = model.experiment
+  for wrong in (config.text_sampling, 'euler', 3, {}):
+    kwargs = {'sampling': wrong}
+    check('sampling', lambda kwargs=kwargs: model.generate(['a'], **kwargs))
+    check(
+      'sampling', lambda kwargs=kwargs: model.edit(images(1), ['a'], **kwargs)
     )
+  for wrong in (config.sampling, 'greedy', 0):
+    check(
+      'sampling', lambda wrong=wrong: model.caption(images(1), sampling=wrong)
+    )
+
+
+def test_what_cannot_be_loaded(tmp_path):
+  for wrong in (None, 3, b'runs'):
+    check('workdir', lambda wrong=wrong: inference.load(wrong))
+  for wrong in (0, -1, True, 1.0, '2', None):
+    check('tensor', lambda wrong=wrong: inference.load(tmp_path, wrong))
+
+
+def test_arrays_of_another_shape(model):
+  tokens = (model.experiment.grid**2, model.experiment.token_dim)
+  check('tokens', lambda: model.decode(np.zeros((2, 3, 4), np.float32)))
+  check('tokens', lambda: model.decode(np.zeros((1, *tokens), np.int32)))
+  check('images', lambda: model.reconstruct(images(1, 32)))
+  check('images', lambda: model.reconstruct(images(1) / 255))
 
 
 def test_images_without_texts(model):
   for read in (model.answer, model.edit):
-    with pytest.raises(UserError, match='there are 2 images and 1 texts'):
+    with pytest.raises(UserError, match='there are 2 images and 1 '):
       read(images(2), ['x'])
+
+
+def test_images_are_resized_once_from_the_original(model, monkeypatch):
+  """Not to the model's side first, and from there to the encoder's."""
+  rng = np.random.default_rng(0)
+  photo = rng.integers(0, 256, (60, 90, 3), np.uint8)
+  seen = []
+
+  def write(sampling, params, prefix, keys):
+    seen.append(prefix)
+    rows = len(prefix.kind)
+    return np.zeros((rows, 1), int), np.ones(rows, bool)
+
+  monkeypatch.setattr(model._programs, 'write_texts', write)
+  model.caption([photo])
+  side = model.experiment.model.encoder.image_size
+  square = photo[:, 15:75]
+  expected = PIL.Image.fromarray(square).resize((side, side), PIL.Image.BICUBIC)
+  # At the sides, the resampling also sees what is cut off.
+  np.testing.assert_array_equal(
+    seen[0].understanding_images[0, 0][:, 2:-2], np.asarray(expected)[:, 2:-2]
+  )
+
+
+def test_images_that_are_not_finite(model, monkeypatch):
+  def write(sampling, weights, prefix, keys):
+    rows = len(keys)
+    finite = np.ones(rows, bool)
+    finite[1] = False
+    return Drawn(
+      images(rows),
+      np.zeros((rows, 4, 16), np.float32),
+      np.zeros((rows, 4), int),
+      finite,
+    )
+
+  monkeypatch.setattr(model._programs, 'write_images', write)
+  with pytest.raises(UserError, match='sample 1 of prompt 0 .* guidance') as e:
+    model.generate(['a'], samples=3)
+  assert 'temperature' in str(e.value)
+
+
+def test_texts_whose_logits_are_not_finite(model, monkeypatch):
+  monkeypatch.setattr(
+    model._programs,
+    'write_texts',
+    lambda *args: (np.zeros((3, 1), int), np.array([True, True, False])),
+  )
+  with pytest.raises(UserError, match='text 2 has logits that are not finite'):
+    model.caption(images(3))
 
 
 def test_nothing_gives_nothing(model):
@@ -84,7 +205,6 @@ def test_nothing_gives_nothing(model):
   tokens, size = experiment.grid**2, experiment.token_dim
   for drawn in (
     model.generate([]),
-    model.generate(['a'], samples=0),
     model.edit([], []),
     model.edit(images(0), []),
   ):
@@ -108,8 +228,10 @@ def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
 
   def write(sampling, params, prefix, keys):
     seen.append(sampling)
-    tokens = np.zeros((len(keys), 4, 16), np.float32)
-    return images(len(keys)), tokens, np.zeros((len(keys), 4), np.int32)
+    rows = len(keys)
+    tokens = np.zeros((rows, 4, 16), np.float32)
+    positions = np.zeros((rows, 4), np.int32)
+    return Drawn(images(rows), tokens, positions, np.ones(rows, bool))
 
   monkeypatch.setattr(model._programs, 'write_images', write)
   model.generate(['a'])
@@ -118,13 +240,3 @@ def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
   drawn, edited, told = seen
   assert drawn == told == model.experiment.sampling
   assert edited == model.experiment.edit_sampling != drawn
-
-
-def test_a_text_that_is_not_in_a_list(model):
-  for read in (
-    lambda: model.generate('x'),
-    lambda: model.answer(images(1), 'x'),
-    lambda: model.edit(images(1), 'x'),
-  ):
-    with pytest.raises(UserError, match=r"'x' is no list of texts"):
-      read()

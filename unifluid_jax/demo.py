@@ -177,13 +177,11 @@ def make_page(
 def _tasks(model: inference.Model, turns: Turns) -> tuple[Callable, ...]:
   """What the tabs do; Gradio takes names of the API from the functions."""
   data = model.experiment.data
+  least = max(data.image_size, model.experiment.model.encoder.image_size)
 
   def read(image: str) -> Image:
     content = uploads.read(pathlib.Path(image))
-    pixels = images.decode(
-      content, 'the file', data.image_size, data.max_pixels
-    )
-    return images.fit(pixels, data.image_size)
+    return images.decode(content, 'the file', least, data.max_pixels)
 
   def generate(prompt: str, samples: int, seed: int) -> list[Image]:
     with turns.take(('generate', samples)):

@@ -18,6 +18,14 @@ class UserError(Exception):
   """
 
 
+class ArgumentTypeError(UserError, TypeError):
+  """An argument of the Python API is of the wrong type."""
+
+
+class ArgumentValueError(UserError, ValueError):
+  """An argument of the Python API has a value that is not allowed."""
+
+
 class UserErrors(UserError):
   """Several mistakes in one exception.
 

@@ -251,6 +251,7 @@ class Experiment:
           source.split,
           self.data.heldout,
           most,
+          self.model.encoder.image_size,
         )
       case 'tfds':
         return TfdsTask(

@@ -8,6 +8,7 @@ edited = model.edit(images, ['make the background pink']).images
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,20 +16,29 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import ArgumentTypeError, UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import writes_raster
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.programs import Parameters, Programs
 from unifluid_jax.progress import track
 from unifluid_jax.runs.restore import read_trained
+from unifluid_jax.sampling.arguments import (
+  check_array,
+  check_images,
+  check_instance,
+  check_integer,
+  check_same_length,
+  check_seed,
+  check_texts,
+)
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sampling.text import TextSamplingConfig
@@ -40,6 +50,9 @@ TENSOR_HELP = (
 )
 
 Images = Sequence[Image] | np.ndarray
+
+MAX_SAMPLES = 100_000
+"""Most images of a prompt, and most devices of a layer."""
 
 # Rows that each copy of the model writes at once; longer lists go in parts.
 _BATCH = 32
@@ -73,7 +86,13 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
   Raises:
     UserError: If it is no such folder, or is not complete, or the devices do
       not divide by `tensor`.
+    ArgumentTypeError: If an argument is of another type.
   """
+  if not isinstance(workdir, str | os.PathLike):
+    raise ArgumentTypeError(
+      f'workdir is {workdir!r}; pass the path of a run or an export'
+    )
+  tensor = check_integer('tensor', tensor, 1, MAX_SAMPLES)
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
   trained = read_trained(to_path(str(workdir)), mesh)
   return Model(trained.experiment, trained.tokenizer, *trained.averaged, mesh)
@@ -82,8 +101,12 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
 class Model:
   """A UniFluid with its VAE and its vocabulary.
 
-  Images to read are uint8 arrays of the model's own size S, RGB in 0..255;
-  `data.images` reads files and makes any image so.
+  Images to read are uint8 arrays [H W 3], RGB in 0..255, of any size: the
+  central square is cut out and resized once, to the side that each reader
+  needs. `data.images.decode` reads files.
+
+  All methods raise an `ArgumentTypeError` or `ArgumentValueError`, both a
+  `UserError`, that names the argument that is wrong.
 
   Attributes:
     experiment: The config that it was trained with.
@@ -142,10 +165,9 @@ class Model:
       sampling: How images are written; None for the config's own way.
 
     Raises:
-      UserError: If a prompt is too long, or is not in a list.
+      UserError: If a prompt is too long, or an image is not finite.
     """
-    _check_list(texts)
-    examples = [Example((text,), '') for text in texts]
+    examples = [Example((text,), '') for text in check_texts('texts', texts)]
     return self.write_images(examples, seed, samples, sampling)
 
   def edit(
@@ -156,19 +178,20 @@ class Model:
     seed: int = 0,
     sampling: ImageSamplingConfig | None = None,
   ) -> Pictures:
-    """Edits each image [S S 3] by its instruction.
+    """Edits each image [H W 3] by its instruction.
 
-    Without `sampling` as the config's `edit_sampling` says.
+    Without `sampling`, the config's `edit_sampling` is used.
 
     Raises:
-      UserError: If an image is of another size, an instruction is too long, or
-        there are not as many of both.
+      UserError: If an instruction is too long, or an image is not finite.
     """
+    pairs = _pairs(images, instructions=instructions)
     examples = [
       Example((image, prompts.EDIT.format(instruction=text)), '')
-      for image, text in self._pairs(images, instructions)
+      for image, text in pairs
     ]
-    sampling = sampling or self.experiment.edit_sampling
+    if sampling is None:
+      sampling = self.experiment.edit_sampling
     return self.write_images(examples, seed, 1, sampling)
 
   def caption(
@@ -178,13 +201,14 @@ class Model:
     seed: int = 0,
     sampling: TextSamplingConfig | None = None,
   ) -> list[str]:
-    """Captions each image [S S 3].
+    """Captions each image [H W 3].
 
     Raises:
-      UserError: If an image is of another size.
+      UserError: If the logits of a text are not finite.
     """
     examples = [
-      Example((image, prompts.CAPTION), '') for image in self._checked(images)
+      Example((image, prompts.CAPTION), '')
+      for image in check_images('images', images)
     ]
     return self.write_texts(examples, seed, sampling)
 
@@ -196,15 +220,16 @@ class Model:
     seed: int = 0,
     sampling: TextSamplingConfig | None = None,
   ) -> list[str]:
-    """Answers a question about each image [S S 3].
+    """Answers a question about each image [H W 3].
 
     Raises:
-      UserError: If an image is of another size, a question is too long, or
-        there are not as many of both.
+      UserError: If a question is too long, or the logits of a text are not
+        finite.
     """
+    pairs = _pairs(images, questions=questions)
     examples = [
       Example((image, prompts.ANSWER.format(question=text)), '')
-      for image, text in self._pairs(images, questions)
+      for image, text in pairs
     ]
     return self.write_texts(examples, seed, sampling)
 
@@ -215,11 +240,18 @@ class Model:
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
   ) -> Pictures:
-    """Writes images after the prefixes of examples; targets are ignored.
+    """Draws images after the prefixes of examples; targets are ignored.
 
-    Without `sampling` as the config's `sampling` says.
+    Without `sampling`, the config's `sampling` is used.
+
+    Raises:
+      UserError: If tokens or pixels of an image are not finite.
     """
-    sampling = sampling or self.experiment.sampling
+    if sampling is None:
+      sampling = self.experiment.sampling
+    check_instance('sampling', sampling, ImageSamplingConfig)
+    seed = check_seed(seed)
+    samples = check_integer('samples', samples, 1, MAX_SAMPLES)
     rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
     if not rows:
       return self._no_pictures()
@@ -236,7 +268,9 @@ class Model:
         (self._params, self._vae),
         *jax.device_put((prefix, keys), self._rows),
       )
-      parts.append(jax.device_get(written))
+      drawn = jax.device_get(written)
+      _check_finite_images(part, drawn.finite, sampling)
+      parts.append(drawn[:3])
     images, tokens, positions = map(np.concatenate, zip(*parts, strict=True))
     count = len(rows)
     return Pictures(images[:count], tokens[:count], positions[:count])
@@ -247,8 +281,15 @@ class Model:
     seed: int = 0,
     sampling: TextSamplingConfig | None = None,
   ) -> list[str]:
-    """Writes texts after the prefixes of examples; targets are ignored."""
-    sampling = sampling or self.experiment.text_sampling
+    """Writes texts after the prefixes of examples; targets are ignored.
+
+    Raises:
+      UserError: If the logits of a text are not finite.
+    """
+    if sampling is None:
+      sampling = self.experiment.text_sampling
+    check_instance('sampling', sampling, TextSamplingConfig)
+    seed = check_seed(seed)
     rows = [(i, 0) for i in range(len(examples))]
     if not rows:
       return []
@@ -258,11 +299,12 @@ class Model:
       keys = sample_keys(seed, *zip(*part, strict=True))
       chosen = [examples[i] for i, _ in part]
       prefix = self._prefix(chosen, length, writes_image=False)
-      ids = self._programs.write_texts(
+      ids, finite = self._programs.write_texts(
         sampling,
         self._params,
         *jax.device_put((prefix, keys), self._rows),
       )
+      _check_finite_texts(part, np.asarray(finite))
       texts += [self._decode(row) for row in np.asarray(ids)]
     return texts[: len(rows)]
 
@@ -270,6 +312,8 @@ class Model:
     self, tokens: Float[np.ndarray, 'n N Z']
   ) -> UInt8[np.ndarray, 'n S S 3']:
     """The pixels of image tokens in raster order."""
+    shape = (self.experiment.grid**2, self.experiment.token_dim)
+    tokens = check_array('tokens', tokens, shape, np.floating)
     if not len(tokens):
       return self._no_pictures().images
     return self._in_parts(self._programs.decode, tokens)
@@ -278,6 +322,8 @@ class Model:
     self, images: UInt8[np.ndarray, 'n S S 3']
   ) -> Float[np.ndarray, 'n S S 3']:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    side = self.experiment.data.image_size
+    images = check_array('images', images, (side, side, 3), np.uint8)
     if not len(images):
       return self._no_pictures().images.astype(np.float32)
     return self._in_parts(self._programs.reconstruct, images)
@@ -308,30 +354,6 @@ class Model:
       np.zeros((0, count), np.int32),
     )
 
-  def _checked(self, images: Images) -> list[Image]:
-    """The images as arrays, which must be as the model reads them."""
-    side = self.experiment.data.image_size
-    arrays = [np.asarray(image) for image in images]
-    for i, array in enumerate(arrays):
-      if array.shape != (side, side, 3) or array.dtype != np.uint8:
-        raise UserError(
-          f'image {i} has shape {array.shape} and type {array.dtype}; the '
-          f'model reads images of shape {(side, side, 3)} and type uint8: cut '
-          'and resize it with unifluid_jax.data.images.fit'
-        )
-    return arrays
-
-  def _pairs(
-    self, images: Images, texts: Sequence[str]
-  ) -> list[tuple[Image, str]]:
-    _check_list(texts)
-    if len(images) != len(texts):
-      raise UserError(
-        f'there are {len(images)} images and {len(texts)} texts; give each '
-        'image one text'
-      )
-    return list(zip(self._checked(images), texts, strict=True))
-
   def _prefix_length(
     self, examples: Sequence[Example], writes_image: bool
   ) -> int:
@@ -355,7 +377,46 @@ class Model:
     )
 
 
-def _check_list(texts: Sequence[str]) -> None:
-  """Refuses a bare text, each letter of which would be taken for a text."""
-  if isinstance(texts, str):
-    raise UserError(f'{texts!r} is no list of texts; give [{texts!r}]')
+def _pairs(images: Images, **named: Sequence[str]) -> list[tuple[Image, str]]:
+  """Pairs images with texts, given as one keyword that names the argument."""
+  ((name, texts),) = named.items()
+  arrays, checked = check_images('images', images), check_texts(name, texts)
+  check_same_length({'images': arrays, name: checked})
+  return list(zip(arrays, checked, strict=True))
+
+
+def _check_finite_images(
+  rows: Sequence[tuple[int, int]],
+  finite: Bool[np.ndarray, ' n'],
+  sampling: ImageSamplingConfig,
+) -> None:
+  """Rejects images with values that are not finite.
+
+  Args:
+    rows: Index of the prompt and of the sample of each image.
+    finite: Whether all values of each image are finite.
+    sampling: The settings that the images were drawn with.
+  """
+  bad = [row for row, good in zip(rows, finite, strict=True) if not good]
+  if bad:
+    prompt, sample = bad[0]
+    raise UserError(
+      f'sample {sample} of prompt {prompt} has tokens or pixels that are not '
+      f'finite ({len({*bad})} of {len({*rows})} images); it was drawn with '
+      f'guidance {sampling.guidance.scale:g}, temperature '
+      f'{sampling.temperature:g}, solver {sampling.solver}, head_steps '
+      f'{sampling.head_steps}: lower guidance and temperature, or use more '
+      'head_steps; if that does not help, the weights are damaged'
+    )
+
+
+def _check_finite_texts(
+  rows: Sequence[tuple[int, int]], finite: Bool[np.ndarray, ' n']
+) -> None:
+  """Rejects texts whose logits were not finite."""
+  bad = [row for row, good in zip(rows, finite, strict=True) if not good]
+  if bad:
+    raise UserError(
+      f'text {bad[0][0]} has logits that are not finite ({len({*bad})} of '
+      f'{len({*rows})} texts); the weights are damaged: export or train again'
+    )

@@ -6,12 +6,13 @@ its arrays lie on.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -47,6 +48,23 @@ def _compiled(method: Callable, static: tuple[int, ...]) -> Callable:
 
 _program = functools.partial(_compiled, static=(0,))
 _sampler = functools.partial(_compiled, static=(0, 1))
+
+
+class Drawn(NamedTuple):
+  """Images as a sampler returns them.
+
+  Attributes:
+    images: Pixels, RGB in 0..255.
+    tokens: Image tokens in raster order.
+    positions: Grid position of the token that was written j-th.
+    finite: Whether all tokens and pixels of an image are finite; the pixels of
+      an image that is not finite mean nothing.
+  """
+
+  images: UInt8[Array, 'n S S 3']
+  tokens: Float[Array, 'n N Z']
+  positions: Int[Array, 'n N']
+  finite: Bool[Array, ' n']
 
 
 class Programs:
@@ -90,8 +108,8 @@ class Programs:
     weights: tuple[Parameters, Parameters],
     prefix: Batch,
     keys: Key[Array, ' n'],
-  ) -> tuple[UInt8[Array, 'n S S 3'], Float[Array, 'n N Z'], Int[Array, 'n N']]:
-    """One image after each prefix: pixels, tokens, order of writing.
+  ) -> Drawn:
+    """Draws one image after each prefix.
 
     Args:
       sampling: How images are written.
@@ -120,8 +138,10 @@ class Programs:
       images_lib.draw_positions(keys, count, self._raster),
       sources,
     )
-    pixels = self.decode(vae_params, written.tokens)
-    return pixels, written.tokens, written.positions
+    pixels = self._pixels(vae_params, written.tokens)
+    finite = jnp.isfinite(written.tokens).all((1, 2))
+    finite &= jnp.isfinite(pixels).all((1, 2, 3))
+    return Drawn(_to_uint8(pixels), written.tokens, written.positions, finite)
 
   @_sampler
   def write_texts(
@@ -130,8 +150,12 @@ class Programs:
     params: Parameters,
     prefix: Batch,
     keys: Key[Array, ' n'],
-  ) -> Int[Array, 'n T']:
-    """One text after each prefix, padded behind its end."""
+  ) -> tuple[Int[Array, 'n T'], Bool[Array, ' n']]:
+    """Writes one text after each prefix, padded behind its end.
+
+    Returns:
+      The tokens, and whether all logits of a text were finite.
+    """
     return text_lib.write_texts(
       parameters.unflatten(self._graphdef, params),
       sampling,
@@ -147,13 +171,7 @@ class Programs:
     self, vae_params: Parameters, tokens: Float[Array, 'n N Z']
   ) -> UInt8[Array, 'n S S 3']:
     """The pixels of image tokens in raster order."""
-    pixels = decode_tokens(
-      self._vae(vae_params),
-      tokens,
-      self._experiment.model.patch,
-      self._experiment.data.image_size,
-    )
-    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+    return _to_uint8(self._pixels(vae_params, tokens))
 
   @_program
   def reconstruct(
@@ -162,5 +180,21 @@ class Programs:
     """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
     return reconstruct(self._vae(vae_params), images)
 
+  def _pixels(
+    self, vae_params: Parameters, tokens: Float[Array, 'n N Z']
+  ) -> Float[Array, 'n S S 3']:
+    """Decoded pixels of image tokens, about -1 to 1."""
+    return decode_tokens(
+      self._vae(vae_params),
+      tokens,
+      self._experiment.model.patch,
+      self._experiment.data.image_size,
+    )
+
   def _vae(self, vae_params: Parameters) -> VAE:
     return parameters.unflatten(self._vae_graphdef, vae_params)
+
+
+def _to_uint8(pixels: Float[Array, 'n S S 3']) -> UInt8[Array, 'n S S 3']:
+  """Pixels in [-1, 1] as 0..255."""
+  return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -196,10 +196,11 @@ def _sample(
   sampling: Sampling,
 ) -> list[Example]:
   """What was read, and what the model wrote as the target."""
-  data = model.experiment.data
+  config = model.experiment
+  least = max(config.data.image_size, config.model.encoder.image_size)
   rows = [
     tuple(
-      _read_image(value, data.image_size, data.max_pixels)
+      _read_image(value, least, config.data.max_pixels)
       if name == 'image'
       else value
       for name, value in row.items()
@@ -221,13 +222,12 @@ def _sample(
   ]
 
 
-def _read_image(path: str, size: int, max_pixels: int) -> Image:
+def _read_image(path: str, least: int, max_pixels: int) -> Image:
   try:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise UserError(f'--image={path}: {error.strerror}') from error
-  image = images.decode(data, f'--image={path}', most=max_pixels)
-  return images.fit(image, size)
+  return images.decode(data, f'--image={path}', least, max_pixels)
 
 
 def _write(

@@ -97,18 +97,45 @@ def test_gaussian_kl_is_its_integral():
   np.testing.assert_allclose(got, [[expected]], rtol=1e-5)
 
 
-def test_discretized_nll_is_the_mass_of_the_bin():
+def mar_nll(x, mean, std):
+  """MAR's decoder term at t = 0, in float64, from its formula."""
+
+  def cdf(z):
+    return 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+
+  low, high = (cdf((x - mean + edge) / std) for edge in (-1 / 255, 1 / 255))
+  inside = np.where(x > 0.999, 1 - low, high - low)
+  return -np.log(np.maximum(np.where(x < -0.999, high, inside), 1e-12))
+
+
+@pytest.mark.parametrize('std', [0.005, 0.01, 0.3])
+def test_discretized_nll_is_mars(std):
   x = np.linspace(-1.5, 1.5, 301)[:, None]
-  x, mean = jnp.float32([x, x + 0.03 * np.sin(np.arange(301))[:, None]])
-  log_variance = jnp.full_like(x, 2 * np.log(0.01))
+  x, mean = jnp.float32([x, x + 3 * std * np.sin(np.arange(301))[:, None]])
+  log_variance = jnp.full_like(x, 2 * np.log(std))
   got = jax.jit(markov.discretized_nll)(x, mean, log_variance)
   x, mean = np.asarray(x, float), np.asarray(mean, float)
-  low = stats.norm.logcdf((x - 1 / 255 - mean) / 0.01)
-  high = stats.norm.logcdf((x + 1 / 255 - mean) / 0.01)
-  above = stats.norm.logsf((x - 1 / 255 - mean) / 0.01)
-  inside = np.log(np.exp(high) - np.exp(low))
-  expected = -np.where(x < -0.999, high, np.where(x > 0.999, above, inside))
-  np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-5)
+  np.testing.assert_allclose(got, mar_nll(x, mean, std), rtol=2e-3, atol=2e-5)
+
+
+def test_normal_cdf_is_the_approximation_of_mar():
+  z = np.linspace(-6, 6, 241)[:, None]
+  got = np.asarray(markov.approximate_normal_cdf(jnp.float32(z)), float)
+  expected = 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-12)
+  # It is not the exact one, whose tails are lighter.
+  assert 1e-4 < np.abs(got - stats.norm.cdf(z)).max() < 3e-4
+
+
+@pytest.mark.parametrize('log_variance', [-10.0, -100.0, 80.0])
+def test_gradients_of_discretized_nll_are_finite(log_variance):
+  x = jnp.linspace(-1.5, 1.5, 7)[:, None]
+  far = jnp.array([-1e6, -1.0, -1e-3, 0.0, 1e-3, 1.0, 1e6])[:, None]
+  gradients = jax.grad(
+    lambda *values: markov.discretized_nll(x, *values).sum(), (0, 1)
+  )(x + far, jnp.full_like(x, log_variance))
+  for gradient in gradients:
+    assert np.isfinite(gradient).all()
 
 
 def test_discretized_nll_of_an_impossible_bin_is_finite():

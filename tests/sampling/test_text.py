@@ -36,7 +36,9 @@ def write(model, letters, config, prefixes=PREFIXES):
       letters.eos_id,
     )
   )
-  return np.array(run(jax.tree.map(jnp.asarray, prefix)))
+  texts, finite = run(jax.tree.map(jnp.asarray, prefix))
+  assert finite.all()
+  return np.array(texts)
 
 
 def whole_row_choice(model, letters, example, ids, length):

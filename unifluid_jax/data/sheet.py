@@ -7,6 +7,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from unifluid_jax.data.example import Example, Image
+from unifluid_jax.data.images import fit
 
 CELL = 160
 """Height that images are scaled to, in pixels."""
@@ -76,9 +77,8 @@ def _draw_tile(example: Example) -> PillowImage.Image:
 
 
 def _enlarge(image: Image) -> PillowImage.Image:
-  """To the cell's height, with hard pixel edges."""
-  height, width, _ = image.shape
-  size = (round(width * CELL / height), CELL)
-  return PillowImage.fromarray(image).resize(
-    size, PillowImage.Resampling.NEAREST
+  """The central square, CELL pixels high; small ones keep hard pixel edges."""
+  square = fit(image, min(*image.shape[:2], CELL))
+  return PillowImage.fromarray(square).resize(
+    (CELL, CELL), PillowImage.Resampling.NEAREST
   )

@@ -7,11 +7,12 @@ arXiv 2102.09672), as MAR uses it.
 Legend: n tokens, Z channels of a token, T timesteps of a chain.
 """
 
+import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
 TIMESTEPS = 1000
@@ -31,6 +32,8 @@ _COSINE_OFFSET = 0.008
 _HALF_BIN = 1 / 255
 _EDGE = 0.999
 _MIN_PROBABILITY = 1e-12
+# Further out, probabilities are far below _MIN_PROBABILITY.
+_FURTHEST = 16.0
 
 
 class Chain(NamedTuple):
@@ -114,6 +117,18 @@ def gaussian_kl(
   return 0.5 * (jnp.exp(log_ratio) - 1 - log_ratio + squared)
 
 
+def approximate_normal_cdf(z: Float[Array, 'n Z']) -> Float[Array, 'n Z']:
+  """MAR's approximation of the normal distribution function.
+
+  It is (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2 (Page, 1977;
+  `approx_standard_normal_cdf` in MAR's diffusion/diffusion_utils.py), off by
+  1.8e-4 at most. It is computed as a sigmoid, which keeps the lower tail in
+  float32.
+  """
+  z = jnp.clip(z, -_FURTHEST, _FURTHEST)
+  return jax.nn.sigmoid(2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))
+
+
 def discretized_nll(
   x: Float[Array, 'n Z'],
   mean: Float[Array, 'n Z'],
@@ -122,17 +137,21 @@ def discretized_nll(
   """-log probability of x's bin of 2/255 under a Gaussian, in nats.
 
   The bins at -1 and 1 reach to infinity (Ho et al., equation 13). Latents are
-  no 8-bit images, but MAR applies it to them as they are.
+  no 8-bit images, but MAR applies it to them as they are. The formula is that
+  of MAR's `discretized_gaussian_log_likelihood`, approximation included. The
+  exact distribution function gives the same to 0.3 % within three standard
+  deviations, and 13 % less at six.
   """
   inverse_std = jnp.exp(-0.5 * log_variance)
   low = (x - mean - _HALF_BIN) * inverse_std
   high = (x - mean + _HALF_BIN) * inverse_std
   # Mirrored into the lower tail, where float32 can tell the two apart.
   distance = -jnp.abs(x - mean)
-  inside = ndtr((distance + _HALF_BIN) * inverse_std) - ndtr(
+  cdf = approximate_normal_cdf
+  inside = cdf((distance + _HALF_BIN) * inverse_std) - cdf(
     (distance - _HALF_BIN) * inverse_std
   )
   probability = jnp.where(
-    x < -_EDGE, ndtr(high), jnp.where(x > _EDGE, ndtr(-low), inside)
+    x < -_EDGE, cdf(high), jnp.where(x > _EDGE, cdf(-low), inside)
   )
   return -jnp.log(jnp.maximum(probability, _MIN_PROBABILITY))

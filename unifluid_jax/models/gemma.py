@@ -340,7 +340,11 @@ class Gemma(nnx.Module):
     if kind == LOCAL:
       theta, scaling = config.local_rope_theta, 1.0
       assert config.window is not None
-      # Both ways, as google-deepmind/gemma's _create_sliding_mask.
+      # The window also cuts inside a bidirectional prefix, as in
+      # google-deepmind/gemma (`_create_sliding_mask`). The PaliGemma of
+      # transformers lets a whole prefix see itself in every layer. The two
+      # differ only where a prefix is longer than the window, which is 4,096
+      # slots in Gemma 2: not at 224 or 448 pixels.
       away = jnp.abs(positions[:, :, None] - key_positions[:, None, :])
       mask = mask & (away < config.window)
     sin, cos = rotary_angles(positions, config.head_dim, theta, scaling)

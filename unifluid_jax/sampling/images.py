@@ -33,6 +33,10 @@ from unifluid_jax.sampling.decoding import (
 )
 from unifluid_jax.sampling.prefill import prefill
 
+MAX_TEMPERATURE = 100.0
+MAX_GUIDANCE = 1000.0
+"""Bounds far beyond any use; above them float32 overflows in the head."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSamplingConfig:
@@ -54,10 +58,15 @@ class ImageSamplingConfig:
 
   def __post_init__(self):
     scale = self.guidance.scale
-    if not 0 <= self.temperature < math.inf or not math.isfinite(scale):
+    if not 0 <= self.temperature <= MAX_TEMPERATURE:
       raise UserError(
-        f'image sampling with temperature {self.temperature}, guidance '
-        f'{scale}: both must be finite, and temperature not negative'
+        f'image sampling with temperature {self.temperature}; it must be in '
+        f'0..{MAX_TEMPERATURE:g}'
+      )
+    if not abs(scale) <= MAX_GUIDANCE:
+      raise UserError(
+        f'image sampling with guidance scale {scale}; it must be in '
+        f'{-MAX_GUIDANCE:g}..{MAX_GUIDANCE:g}'
       )
 
 

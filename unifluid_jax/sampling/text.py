@@ -5,7 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.errors import UserError, check_least
@@ -78,7 +78,7 @@ def write_texts(
   pieces: int,
   pad_id: int,
   eos_id: int,
-) -> Int[Array, 'B T']:
+) -> tuple[Int[Array, 'B T'], Bool[Array, ' B']]:
   """Writes one text after each prefix, until all have ended.
 
   Args:
@@ -92,7 +92,8 @@ def write_texts(
     eos_id: Token that ends a text; not part of the result.
 
   Returns:
-    Tokens, T = `config.max_tokens`, padded behind the end.
+    Tokens, T = `config.max_tokens`, padded behind the end; and whether all
+    logits of a row's tokens were finite.
   """
   state = prefill(model, prefix, config.max_tokens)
   rows, length = state.valid.shape
@@ -102,13 +103,14 @@ def write_texts(
   columns = jnp.arange(shown.shape[1])
 
   def ended(carry):
-    step, _, _, done, _ = carry
+    step, _, _, done, _, _ = carry
     return (step < config.max_tokens) & ~done.all()
 
   def body(carry):
-    step, cache, last, done, texts = carry
+    step, cache, last, done, texts, finite = carry
     step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
     logits = model.gemma.logits(last)
+    finite = finite & (done | jnp.isfinite(logits[:, :pieces]).all(-1))
     logits = jnp.where(jnp.arange(logits.shape[-1]) < pieces, logits, -jnp.inf)
     token = choose(logits, step_keys, config)
     done = done | (token == eos_id)
@@ -122,9 +124,11 @@ def write_texts(
       cache,
       length + step,
     )
-    return step + 1, cache, hidden[:, 0], done, texts
+    return step + 1, cache, hidden[:, 0], done, texts, finite
 
   texts = jnp.full((rows, config.max_tokens), pad_id)
   done = jnp.zeros(rows, bool)
-  carry = (jnp.int32(0), state.cache, state.last, done, texts)
-  return jax.lax.while_loop(ended, body, carry)[-1]
+  finite = jnp.ones(rows, bool)
+  carry = (jnp.int32(0), state.cache, state.last, done, texts, finite)
+  *_, texts, finite = jax.lax.while_loop(ended, body, carry)
+  return texts, finite

@@ -39,11 +39,11 @@ def first_example(file, kind, augment=False):
 
 
 def is_red(image) -> bool:
-  return image.shape == (4, 4, 3) and (image == (200, 0, 0)).all()
+  return image.shape[-1] == 3 and (image == (200, 0, 0)).all()
 
 
 def is_blue(image) -> bool:
-  return image.shape == (4, 4, 3) and np.allclose(image, (0, 0, 200), atol=9)
+  return image.shape[-1] == 3 and np.allclose(image, (0, 0, 200), atol=9)
 
 
 def test_text_to_image(folder):

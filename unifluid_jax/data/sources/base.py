@@ -38,20 +38,26 @@ class SourceTask(abc.ABC):
   """What the tasks over a user's data share: from a record to an example."""
 
   def __init__(
-    self, kind: str, image_size: int, max_pixels: int = images.MAX_PIXELS
+    self,
+    kind: str,
+    image_size: int,
+    max_pixels: int = images.MAX_PIXELS,
+    encoder_size: int = 0,
   ):
     """Checks the kind.
 
     Args:
       kind: A key of KEYS.
-      image_size: Side in pixels to which images are cropped and resized.
+      image_size: Side in pixels to which target images are cropped and resized.
       max_pixels: Pixels that an image file may have.
+      encoder_size: Side in pixels of the image encoder's inputs.
     """
     if kind not in KEYS:
       raise UserError(f'no task of kind {kind!r}; choose one of {list(KEYS)}')
     self.kind = kind
     self.image_size = image_size
     self.max_pixels = max_pixels
+    self.encoder_size = encoder_size
 
   @abc.abstractmethod
   def __len__(self) -> int:
@@ -80,8 +86,11 @@ class SourceTask(abc.ABC):
     texts: dict[str, Texts] = {}
     for key in KEYS[self.kind]:
       if key in IMAGE_KEYS:
+        # Images that are read keep their size. `layout` resizes them once, to
+        # the side that the encoder or the VAE needs.
         image = self.read_image(record, key)
-        values[key] = images.fit(image, self.image_size)
+        is_target = key == KEYS[self.kind][-1]
+        values[key] = images.fit(image, self.image_size) if is_target else image
       else:
         texts[key] = self.read_texts(record, key)
         choice = rng.integers(len(texts[key])) if augment else 0

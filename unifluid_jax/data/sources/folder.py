@@ -43,22 +43,24 @@ class FolderTask(SourceTask):
     split: str = 'all',
     heldout: float = 0.0,
     max_pixels: int = images.MAX_PIXELS,
+    encoder_size: int = 0,
   ):
     """Reads the JSONL file and looks for every image.
 
     Args:
       file: The JSONL file, inside the folder.
       kind: A key of KEYS.
-      image_size: Side in pixels to which images are cropped and resized.
+      image_size: Side in pixels to which target images are cropped and resized.
       split: Which lines are the task's, one of `split.SPLITS`.
       heldout: Share of the images that are held out.
       max_pixels: Pixels that an image file may have.
+      encoder_size: Side in pixels of the image encoder's inputs.
 
     Raises:
       UserError: If lines are wrong or images are missing (one error lists the
         first of them and counts all), or all lines are held out of training.
     """
-    super().__init__(kind, image_size, max_pixels)
+    super().__init__(kind, image_size, max_pixels, encoder_size)
     self._file = pathlib.Path(file)
     try:
       # Not splitlines: JSON may hold other line separators, such as U+2028.
@@ -130,7 +132,8 @@ class FolderTask(SourceTask):
       data = path.read_bytes()
     except OSError as error:
       raise UserError(f'{name} cannot be read: {error.strerror}') from error
-    return images.decode(data, name, self.image_size, self.max_pixels)
+    least = max(self.image_size, self.encoder_size)
+    return images.decode(data, name, least, self.max_pixels)
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
     """The text, or the list of texts, of a record."""
