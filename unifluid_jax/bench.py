@@ -56,9 +56,9 @@ def main() -> None:
   )
   if not processes.is_main():
     return
+  write_json(_JSON.value, _place() | figures)
   for name, value in figures.items():
     sys.stdout.write(f'{name:21} {value:.4g}\n')
-  write_json(_JSON.value, _place() | figures)
 
 
 def _place() -> dict[str, Any]:

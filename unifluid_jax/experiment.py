@@ -187,7 +187,7 @@ class Experiment:
           source.task,
           size,
           source.features,
-          source.data_dir or None,
+          str(to_path(source.data_dir)) if source.data_dir else None,
         )
       case _:
         emoji = self.emoji(source.concepts)

@@ -22,7 +22,6 @@ remove it after a change of the code. --table makes a table of the plans in a
 folder, and compiles nothing.
 """
 
-import json
 import pathlib
 import sys
 
@@ -33,7 +32,9 @@ from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.json_output import check_json, write_json
+from unifluid_jax.paths import local_path
 from unifluid_jax.planning import report
 from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
@@ -65,7 +66,7 @@ _TABLE = flags.DEFINE_string(
 def main() -> None:
   """Plans what the flags ask for."""
   if _TABLE.value is not None:
-    _write_table(pathlib.Path(_TABLE.value))
+    _write_table(local_path(_TABLE.value, f'--table={_TABLE.value}'))
     return
   experiment = build(Experiment, cli.require(_CONFIG))
   _check_json()
@@ -78,8 +79,8 @@ def main() -> None:
     _sweep(setting, slices)
     return
   result = plan(setting, slices)
-  sys.stdout.write(f'{report.describe(result)}\n')
   write_json(_JSON.value, result)
+  sys.stdout.write(f'{report.describe(result)}\n')
 
 
 def _sweep(setting: Setting, slices: Slices) -> None:
@@ -102,11 +103,11 @@ def _sweep(setting: Setting, slices: Slices) -> None:
 
 
 def _planned_before() -> list[report.Plan]:
-  if _JSON.value is None or not pathlib.Path(_JSON.value).exists():
+  file = _json_path()
+  if file is None or not file.exists():
     return []
-  file = pathlib.Path(_JSON.value)
   try:
-    plans = json.loads(file.read_text(encoding='utf-8'))['plans']
+    plans = parse_json(file.read_text(encoding='utf-8'))['plans']
     report.table(plan for plan in plans if plan['setting'])
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
@@ -119,17 +120,22 @@ def _planned_before() -> list[report.Plan]:
 
 def _check_json() -> None:
   """A file that cannot be written is told of before minutes of compiling."""
-  name = _JSON.value
-  if name is not None and not _SWEEP.value and _is_of_sweep(pathlib.Path(name)):
+  file = _json_path()
+  if file is not None and not _SWEEP.value and _is_of_sweep(file):
     raise UserError(
-      f'--json={name} is of a sweep; name another file, or go on with --sweep'
+      f'--json={_JSON.value} is of a sweep; name another file, or go on with --sweep'
     )
-  check_json(name)
+  check_json(_JSON.value)
+
+
+def _json_path() -> pathlib.Path | None:
+  name = _JSON.value
+  return None if name is None else local_path(name, f'--json={name}')
 
 
 def _is_of_sweep(file: pathlib.Path) -> bool:
   try:
-    return 'plans' in json.loads(file.read_text(encoding='utf-8'))
+    return 'plans' in parse_json(file.read_text(encoding='utf-8'))
   except (OSError, ValueError, TypeError):
     return False  # There is none, or it is something else.
 
@@ -151,7 +157,7 @@ def _write_table(folder: pathlib.Path) -> None:
 
 def _read_plan(file: pathlib.Path) -> report.Plan:
   try:
-    plan = json.loads(file.read_text(encoding='utf-8'))
+    plan = parse_json(file.read_text(encoding='utf-8'))
     report.describe(plan)
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(

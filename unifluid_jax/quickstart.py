@@ -29,6 +29,7 @@ from unifluid_jax.evaluation.run import (
   evaluate_run,
 )
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.folder import CONFIG_FILE, shared_tokenizer
@@ -70,7 +71,7 @@ def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
   if not all(path.exists() for path in (report, *inputs)):
     return False
   try:
-    same = json.loads(config.read_text('utf-8')) == to_dict(experiment)
+    same = parse_json(config.read_text('utf-8')) == to_dict(experiment)
   except ValueError:  # It is damaged, and will be written anew.
     return False
   written = report.stat().st_mtime_ns

@@ -34,6 +34,7 @@ from unifluid_jax.data import images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import local_path
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
 
@@ -121,16 +122,17 @@ def main() -> None:
   task = _TASKS[cli.require(_TASK)]
   _check_flags(task)
   given = _given(task)
-  out = pathlib.Path(_OUT.value)
+  out = local_path(_OUT.value, f'--out={_OUT.value}')
   _check_out(out)
   model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
   try:
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, given, examples, sampling)
+    lines = _write(out, given, examples, sampling)
   except OSError as error:
     raise UserError(f'--out={out} cannot be written: {error}') from error
+  sys.stdout.writelines(f'{line}\n' for line in lines)
   logging.info('the samples are in %s', out)
 
 
@@ -221,7 +223,7 @@ def _sample(
 
 def _read_image(path: str, size: int) -> Image:
   try:
-    data = pathlib.Path(path).read_bytes()
+    data = local_path(path, f'--image={path}').read_bytes()
   except OSError as error:
     raise UserError(f'--image={path}: {error.strerror}') from error
   return images.fit(images.decode(data, f'--image={path}'), size)
@@ -232,9 +234,13 @@ def _write(
   given: list[dict[str, str]],
   examples: list[Example],
   sampling: Sampling,
-) -> None:
-  """Writes the images, the sheet and the JSON file; tells what it wrote."""
-  samples = []
+) -> list[str]:
+  """Writes the images, the sheet and the JSON file.
+
+  Returns:
+    A line to print for each result.
+  """
+  samples, lines = [], []
   for i, example in enumerate(examples):
     prompt, sample = divmod(i, _SAMPLES.value)
     read = given[prompt]
@@ -244,8 +250,7 @@ def _write(
       written = {'file': f'{prompt:04}_{sample}.png'}
       PillowImage.fromarray(example.target).save(out / written['file'])
     samples.append(read | written)
-    line = f'{" | ".join(read.values())} -> {" ".join(written.values())}'
-    sys.stdout.write(f'{_printable(line)}\n')
+    lines.append(f'{" | ".join(read.values())} -> {" ".join(written.values())}')
   sheet = draw_sheet(examples, columns=min(_SAMPLES.value, 8))
   PillowImage.fromarray(sheet).save(out / 'sheet.png')
   settings = {
@@ -257,6 +262,7 @@ def _write(
   }
   text = json.dumps(settings, indent=2, ensure_ascii=False)
   (out / 'samples.json').write_text(f'{_printable(text)}\n', encoding='utf-8')
+  return lines
 
 
 def _printable(text: str) -> str:

@@ -1,12 +1,12 @@
 """All measures of a run as one JSON object."""
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.evaluation.measure import Measures
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import AnyPath
 
 TIMING_FILE = 'timing.json'
@@ -25,7 +25,7 @@ def read_timing(workdir: AnyPath) -> dict[str, float | None]:
   timing = {}
   if path.exists():
     try:
-      timing = json.loads(path.read_text(encoding='utf-8'))
+      timing = parse_json(path.read_text(encoding='utf-8'))
     except ValueError as error:
       raise UserError(f'{path} is not JSON ({error}); remove it') from error
     if not isinstance(timing, dict):

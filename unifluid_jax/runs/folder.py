@@ -7,6 +7,7 @@ from unifluid_jax.config import build, to_dict
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import AnyPath, write_whole
 
 CONFIG_FILE = 'config.json'
@@ -28,7 +29,7 @@ def read_experiment(workdir: AnyPath) -> Experiment:
       'run'
     )
   try:
-    config = json.loads(file.read_text(encoding='utf-8'))
+    config = parse_json(file.read_text(encoding='utf-8'))
   except ValueError as error:
     raise UserError(f'{file} is no JSON ({error}); {_MEND}') from error
   if not isinstance(config, dict):

@@ -7,7 +7,6 @@ resumes from the newest complete step, and refuses one of another identity.
 
 import contextlib
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from orbax.checkpoint import checkpoint_managers, checkpoint_utils
 
 from unifluid_jax import processes
 from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.training.goodput import PROCESS
 from unifluid_jax.training.identity import Identity, differences
@@ -283,7 +283,7 @@ class Checkpoints:
       file = self._directory / str(step) / 'metrics' / 'metrics'
       try:
         if file.exists():
-          json.loads(file.read_text(encoding='utf-8'))
+          parse_json(file.read_text(encoding='utf-8'))
       except (OSError, ValueError) as error:
         raise self._unreadable(step, error) from error
 

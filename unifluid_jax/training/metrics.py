@@ -21,6 +21,7 @@ from clu import metrics as clu_metrics
 
 from unifluid_jax.chips import chip_of, count_chips
 from unifluid_jax.errors import UserError
+from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import AnyPath, append_text, write_whole
 from unifluid_jax.progress import clock
 from unifluid_jax.training.goodput import Goodput, share
@@ -210,7 +211,11 @@ def _truncate_log(path: AnyPath, step: int) -> None:
 
 def _parsed_lines(path: AnyPath) -> list[tuple[str, dict[str, float]]]:
   try:
-    return [(line, json.loads(line)) for line in _whole_lines(path)]
+    parsed = [(line, parse_json(line)) for line in _whole_lines(path)]
+    for line, values in parsed:
+      if not isinstance(values, dict) or type(values.get('step')) is not int:
+        raise ValueError(f'no step in {line.strip()[:40]}')
+    return parsed
   except ValueError as error:
     raise UserError(
       f'{path} is damaged ({error}); remove the line, or the file'

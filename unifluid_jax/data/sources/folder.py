@@ -18,6 +18,7 @@ from unifluid_jax.data.sources.base import (
   prompt,
 )
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import as_on_disk, local_path
 from unifluid_jax.progress import track
 
 
@@ -45,7 +46,7 @@ class FolderTask(SourceTask):
       UserError: If a line is wrong or an image is missing; names both.
     """
     super().__init__(kind, image_size)
-    self._file = pathlib.Path(file)
+    self._file = local_path(str(file), f'path={file}')
     try:
       # Not splitlines: JSON may hold other line separators, such as U+2028.
       lines = self._file.read_text(encoding='utf-8-sig').split('\n')
@@ -97,7 +98,7 @@ class FolderTask(SourceTask):
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
     """Reads the image file that the record names."""
-    path = self._file.parent / record[key]
+    path = self._image_path(record[key])
     name = f'{record["place"]}: {path}'
     try:
       data = path.read_bytes()
@@ -109,6 +110,12 @@ class FolderTask(SourceTask):
     """The text, or the list of texts, of a record."""
     value = record[key]
     return (value,) if isinstance(value, str) else tuple(value)
+
+  def _image_path(self, name: str) -> pathlib.Path:
+    """The image file that a record names."""
+    if name.startswith('~/'):
+      return local_path(name, name)
+    return as_on_disk(self._file.parent / name)
 
   def _parse(self, line: str, place: str) -> Mapping[str, Any] | None:
     """The record of a line, checked; None if it is of another kind."""
@@ -136,7 +143,7 @@ class FolderTask(SourceTask):
       if not isinstance(value, str):
         raise UserError(f'{place}: {key!r} is not the path of an image')
       # Unlike a path's own method, False also for a name that cannot be.
-      if not os.path.isfile(self._file.parent / value):
+      if not os.path.isfile(self._image_path(value)):
         raise UserError(
           f'{place}: there is no image {self._file.parent / value}'
         )
