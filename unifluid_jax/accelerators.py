@@ -30,7 +30,7 @@ def ignore_absent_tpu() -> None:
   devices; it changes nothing on a machine with a TPU, or where the user has
   chosen the platforms.
   """
-  chosen = jax.config.jax_platforms is not None
+  chosen = getattr(jax.config, 'jax_platforms', None) is not None
   if chosen or any(name in os.environ for name in _CHOICES) or has_tpu():
     return
   if _has_plugins():

@@ -25,17 +25,22 @@ from unifluid_jax.benchmark.training import time_training
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.json_output import check_json, write_json
+from unifluid_jax.memory import check_memory, unifluid_needs
 
 _CONFIG = cli.define_config_flag()
 _start = cli.define_process_flags()
 _STEPS = flags.DEFINE_integer(
-  'steps', 20, 'Training steps to time.', lower_bound=1
+  'steps', 20, 'Training steps to time.', lower_bound=1, upper_bound=10**6
 )
 _IMAGES = flags.DEFINE_integer(
-  'images', 32, 'Images, and texts, that are asked for.', lower_bound=1
+  'images',
+  32,
+  'Images, and texts, that are asked for.',
+  lower_bound=1,
+  upper_bound=10**5,
 )
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Times that they are written.', lower_bound=1
+  'repeats', 5, 'Times that they are written.', lower_bound=1, upper_bound=10**4
 )
 _JSON = flags.DEFINE_string('json', None, 'Where to write the figures as JSON.')
 
@@ -44,6 +49,7 @@ def main() -> None:
   """Measures, prints and writes."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(unifluid_needs(experiment), 'a step of the training')
   check_json(_JSON.value)
   mesh = sampling_mesh(experiment)
   with tempfile.TemporaryDirectory() as folder:

@@ -42,11 +42,11 @@ def define_config_flag() -> flags.FlagHolder:
     '--config.training.steps=100.',
     lock_config=True,
   )
-  flags.FLAGS['config'].parser = _Parser('config')
+  flags.FLAGS['config'].parser = _Parser()
   return holder
 
 
-class _Parser(config_flags.ConfigFileFlagParser):
+class _Parser(flags.ArgumentParser):
   """Reads a config; the library's own parser hides where the file fails."""
 
   def parse(self, path: str) -> Any:

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int, UInt8
 
+from unifluid_jax.accelerators import ignore_absent_tpu
 from unifluid_jax.batch import Batch
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
@@ -74,6 +75,7 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
     UserError: If it is no such folder, or is not complete, or the devices do
       not divide by `tensor`.
   """
+  ignore_absent_tpu()
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
   trained = read_trained(to_path(str(workdir)), mesh)
   return Model(trained.experiment, trained.tokenizer, *trained.averaged, mesh)
@@ -249,6 +251,12 @@ class Model:
   ) -> list[str]:
     """Writes texts after the prefixes of examples; targets are ignored."""
     sampling = sampling or self.experiment.text_sampling
+    longest = self.experiment.data.row.length
+    if sampling.max_tokens > longest:
+      raise UserError(
+        f'max_tokens is {sampling.max_tokens}; the model was trained on rows '
+        f'of {longest} tokens, and writes no more than that'
+      )
     rows = [(i, 0) for i in range(len(examples))]
     if not rows:
       return []

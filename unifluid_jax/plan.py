@@ -46,13 +46,21 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'Slice: family and chips along each side, e.g. v5e:16x16.'
 )
 _SLICES = flags.DEFINE_integer(
-  'num_slices', 1, 'Slices, each of that topology.', lower_bound=1
+  'num_slices',
+  1,
+  'Slices, each of that topology.',
+  lower_bound=1,
+  upper_bound=256,
 )
 _PROGRAM = flags.DEFINE_enum(
   'program', 'train', PROGRAMS, 'The training step, or the image sampler.'
 )
 _IMAGES = flags.DEFINE_integer(
-  'images', 32, 'Images of a batch of the sampler.', lower_bound=1
+  'images',
+  32,
+  'Images of a batch of the sampler.',
+  lower_bound=1,
+  upper_bound=2**20,
 )
 _JSON = flags.DEFINE_string(
   'json', None, 'Where to write the plan as JSON; a sweep goes on there.'
@@ -123,7 +131,8 @@ def _check_json() -> None:
   file = _json_path()
   if file is not None and not _SWEEP.value and _is_of_sweep(file):
     raise UserError(
-      f'--json={_JSON.value} is of a sweep; name another file, or go on with --sweep'
+      f'--json={_JSON.value} is of a sweep; name another file, or go on '
+      'with --sweep'
     )
   check_json(_JSON.value)
 

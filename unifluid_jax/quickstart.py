@@ -30,6 +30,7 @@ from unifluid_jax.evaluation.run import (
 )
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.json_input import parse_json
+from unifluid_jax.memory import check_memory, unifluid_needs, vae_needs
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.folder import CONFIG_FILE, shared_tokenizer
@@ -47,6 +48,8 @@ def main() -> None:
   """Trains and evaluates, as far as that is not done."""
   experiment = build(Experiment, cli.require(_CONFIG))
   check_evaluation(experiment)
+  check_memory(vae_needs(experiment), 'a step of the VAE')
+  check_memory(unifluid_needs(experiment), 'a step of the training')
   workdir = cli.workdir_path(_WORKDIR)
   if not isinstance(workdir, pathlib.Path):
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')

@@ -34,6 +34,7 @@ from unifluid_jax.data import images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
 from unifluid_jax.errors import UserError
+from unifluid_jax.memory import check_host_memory
 from unifluid_jax.paths import local_path
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
@@ -100,7 +101,7 @@ flags.DEFINE_multi_string('instruction', [], 'What to do to the image.')
 flags.DEFINE_multi_string('question', [], 'What to answer about the image.')
 
 _SAMPLES = flags.DEFINE_integer(
-  'samples', 1, 'Images of each prompt.', lower_bound=1
+  'samples', 1, 'Images of each prompt.', lower_bound=1, upper_bound=10**5
 )
 flags.DEFINE_integer('steps', None, 'Decoding steps of an image.')
 flags.DEFINE_integer('head_steps', None, 'Steps of the diffusion solver.')
@@ -199,6 +200,8 @@ def _sample(
 ) -> list[Example]:
   """What was read, and what the model wrote as the target."""
   size = model.experiment.data.image_size
+  pixels = len(given) * _SAMPLES.value * size**2
+  check_host_memory({'--samples': 6 * pixels}, 'what is asked for')
   rows = [
     tuple(
       _read_image(value, size) if name == 'image' else value

@@ -10,6 +10,7 @@ stopped goes on from its newest complete checkpoint.
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.memory import check_memory, unifluid_needs
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.unifluid import train_unifluid
 
@@ -21,6 +22,7 @@ def main() -> None:
   """Reads the flags and trains."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(unifluid_needs(experiment), 'a step of the training')
   workdir = cli.workdir_path(_WORKDIR)
   with claimed(workdir):
     train_unifluid(experiment, workdir)

@@ -7,6 +7,7 @@
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.memory import check_memory, vae_needs
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.vae import train_vae
 
@@ -18,6 +19,7 @@ def main() -> None:
   """Reads the flags and trains."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(vae_needs(experiment), 'a step of the training')
   workdir = cli.workdir_path(_WORKDIR)
   with claimed(workdir):
     train_vae(experiment, workdir / 'vae')

@@ -9,7 +9,7 @@ from unifluid_jax.batch import Batch, Kind
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 
 # Prefix lengths are rounded up to this, so that few lengths get compiled.
 PREFIX_MULTIPLE = 8
@@ -37,6 +37,8 @@ class RowConfig:
     check_least('data.row', self, 1, 'length')
     images = ('understanding_images', 'generated_images', 'source_images')
     check_least('data.row', self, 0, 'text_targets', *images)
+    check_most('data.row', self, 2**20, 'length', 'text_targets')
+    check_most('data.row', self, 2**12, *images)
 
 
 def pack(
