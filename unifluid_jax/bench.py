@@ -23,18 +23,23 @@ from unifluid_jax.benchmark.training import time_training
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.json_output import check_json, write_json
+from unifluid_jax.memory import check_memory, unifluid_needs
 from unifluid_jax.runs.preflight import check_config
 
 _CONFIG = cli.define_config_flag()
 _start = cli.define_process_flags()
 _STEPS = flags.DEFINE_integer(
-  'steps', 20, 'Training steps to time.', lower_bound=1
+  'steps', 20, 'Training steps to time.', lower_bound=1, upper_bound=10**6
 )
 _IMAGES = flags.DEFINE_integer(
-  'images', 32, 'Images, and texts, that are asked for.', lower_bound=1
+  'images',
+  32,
+  'Images, and texts, that are asked for.',
+  lower_bound=1,
+  upper_bound=10**5,
 )
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Times that they are written.', lower_bound=1
+  'repeats', 5, 'Times that they are written.', lower_bound=1, upper_bound=10**4
 )
 _JSON = flags.DEFINE_string('json', None, 'Where to write the figures as JSON.')
 
@@ -43,6 +48,7 @@ def main() -> None:
   """Measures, prints and writes."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(unifluid_needs(experiment), 'a step of the training')
   check_json(_JSON.value)
   start = check_config(
     experiment, reads_sources=True, also=[lambda: sampling_mesh(experiment)]
@@ -56,9 +62,9 @@ def main() -> None:
   )
   if not processes.is_main():
     return
+  write_json(_JSON.value, _place() | figures)
   for name, value in figures.items():
     sys.stdout.write(f'{name:21} {value:.4g}\n')
-  write_json(_JSON.value, _place() | figures)
 
 
 def _place() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 exit code 0    done
           1    a user's mistake: one message, no traceback
+          141  what reads the output is gone, such as `head`
           130  interrupted by Ctrl-C, training after saving; start again to
                go on
           0    stopped by SIGTERM (preemption), training after saving; start
@@ -16,16 +17,22 @@ import logging as logging_std
 import pathlib
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from unifluid_jax import processes
+from unifluid_jax.accelerators import ignore_absent_tpu
+from unifluid_jax.config_file import define_config_flag
 from unifluid_jax.errors import UserError
+from unifluid_jax.output import (
+  CLOSED,
+  end_output,
+  is_output_closed,
+  set_up_output,
+)
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.training.preemption import Interrupted, stop_at_once
 
@@ -34,17 +41,6 @@ _MENDS = dict.fromkeys(
 ) | {errno.EROFS: 'make it writable'}
 """What to do if a full disk, a used up quota, a limit of file sizes or a disk
 that has become read-only lets nothing be written."""
-
-
-def define_config_flag() -> flags.FlagHolder:
-  """Defines --config."""
-  return config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'Experiment, e.g. experiments/quickstart.py; keys can be set by '
-    '--config.training.steps=100.',
-    lock_config=True,
-  )
 
 
 def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
@@ -97,39 +93,61 @@ def run(
       SIGTERM is no failure at any moment.
     argument: The flag whose value may be given without its name.
   """
+  set_up_output()
   _set_up_logging()
+  ignore_absent_tpu()
   if resumes:
     stop_at_once()
   try:
     _run(main, argument)
   except BaseException as error:
     # The message comes last, also where both go into one file.
-    sys.stdout.flush()
+    code = end_output()
     if not isinstance(error, SystemExit) or error.code:
       processes.fail()
+    elif code:
+      sys.exit(code)
     raise
 
 
 def _run(main: Callable[[], None], argument: str) -> None:
   """Turns what ends an entry point into its message and exit code."""
+
+  def run(_: list[str]) -> None:
+    main()
+    sys.stdout.flush()
+
   try:
     parse = functools.partial(_parse, argument)
-    app.run(lambda _: main(), flags_parser=parse)
+    app.run(run, flags_parser=parse)
   except UserError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
-    if error.errno not in _MENDS:
-      raise
-    file = f' {error.filename}' if error.filename else ''
-    sys.exit(
-      f'error: cannot write{file}: {error.strerror}; {_MENDS[error.errno]} '
-      'and start the same command again'
-    )
+    sys.exit(_message(error))
   except Interrupted as interrupted:
     logging.info('%s; start the same command again to go on', interrupted)
     sys.exit(130 if interrupted.number == signal.SIGINT else 0)
   except KeyboardInterrupt:
     sys.exit(130)
+
+
+def _message(error: OSError) -> str | int:
+  """The message, or the exit code, for what the system refuses.
+
+  Raises:
+    OSError: It says nothing that a user could mend.
+  """
+  if isinstance(error, BrokenPipeError) and is_output_closed():
+    return CLOSED
+  if error.errno in _MENDS:
+    file = f' {error.filename}' if error.filename else ''
+    return (
+      f'error: cannot write{file}: {error.strerror}; {_MENDS[error.errno]} '
+      'and start the same command again'
+    )
+  if error.filename:
+    return f'error: cannot use {error.filename}: {error.strerror}'
+  raise error
 
 
 def _set_up_logging() -> None:
@@ -160,9 +178,7 @@ def require(holder: flags.FlagHolder) -> Any:
   Raises:
     UserError: It is not given.
   """
-  if holder.value is None:
-    if holder.present:
-      raise UserError(f'--{holder.name}: get_config returns nothing')
+  if holder.value in (None, ''):
     raise UserError(f'--{holder.name} must be given')
   return holder.value
 
@@ -182,36 +198,18 @@ def _parse(argument: str, arguments: list[str]) -> list[str]:
   flags.FLAGS.set_gnu_getopt(bool(argument))
   try:
     rest = flags.FLAGS(arguments)
-    if 'config' in flags.FLAGS and flags.FLAGS['config'].value is not None:
-      # A file that could not be read only tells so when used.
-      flags.FLAGS['config'].value.keys()
-  except OSError as error:
-    raise UserError(f'--config: {_lines(error)[-1]}') from error
-  except (ImportError, SyntaxError) as error:
-    raise UserError(f'--config: {error}') from error
+  except UserError:
+    raise  # The config's own.
   except (AttributeError, KeyError) as error:
-    if _is_of_file(error):
-      raise UserError(f'--config: {error}') from error
     # ml_collections puts the key into several pairs of quotes.
     text = str(error).replace('\\n', '; ').translate(dict.fromkeys(b'\\\'"'))
     raise UserError(f'the config has no key {text}') from error
-  except (flags.Error, TypeError) as error:
-    # Of a traceback within the message, the last line is the error.
-    lines = dict.fromkeys((_lines(error)[0], _lines(error)[-1]))
-    raise UserError(' '.join(lines)) from error
+  except Exception as error:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = ' '.join(dict.fromkeys((*lines[:1], *lines[-1:])))
+    raise UserError(told or f'{type(error).__name__} in a flag') from error
   if argument and len(rest) == 2 and not flags.FLAGS[argument].present:
     flags.FLAGS[argument].value = rest.pop()
   if rest[1:]:
     raise UserError(f'unknown arguments: {" ".join(rest[1:])}')
   return rest
-
-
-def _is_of_file(error: Exception) -> bool:
-  """Whether a config's own code raised it, or has no such code."""
-  frames = traceback.walk_tb(error.__traceback__)
-  names = {frame.f_code.co_name for frame, _ in frames}
-  return 'get_config' in names or "'get_config'" in str(error)
-
-
-def _lines(error: Exception) -> list[str]:
-  return [line.strip() for line in str(error.args[-1]).strip().splitlines()]

@@ -24,6 +24,9 @@ AutoInt = Annotated[int, AUTO]
 """An int; a config may hold AUTO instead, which `runs.limits` replaces before
 anything counts with it."""
 
+_INT32 = 2**31
+"""Numbers on the devices are less; seeds alone have all 32 bits."""
+
 
 def build(
   cls: type[T],
@@ -82,8 +85,8 @@ def to_dict(instance: Any) -> Any:
   return instance
 
 
-def _unknown_key(path: str, key: str, known: list[str]) -> str:
-  near = difflib.get_close_matches(key, known, n=1)
+def _unknown_key(path: str, key: Any, known: list[str]) -> str:
+  near = difflib.get_close_matches(str(key), known, n=1)
   hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(known)}'
   return f'{path} has no key {key!r}; {hint}'
 
@@ -106,13 +109,22 @@ def _value(hint: Any, value: Any, path: str, words: Sequence[str] = ()) -> Any:
   if origin in (dict, Mapping):
     return _mapping(arguments[1], _section(value, path), path)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
+    try:
+      return float(value)
+    except OverflowError as error:
+      raise UserError(f'{path} is beyond the largest number') from error
   if isinstance(hint, type) and (
     not isinstance(value, hint) or (hint is int and isinstance(value, bool))
   ):
     raise UserError(
       f'{path} is {value!r} ({type(value).__name__}); it must be of type '
       f'{" or ".join((hint.__name__, *map(repr, words)))}'
+    )
+  is_seed = path.rpartition('.')[2] == 'seed'
+  if hint is int and not is_seed and not -_INT32 <= value < _INT32:
+    # Without the number: Python refuses to write very long ones.
+    raise UserError(
+      f'{path} is out of range; it must be less than 2^31 = {_INT32:,} in size'
     )
   return value
 

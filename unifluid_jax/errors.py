@@ -111,6 +111,27 @@ def check_least(section: str, config: Any, least: int, *keys: str) -> None:
       )
 
 
+def check_most(section: str, config: Any, most: int, *keys: str) -> None:
+  """Refuses sizes of a config's section that no machine could hold.
+
+  The limits are far above all that is known to be trained; they are there to
+  stop a slip of the finger before it fills the memory.
+
+  Args:
+    section: What the message calls the section.
+    config: The section.
+    most: What each number may be at most.
+    *keys: Names of the numbers.
+
+  Raises:
+    UserError: One is larger.
+  """
+  for key in keys:
+    value = getattr(config, key)
+    if value > most:
+      raise UserError(f'{section}.{key} is {value}; it must be at most {most}')
+
+
 def check_between(
   section: str, config: Any, low: float, high: float, *keys: str
 ) -> None:

@@ -260,7 +260,7 @@ class Experiment:
           source.task,
           size,
           source.features,
-          source.data_dir or None,
+          str(to_path(source.data_dir)) if source.data_dir else None,
           most,
         )
       case _:

@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Int, UInt8
 
+from unifluid_jax.accelerators import ignore_absent_tpu
 from unifluid_jax.batch import Batch
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
@@ -93,6 +94,7 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
       f'workdir is {workdir!r}; pass the path of a run or an export'
     )
   tensor = check_integer('tensor', tensor, 1, MAX_SAMPLES)
+  ignore_absent_tpu()
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
   trained = read_trained(to_path(str(workdir)), mesh)
   return Model(trained.experiment, trained.tokenizer, *trained.averaged, mesh)
@@ -290,6 +292,12 @@ class Model:
       sampling = self.experiment.text_sampling
     check_instance('sampling', sampling, TextSamplingConfig)
     seed = check_seed(seed)
+    longest = self.experiment.data.row.length
+    if sampling.max_tokens > longest:
+      raise UserError(
+        f'max_tokens is {sampling.max_tokens}; the model was trained on rows '
+        f'of {longest} tokens, and writes no more than that'
+      )
     rows = [(i, 0) for i in range(len(examples))]
     if not rows:
       return []

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: bytes | str) -> Any:
   """The value of a JSON text.
 
   Raises:

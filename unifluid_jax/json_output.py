@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import local_path
 
 
 def check_json(name: str | None) -> None:
@@ -20,7 +22,7 @@ def check_json(name: str | None) -> None:
   """
   if name is None:
     return
-  if pathlib.Path(name).is_dir():
+  if os.path.isdir(_path(name)):
     raise UserError(f'--json={name} is a folder; name a file in it')
   with _telling(name):
     partial = _partial(name)
@@ -40,11 +42,15 @@ def write_json(name: str | None, result: Any) -> None:
   with _telling(name):
     partial = _partial(name)
     partial.write_text(f'{json.dumps(result, indent=2)}\n', encoding='utf-8')
-    partial.replace(name)
+    partial.replace(_path(name))
+
+
+def _path(name: str) -> pathlib.Path:
+  return local_path(name, f'--json={name}')
 
 
 def _partial(name: str) -> pathlib.Path:
-  return pathlib.Path(f'{name}.partial')
+  return pathlib.Path(f'{_path(name)}.partial')
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.json_input import parse_json
 from unifluid_jax.json_output import check_json, write_json
+from unifluid_jax.paths import local_path
 from unifluid_jax.planning import report
 from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
@@ -46,13 +47,21 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'Slice: family and chips along each side, e.g. v5e:16x16.'
 )
 _SLICES = flags.DEFINE_integer(
-  'num_slices', 1, 'Slices, each of that topology.', lower_bound=1
+  'num_slices',
+  1,
+  'Slices, each of that topology.',
+  lower_bound=1,
+  upper_bound=256,
 )
 _PROGRAM = flags.DEFINE_enum(
   'program', 'train', PROGRAMS, 'The training step, or the image sampler.'
 )
 _IMAGES = flags.DEFINE_integer(
-  'images', 32, 'Images of a batch of the sampler.', lower_bound=1
+  'images',
+  32,
+  'Images of a batch of the sampler.',
+  lower_bound=1,
+  upper_bound=2**20,
 )
 _JSON = flags.DEFINE_string(
   'json', None, 'Where to write the plan as JSON; a sweep goes on there.'
@@ -66,7 +75,7 @@ _TABLE = flags.DEFINE_string(
 def main() -> None:
   """Plans what the flags ask for."""
   if _TABLE.value is not None:
-    _write_table(pathlib.Path(_TABLE.value))
+    _write_table(local_path(_TABLE.value, f'--table={_TABLE.value}'))
     return
   experiment = build(Experiment, cli.require(_CONFIG))
   _check_json()
@@ -80,8 +89,8 @@ def main() -> None:
     _sweep(setting, slices)
     return
   result = plan(setting, slices)
-  sys.stdout.write(f'{report.describe(result)}\n')
   write_json(_JSON.value, result)
+  sys.stdout.write(f'{report.describe(result)}\n')
 
 
 def _sweep(setting: Setting, slices: Slices) -> None:
@@ -104,9 +113,9 @@ def _sweep(setting: Setting, slices: Slices) -> None:
 
 
 def _planned_before() -> list[report.Plan]:
-  if _JSON.value is None or not pathlib.Path(_JSON.value).exists():
+  file = _json_path()
+  if file is None or not file.exists():
     return []
-  file = pathlib.Path(_JSON.value)
   try:
     plans = parse_json(file.read_text(encoding='utf-8'))['plans']
     report.table(plan for plan in plans if plan['setting'])
@@ -121,12 +130,18 @@ def _planned_before() -> list[report.Plan]:
 
 def _check_json() -> None:
   """A file that cannot be written is told of before minutes of compiling."""
-  name = _JSON.value
-  if name is not None and not _SWEEP.value and _is_of_sweep(pathlib.Path(name)):
+  file = _json_path()
+  if file is not None and not _SWEEP.value and _is_of_sweep(file):
     raise UserError(
-      f'--json={name} is of a sweep; name another file, or go on with --sweep'
+      f'--json={_JSON.value} is of a sweep; name another file, or go on '
+      'with --sweep'
     )
-  check_json(name)
+  check_json(_JSON.value)
+
+
+def _json_path() -> pathlib.Path | None:
+  name = _JSON.value
+  return None if name is None else local_path(name, f'--json={name}')
 
 
 def _is_of_sweep(file: pathlib.Path) -> bool:

@@ -29,6 +29,8 @@ from unifluid_jax.evaluation.run import (
   evaluate_run,
 )
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.json_input import parse_json
+from unifluid_jax.memory import check_memory, unifluid_needs, vae_needs
 from unifluid_jax.paths import write_whole
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.folder import CONFIG_FILE
@@ -47,6 +49,8 @@ _BEAT = 2.0
 def main() -> None:
   """Trains and evaluates, as far as that is not done."""
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(vae_needs(experiment), 'a step of the VAE')
+  check_memory(unifluid_needs(experiment), 'a step of the training')
   workdir = cli.workdir_path(_WORKDIR)
   if not isinstance(workdir, pathlib.Path):
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
@@ -82,7 +86,7 @@ def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
   if not all(path.exists() for path in (report, *inputs)):
     return False
   try:
-    same = json.loads(config.read_text('utf-8')) == to_dict(experiment)
+    same = parse_json(config.read_text('utf-8')) == to_dict(experiment)
   except ValueError:  # It is damaged, and will be written anew.
     return False
   written = report.stat().st_mtime_ns

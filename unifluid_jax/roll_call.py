@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.json_input import parse_json
 
 _PAUSE = 0.2
 _PATIENCE = 5.0
@@ -152,6 +153,6 @@ def _answer(host: str, port: int, call: str, timeout: float) -> str | None:
       caller.sendall(call.encode())
       caller.settimeout(timeout + _PATIENCE)
       if line := caller.makefile().readline():
-        return str(json.loads(line))
+        return str(parse_json(line))
     time.sleep(_PAUSE)
   return None

@@ -34,6 +34,8 @@ from unifluid_jax.data import images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
 from unifluid_jax.errors import UserError
+from unifluid_jax.memory import check_host_memory
+from unifluid_jax.paths import local_path
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
 
@@ -99,7 +101,7 @@ flags.DEFINE_multi_string('instruction', [], 'What to do to the image.')
 flags.DEFINE_multi_string('question', [], 'What to answer about the image.')
 
 _SAMPLES = flags.DEFINE_integer(
-  'samples', 1, 'Images of each prompt.', lower_bound=1
+  'samples', 1, 'Images of each prompt.', lower_bound=1, upper_bound=10**5
 )
 flags.DEFINE_integer('steps', None, 'Decoding steps of an image.')
 flags.DEFINE_integer('head_steps', None, 'Steps of the diffusion solver.')
@@ -121,16 +123,17 @@ def main() -> None:
   task = _TASKS[cli.require(_TASK)]
   _check_flags(task)
   given = _given(task)
-  out = pathlib.Path(_OUT.value)
+  out = local_path(_OUT.value, f'--out={_OUT.value}')
   _check_out(out)
   model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
   try:
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, given, examples, sampling)
+    lines = _write(out, given, examples, sampling)
   except OSError as error:
     raise UserError(f'--out={out} cannot be written: {error}') from error
+  sys.stdout.writelines(f'{line}\n' for line in lines)
   logging.info('the samples are in %s', out)
 
 
@@ -198,6 +201,8 @@ def _sample(
   """What was read, and what the model wrote as the target."""
   config = model.experiment
   least = max(config.data.image_size, config.model.encoder.image_size)
+  pixels = len(given) * _SAMPLES.value * config.data.image_size**2
+  check_host_memory({'--samples': 6 * pixels}, 'what is asked for')
   rows = [
     tuple(
       _read_image(value, least, config.data.max_pixels)
@@ -224,7 +229,7 @@ def _sample(
 
 def _read_image(path: str, least: int, max_pixels: int) -> Image:
   try:
-    data = pathlib.Path(path).read_bytes()
+    data = local_path(path, f'--image={path}').read_bytes()
   except OSError as error:
     raise UserError(f'--image={path}: {error.strerror}') from error
   return images.decode(data, f'--image={path}', least, max_pixels)
@@ -235,9 +240,13 @@ def _write(
   given: list[dict[str, str]],
   examples: list[Example],
   sampling: Sampling,
-) -> None:
-  """Writes the images, the sheet and the JSON file; tells what it wrote."""
-  samples = []
+) -> list[str]:
+  """Writes the images, the sheet and the JSON file.
+
+  Returns:
+    A line to print for each result.
+  """
+  samples, lines = [], []
   for i, example in enumerate(examples):
     prompt, sample = divmod(i, _SAMPLES.value)
     read = given[prompt]
@@ -247,8 +256,7 @@ def _write(
       written = {'file': f'{prompt:04}_{sample}.png'}
       PillowImage.fromarray(example.target).save(out / written['file'])
     samples.append(read | written)
-    line = f'{" | ".join(read.values())} -> {" ".join(written.values())}'
-    sys.stdout.write(f'{_printable(line)}\n')
+    lines.append(f'{" | ".join(read.values())} -> {" ".join(written.values())}')
   sheet = draw_sheet(examples, columns=min(_SAMPLES.value, 8))
   PillowImage.fromarray(sheet).save(out / 'sheet.png')
   settings = {
@@ -260,6 +268,7 @@ def _write(
   }
   text = json.dumps(settings, indent=2, ensure_ascii=False)
   (out / 'samples.json').write_text(f'{_printable(text)}\n', encoding='utf-8')
+  return lines
 
 
 def _printable(text: str) -> str:

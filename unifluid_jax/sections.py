@@ -15,6 +15,7 @@ from unifluid_jax.errors import (
   UserError,
   check_between,
   check_least,
+  check_most,
   check_pattern,
 )
 from unifluid_jax.masking import ORDERS
@@ -53,6 +54,10 @@ class TokenizerConfig:
 
   path: str = ''
   vocab_size: int = 1024
+
+  def __post_init__(self):
+    check_least('tokenizer', self, 1, 'vocab_size')
+    check_most('tokenizer', self, 2**24, 'vocab_size')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +135,9 @@ class DataConfig:
     if self.max_text != AUTO:
       check_least('data', self, 1, 'max_text')
     check_least('data', self, 0, 'num_workers')
+    check_most('data', self, 2**13, 'image_size')
+    check_most('data', self, 2**20, 'max_text', 'examples', 'rows', 'groups')
+    check_most('data', self, 2**8, 'num_workers')
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
         f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'
@@ -165,6 +173,7 @@ class VAETrainingConfig:
     counts = ('batch', 'log_every', 'statistics_batches')
     check_least('vae_training', self, 1, *counts)
     check_least('vae_training', self, 0, 'steps')
+    check_most('vae_training', self, 2**20, 'batch', 'statistics_batches')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +218,7 @@ class ModelConfig:
       if value not in known:
         raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
     check_least('model', self, 1, 'patch', 'unroll')
+    check_most('model', self, 2**12, 'patch', 'unroll')
     make_objective(self.objective)  # refuses what it does not know
 
 
@@ -252,6 +262,7 @@ class TrainingConfig:
     counts = ('repeats', 'accumulate', 'heldout_every', 'log_every')
     check_least('training', self, 1, *counts)
     check_least('training', self, 0, 'steps', 'balance_every')
+    check_most('training', self, 2**12, 'repeats')
     check_between('training', self, 0, math.inf, 'text_weight')
     make_balance(self.balance)  # refuses what it does not know
     if self.balance != 'fixed' and not self.balance_every:
@@ -355,6 +366,7 @@ class EvaluationConfig:
     check_between('evaluation', self, 0, 2**32, 'seed')
     counts = ('samples', 'prompts', 'captions', 'questions', 'edits')
     check_least('evaluation', self, 1, *counts)
+    check_most('evaluation', self, 2**20, *counts)
 
 
 def check_source(name: str, source: SourceConfig) -> None:

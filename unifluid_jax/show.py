@@ -18,6 +18,8 @@ from unifluid_jax.config import build
 from unifluid_jax.data.sheet import describe, draw_sheet
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.memory import check_host_memory
+from unifluid_jax.paths import local_path
 
 _CONFIG = cli.define_config_flag()
 _SOURCE = flags.DEFINE_string(
@@ -50,12 +52,17 @@ def show() -> None:
       f'--index={_INDEX.value} is beyond the {len(task)} records of the source '
       f'{name!r}'
     )
+  out = local_path(_OUT.value, f'--out={_OUT.value}')
+  size = experiment.data.image_size
+  check_host_memory(
+    {'--count, data.image_size': 3 * len(indices) * size**2}, 'the sheet'
+  )
   examples = [
     task.build(task[i], np.random.default_rng((_SEED.value, i)), _AUGMENT.value)
     for i in indices
   ]
   try:
-    Image.fromarray(draw_sheet(examples)).save(_OUT.value)
+    Image.fromarray(draw_sheet(examples)).save(out)
   except (OSError, ValueError) as error:
     raise UserError(
       f'--out={_OUT.value} cannot be written: {error}.'

@@ -10,6 +10,7 @@ stopped goes on from its newest complete checkpoint.
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.memory import check_memory, unifluid_needs
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.preflight import check_start
 from unifluid_jax.runs.unifluid import train_unifluid
@@ -22,6 +23,7 @@ def main() -> None:
   """Reads the flags and trains."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(unifluid_needs(experiment), 'a step of the training')
   workdir = cli.workdir_path(_WORKDIR)
   with claimed(workdir):
     start = check_start(experiment, workdir, trains_vae=False)

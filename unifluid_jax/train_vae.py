@@ -7,6 +7,7 @@
 from unifluid_jax import cli
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.memory import check_memory, vae_needs
 from unifluid_jax.runs.claim import claimed
 from unifluid_jax.runs.preflight import check_start
 from unifluid_jax.runs.vae import train_vae
@@ -19,6 +20,7 @@ def main() -> None:
   """Reads the flags and trains."""
   _start()
   experiment = build(Experiment, cli.require(_CONFIG))
+  check_memory(vae_needs(experiment), 'a step of the training')
   workdir = cli.workdir_path(_WORKDIR)
   with claimed(workdir):
     start = check_start(experiment, workdir, trains_vae=True)

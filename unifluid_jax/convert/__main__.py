@@ -44,7 +44,7 @@ from unifluid_jax.data.model_file import read_model
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError, check_matches
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.paths import write_whole
+from unifluid_jax.paths import local_path, to_path, write_whole
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import (
   Averaged,
@@ -83,10 +83,10 @@ _SURGERY = (_VOCAB_SIZE, _NEW_ROWS, _IMAGE_SIZE)
 
 def main() -> None:
   """Does what the flags ask for."""
-  source = cli.require(_SOURCE)
-  out = pathlib.Path(_OUT.value or '')
+  source = str(to_path(cli.require(_SOURCE)))
+  out = pathlib.Path()
   if not _DRY_RUN.value:
-    cli.require(_OUT)
+    out = local_path(cli.require(_OUT), f'--out={_OUT.value}')
   check_storage(_DTYPE.value, '--dtype')
   if source.endswith('.json'):
     _write_tokenizer(pathlib.Path(source), out)

@@ -28,6 +28,7 @@ from unifluid_jax.convert.recognise import (
 )
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import to_path
 
 LAYOUTS: tuple[Layout, ...] = (
   hugging_face.GEMMA_LAYOUT,
@@ -90,6 +91,7 @@ def parts_in(path: str) -> tuple[str, ...]:
   Raises:
     UserError: It is no checkpoint, or not complete.
   """
+  path = str(to_path(path))
   reader = open_reader(path)
   if own.is_own(path):
     return tuple(dict.fromkeys(own.part_of(name) for name in reader.header))
@@ -115,6 +117,7 @@ def open_pretrained(
     UserError: A part or a tensor is missing, left over, of another shape or
       dtype, or the model is unknown. The message lists what and where.
   """
+  path = str(to_path(path))
   reader = open_reader(path)
   configs = configs or {}
   if own.is_own(path):

@@ -12,9 +12,9 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 from unifluid_jax import lfs
-from unifluid_jax.convert.readers import json_file
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
+from unifluid_jax.json_input import parse_json
 
 _SPACE = '\u2581'
 _SPECIAL = ('pad', 'eos', 'bos', 'unk')
@@ -40,7 +40,7 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
   try:
     content = source.read_bytes()
     lfs.check(content, source)
-    serialized = _convert(json_file.parse(content), source)
+    serialized = _convert(parse_json(content), source)
   except OSError as error:
     raise UserError(f'cannot read {source}: {error.strerror}') from error
   except (AttributeError, LookupError, TypeError, ValueError) as error:

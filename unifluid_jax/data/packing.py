@@ -10,7 +10,7 @@ from unifluid_jax.config import AUTO, AutoInt
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 
 # Prefix lengths are rounded up to this, so that few lengths get compiled.
 PREFIX_MULTIPLE = 8
@@ -37,10 +37,13 @@ class RowConfig:
   def __post_init__(self):
     images = ('understanding_images', 'generated_images', 'source_images')
     check_least('data.row', self, 0, *images)
+    check_most('data.row', self, 2**12, *images)
     if self.length != AUTO:
       check_least('data.row', self, 1, 'length')
+      check_most('data.row', self, 2**20, 'length')
     if self.text_targets != AUTO:
       check_least('data.row', self, 0, 'text_targets')
+      check_most('data.row', self, 2**20, 'text_targets')
 
 
 def pack(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models import parameters
 from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.partition import constrain
@@ -48,6 +48,8 @@ class DiffusionHeadConfig:
 
   def __post_init__(self):
     check_least('model.head', self, 1, 'width', 'depth', 'unroll')
+    check_most('model.head', self, 2**16, 'width')
+    check_most('model.head', self, 2**12, 'depth', 'unroll')
     if self.remat not in REMAT_POLICIES:
       raise UserError(
         f'model.head.remat is {self.remat!r}; it must be one of '

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models.attention import (
   attend,
   rotary_angles,
@@ -85,6 +85,9 @@ class GemmaConfig:
   def __post_init__(self):
     sizes = ('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'mlp_dim')
     check_least('Gemma', self, 1, *sizes, 'head_dim')
+    check_most('Gemma', self, 2**24, 'vocab_size')
+    check_most('Gemma', self, 2**20, 'width', 'mlp_dim')
+    check_most('Gemma', self, 2**12, 'layers', 'heads', 'head_dim')
     if self.heads % self.kv_heads:
       raise UserError(
         f'Gemma has {self.heads} heads and {self.kv_heads} kv_heads; '

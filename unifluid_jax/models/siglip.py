@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models.attention import attend
 from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.parameters import constant, fan_in, normal
@@ -51,6 +51,9 @@ class SiglipConfig:
   def __post_init__(self):
     sizes = ('patch_size', 'width', 'layers', 'heads', 'mlp_dim')
     check_least('SigLIP', self, 1, *sizes)
+    check_most('SigLIP', self, 2**13, 'image_size')
+    check_most('SigLIP', self, 2**20, 'width', 'mlp_dim')
+    check_most('SigLIP', self, 2**12, 'layers')
     if self.image_size < self.patch_size:
       raise UserError(
         f'SigLIP image_size {self.image_size} is less than its patch_size '

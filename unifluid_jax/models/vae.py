@@ -23,7 +23,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models.convolution import (
   Conv,
   GridAttention,
@@ -73,6 +73,13 @@ class VAEConfig:
     counts = ('latent_channels', 'groups', 'patch_size')
     check_least('vae', self, 1, *counts)
     check_least('vae', self, 0, 'encoder_blocks', 'decoder_blocks')
+    check_most('vae', self, 2**12, 'latent_channels', 'groups', 'patch_size')
+    check_most('vae', self, 2**10, 'encoder_blocks', 'decoder_blocks')
+    if len(self.widths) > 12 or any(width > 2**16 for width in self.widths):
+      raise UserError(
+        f'vae.widths is {_shortened(self.widths)}; it must be at most 12 '
+        'levels of at most 65536 channels'
+      )
     if not self.latent_scale:
       raise UserError('vae.latent_scale is 0; latents are divided by it')
 
@@ -80,6 +87,11 @@ class VAEConfig:
   def stride(self) -> int:
     """Pixels per latent position, along one side."""
     return self.patch_size * 2 ** (len(self.widths) - 1)
+
+
+def _shortened(widths: tuple[int, ...]) -> str:
+  more = ', ...' if len(widths) > 12 else ''
+  return f'({", ".join(map(str, widths[:12]))}{more})'
 
 
 class Moments(NamedTuple):

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.solvers import Solver
-from unifluid_jax.errors import UserError
+from unifluid_jax.errors import UserError, check_most
 from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.sampling.decoding import (
   Images,
@@ -57,6 +57,7 @@ class ImageSamplingConfig:
   temperature: float = 1.0
 
   def __post_init__(self):
+    check_most('sampling', self, 2**14, 'head_steps')
     scale = self.guidance.scale
     if not 0 <= self.temperature <= MAX_TEMPERATURE:
       raise UserError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from unifluid_jax.batch import Batch
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.sampling.prefill import prefill
 
@@ -32,6 +32,7 @@ class TextSamplingConfig:
 
   def __post_init__(self):
     check_least('text_sampling', self, 1, 'max_tokens')
+    check_most('text_sampling', self, 2**16, 'max_tokens')
     if (
       not 0 <= self.temperature < math.inf
       or self.top_k < 0

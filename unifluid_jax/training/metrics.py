@@ -211,7 +211,11 @@ def _truncate_log(path: AnyPath, step: int) -> None:
 
 def _parsed_lines(path: AnyPath) -> list[tuple[str, dict[str, float]]]:
   try:
-    return [(line, parse_json(line)) for line in _whole_lines(path)]
+    parsed = [(line, parse_json(line)) for line in _whole_lines(path)]
+    for line, values in parsed:
+      if not isinstance(values, dict) or type(values.get('step')) is not int:
+        raise ValueError(f'no step in {line.strip()[:40]}')
+    return parsed
   except ValueError as error:
     raise UserError(
       f'{path} is damaged ({error}); remove the line, or the file'

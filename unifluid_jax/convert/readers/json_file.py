@@ -1,24 +1,11 @@
-"""JSON of unknown origin."""
+"""JSON files of unknown origin."""
 
-import collections
-import json
 import pathlib
 from typing import Any
 
 from unifluid_jax import lfs
 from unifluid_jax.errors import UserError
-
-
-def parse(text: bytes | str) -> Any:
-  """The value of a JSON text.
-
-  Raises:
-    ValueError: It is no JSON, nested too deeply, or an object has a key twice.
-  """
-  try:
-    return json.loads(text, object_pairs_hook=_unique)
-  except RecursionError as error:
-    raise ValueError('it is nested too deeply') from error
+from unifluid_jax.json_input import parse_json
 
 
 def read(file: pathlib.Path) -> Any:
@@ -32,7 +19,7 @@ def read(file: pathlib.Path) -> Any:
       raise UserError(f'{file} is not a regular file; download it again')
     content = file.read_bytes()
     lfs.check(content, file)
-    return parse(content)
+    return parse_json(content)
   except OSError as error:
     raise UserError(f'cannot read {file}: {error.strerror}') from error
   except ValueError as error:
@@ -53,13 +40,3 @@ def read_if_there(file: pathlib.Path) -> Any:
   except OSError as error:
     raise UserError(f'cannot read {file}: {error.strerror}') from error
   return read(file) if is_there else None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """A JSON object, whose keys must differ."""
-  result = dict(pairs)
-  if len(result) < len(pairs):
-    counts = collections.Counter(key for key, _ in pairs)
-    twice = counts.most_common(1)[0][0]
-    raise ValueError(f'{twice} is in it twice')
-  return result

@@ -13,9 +13,10 @@ import numpy as np
 
 from unifluid_jax import lfs
 from unifluid_jax.convert.layouts.layout import Tensor
-from unifluid_jax.convert.readers import json_file, shards
+from unifluid_jax.convert.readers import shards
 from unifluid_jax.convert.readers.dtypes import SAFETENSORS
 from unifluid_jax.errors import UserError
+from unifluid_jax.json_input import parse_json
 
 INDEX = f'.safetensors{shards.SUFFIX}'
 _LONGEST_HEADER = 100_000_000
@@ -134,7 +135,7 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
     if size < 8 or length > min(_LONGEST_HEADER, size - 8):
       raise _damaged(file, f'its header of {length} bytes is not in it')
     try:
-      header = json_file.parse(stream.read(length))
+      header = parse_json(stream.read(length))
     except ValueError as error:
       raise _damaged(file, f'its header is no JSON, {error}') from error
   if not isinstance(header, dict):

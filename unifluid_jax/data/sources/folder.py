@@ -20,6 +20,7 @@ from unifluid_jax.data.sources.base import (
 from unifluid_jax.data.sources.split import is_heldout
 from unifluid_jax.errors import UserError, listed
 from unifluid_jax.json_input import parse_json
+from unifluid_jax.paths import as_on_disk, local_path
 from unifluid_jax.progress import track
 
 
@@ -61,7 +62,7 @@ class FolderTask(SourceTask):
         first of them and counts all), or all lines are held out of training.
     """
     super().__init__(kind, image_size, max_pixels, encoder_size)
-    self._file = pathlib.Path(file)
+    self._file = local_path(str(file), f'path={file}')
     try:
       # Not splitlines: JSON may hold other line separators, such as U+2028.
       lines = self._file.read_text(encoding='utf-8-sig').split('\n')
@@ -126,7 +127,7 @@ class FolderTask(SourceTask):
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
     """Reads the image file that the record names."""
-    path = self._file.parent / record[key]
+    path = self._image_path(record[key])
     name = f'{record["place"]}: {path}'
     try:
       data = path.read_bytes()
@@ -168,6 +169,12 @@ class FolderTask(SourceTask):
       )
     return records
 
+  def _image_path(self, name: str) -> pathlib.Path:
+    """The image file that a record names."""
+    if name.startswith('~/'):
+      return local_path(name, name)
+    return as_on_disk(self._file.parent / name)
+
   def _parse(self, line: str, place: str) -> Mapping[str, Any] | None:
     """The record of a line, checked; None if it is of another kind."""
     try:
@@ -194,7 +201,7 @@ class FolderTask(SourceTask):
       if not isinstance(value, str):
         raise UserError(f'{place}: {key!r} is not the path of an image')
       # Unlike a path's own method, False also for a name that cannot be.
-      if not os.path.isfile(self._file.parent / value):
+      if not os.path.isfile(self._image_path(value)):
         raise UserError(
           f'{place}: there is no image {self._file.parent / value}'
         )
