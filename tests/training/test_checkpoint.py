@@ -179,9 +179,7 @@ def flip(file: pathlib.Path, bit: int) -> None:
 
 
 def test_a_flipped_bit(saved):
-  """In every file; more of them in an earlier run of the same loop: 0 of 340
-  loaded other numbers.
-  """
+  """In every file: never are other numbers read, and never is it an error."""
   rng = random.Random(0)
   used = collections.Counter()
   for file in all_files(saved / '4'):

@@ -337,7 +337,7 @@ class Checkpoints:
     if self._manager:
       self._move_aside(damaged)
       return
-    for step, reason in damaged.items():
+    for step, reason in damaged.items() if processes.is_main() else ():
       logging.warning(
         'checkpoint %s is damaged (%s); step %d is used instead',
         self._directory / str(step),

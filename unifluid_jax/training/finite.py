@@ -10,11 +10,13 @@ from jaxtyping import Array, Bool, Float
 
 @jax.jit
 def _is_finite(array: Float[Array, '...']) -> Bool[Array, '']:
-  """Whether all numbers are finite: NaN and infinity outlive a maximum.
+  """Whether all numbers are finite.
 
-  This is several times as fast as `isfinite` of each number.
+  The sum is 0, or NaN: 0 times NaN or infinity is NaN. This is several times as
+  fast as `isfinite` of each number. A maximum would be as fast, but loses NaN
+  where devices combine theirs.
   """
-  return jnp.isfinite(jnp.max(jnp.abs(array), initial=0))
+  return jnp.isfinite(jnp.sum(array * 0))
 
 
 def not_finite(tree: Any) -> list[str]:

@@ -146,8 +146,9 @@ def _item(name: str) -> str:
 
 def _why(error: OSError, folder: epath.Path) -> str:
   """E.g. 'state/_METADATA: No such file or directory'."""
-  name = _relative(error.filename, folder) if error.filename else _FILE
-  return f'{name}: {error.strerror or error}'
+  if not error.filename:  # As in a bucket.
+    return f'{type(error).__name__}: {error}'
+  return f'{_relative(error.filename, folder)}: {error.strerror}'
 
 
 def _relative(path: Any, folder: epath.Path) -> str:
