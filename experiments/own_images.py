@@ -40,11 +40,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   read = folder | {'task': 'captioning', 'weight': 0.5}
   config.data.sources = {'draw': draw, 'read': read}
   config.data.update(image_size=size, heldout=0.1, examples=32)
-  # TODO-AUTO: 'auto' for max_text, row.length and row.text_targets.
-  config.data.max_text = 64
+  # Set from the captions when training starts.
+  config.data.max_text = 'auto'
   config.data.row = {
-    'length': 64 + 5 * (size // _PIXELS) ** 2,
-    'text_targets': 64,
+    'length': 'auto',
+    'text_targets': 'auto',
     'understanding_images': 4,
     'generated_images': 4,
   }

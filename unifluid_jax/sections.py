@@ -134,9 +134,10 @@ class DataConfig:
     check_least('data', self, 1, *counts)
     if self.max_text != AUTO:
       check_least('data', self, 1, 'max_text')
+      check_most('data', self, 2**20, 'max_text')
     check_least('data', self, 0, 'num_workers')
     check_most('data', self, 2**13, 'image_size')
-    check_most('data', self, 2**20, 'max_text', 'examples', 'rows', 'groups')
+    check_most('data', self, 2**20, 'examples', 'rows', 'groups')
     check_most('data', self, 2**8, 'num_workers')
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
