@@ -8,6 +8,7 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import PIL.ImageCms
+import PIL.ImageFile
 import PIL.ImageOps
 from jaxtyping import Bool, Shaped, UInt8
 
@@ -110,7 +111,7 @@ def _too_many(name: str, count: str, most: int) -> str:
   )
 
 
-def _load(image: PIL.Image.Image, data: bytes) -> PIL.Image.Image:
+def _load(image: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
   """Decodes an image whose transparent value is as its pixels are.
 
   A PNG gives the value with the bits of the file. Pillow scales pixels to 8
@@ -176,7 +177,8 @@ def _grey_of_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _lab_to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
   """CIE L*a*b* with the white of D50 to sRGB."""
-  lab, srgb = map(PIL.ImageCms.createProfile, ('LAB', 'sRGB'))
+  lab = PIL.ImageCms.createProfile('LAB')
+  srgb = PIL.ImageCms.createProfile('sRGB')
   converted = PIL.ImageCms.profileToProfile(image, lab, srgb, outputMode='RGB')
   assert converted is not None  # as it is not done in place
   return converted
