@@ -88,7 +88,8 @@ def to_rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, 'H W 3']:
     image = image.convert('RGBA')
     white = PIL.Image.new('RGBA', image.size, 'white')
     image = PIL.Image.alpha_composite(white, image)
-  return np.asarray(image.convert('RGB'))
+  # Converting to the same mode would copy.
+  return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 def _check_header(image: PIL.Image.Image, name: str, most: int) -> None:
