@@ -142,7 +142,11 @@ def _bound(texts: Iterable[str]) -> float:
 
 def exceeds(needs: Limits, room: Limits) -> bool:
   """Whether any need is larger than the room for it."""
-  return any(need > have for need, have in zip(needs, room, strict=True))
+  return (
+    needs.max_text > room.max_text
+    or needs.length > room.length
+    or needs.text_targets > room.text_targets
+  )
 
 
 def most_of(needs: Iterable[Limits]) -> Limits:

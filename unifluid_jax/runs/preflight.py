@@ -78,6 +78,7 @@ def check_start(
   is_done = bool(experiment.init.vae) or _has_vae(experiment, workdir)
   checks.run(*also, checks.check_devices)
   if trains_vae and not is_done:
+    checks.run(checks.check_vae_batch)
     checks.open_vae_sources()
   checks.check_model()
   if not _is_started(workdir):
@@ -135,14 +136,14 @@ class _Checks:
         check()
 
   def check_devices(self) -> None:
-    """Whether the devices make up the mesh and share the batches evenly."""
-    data, vae = self._given.data, self._given.vae_training
-    accumulate = self._given.training.accumulate
-    mesh = make_mesh(self._given.mesh)
-    self.run(
-      lambda: check_rows(mesh, 'data.rows', data.rows, accumulate),
-      lambda: check_rows(mesh, 'vae_training.batch', vae.batch),
-    )
+    """Whether the devices make up the mesh and share the rows evenly."""
+    rows, accumulate = self._given.data.rows, self._given.training.accumulate
+    check_rows(make_mesh(self._given.mesh), 'data.rows', rows, accumulate)
+
+  def check_vae_batch(self) -> None:
+    """Whether the devices share the images of the VAE's batches evenly."""
+    batch = self._given.vae_training.batch
+    check_rows(make_mesh(self._given.mesh), 'vae_training.batch', batch)
 
   def open_vae_sources(self, needed: bool = True) -> None:
     """Opens what the VAE learns from."""
@@ -213,7 +214,7 @@ class _Checks:
 
   def _find_tokenizer(self) -> None:
     experiment = self._given
-    path = experiment.tokenizer.path or experiment.init.workdir
+    path = experiment.init.workdir or experiment.tokenizer.path
     if not path and len(self._tasks) < len(experiment.data.sources):
       return  # It is to be trained on all of them.
     if path and not self._is_here and not to_path(path).exists():
