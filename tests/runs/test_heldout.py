@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -110,20 +111,22 @@ def test_where_nothing_is_held_out_nothing_is_measured(
 def test_the_same_losses_in_one_process_and_in_two(folder, tmp_path):
   """And where the run is stopped and goes on."""
   config = f'{process.CONFIG}:{folder}'
+  more = [
+    '--config.data.heldout=0.4',
+    '--config.training.heldout_every=2',
+    '--config.vae_training.steps=2',
+  ]
+  first = tmp_path / '1'
+  process.succeed('train_vae', *process.flags(first, config), *more)
+  shutil.copytree(first, tmp_path / '2')
   found = {}
   for count in (1, 2):
     workdir = tmp_path / str(count)
-    flags = [
-      *process.flags(workdir, config),
-      '--config.data.heldout=0.4',
-      '--config.training.heldout_every=2',
-      '--config.vae_training.steps=2',
-    ]
-    process.succeed('train_vae', *flags)
+    flags = [*process.flags(workdir, config), *more]
     for steps in (4, 6) if count == 2 else (6,):
-      more = [*flags, f'--config.training.steps={steps}']
+      length = f'--config.training.steps={steps}'
       children = process.start_together(
-        'train', count, *more, devices=2 // count
+        'train', count, *flags, length, devices=2 // count
       )
       for code, output in process.end_together(children):
         assert code == 0, output
