@@ -7,6 +7,10 @@
 # Stop it with Ctrl-C and start it again as you like: it goes on where it was.
 set -euo pipefail
 
+if [[ "${1-}" == -h || "${1-}" == --help ]]; then
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+  exit
+fi
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/launch/environment.sh" ''
 config="${1:-$root/experiments/quickstart.py}"

@@ -62,10 +62,20 @@ parse() {
       --yes) yes=1 ;;
       --dry-run) dry_run=1 ;;
       --) command=("${@:2}") && break ;;
+      -h | --help) usage && exit ;;
+      --name | --zone | --type | --project | --slices | --runtime | --slice | \
+        --worker)
+        fail "$1 needs its value in the same word: $1=VALUE"
+        ;;
       *) fail "unknown argument $1; see launch/tpu_vm.sh --help" ;;
     esac
     shift
   done
+  check_flags
+}
+
+# Refuses what gcloud would refuse, too, after minutes or in worse words.
+check_flags() {
   [[ "$name" ]] || fail 'which TPU? Give --name=NAME, or set TPU_NAME'
   [[ "$zone" ]] || fail 'where is it? Give --zone=ZONE, or set TPU_ZONE'
   # What gcloud says of these is no NOT_FOUND, and would be asked again.
@@ -73,8 +83,28 @@ parse() {
     fail "--name is '$name'; it must be of a-z, 0-9 and -, a letter first"
   [[ "$zone" =~ ^[a-z]+-[a-z]+[0-9]+-[a-z0-9]+$ ]] ||
     fail "--zone is '$zone'; it must be a zone, such as us-east5-b"
-  [[ "$slices" =~ ^[1-9][0-9]*$ ]] ||
-    fail "--slices is '$slices'; it must be a number from 1 on"
+  { [[ "$slices" =~ ^[1-9][0-9]{0,2}$ ]] && ((slices <= 256)); } ||
+    fail "--slices is '$slices'; it must be a number from 1 to 256"
+  # Each slice is a node, which is called NAME-0, NAME-1, ...
+  local last="$name"
+  ((slices == 1)) || last="$name-$((slices - 1))"
+  ((${#last} <= 63)) ||
+    fail "--name is too long: $last has ${#last} letters, and Google Cloud" \
+      'allows 63'
+  { [[ "$slice" =~ ^(0|[1-9][0-9]{0,2})$ ]] && ((slice < slices)); } ||
+    fail "--slice is '$slice'; it must be a number from 0 to $((slices - 1))"
+  [[ "$worker" =~ ^(0|[1-9][0-9]{0,4})$ ]] ||
+    fail "--worker is '$worker'; it must be the number of a worker, from 0 on"
+  [[ -z "$type" || "$type" =~ ^[a-z0-9]+-[1-9][0-9]{0,4}$ ]] ||
+    fail "--type is '$type'; it must be a family and a number of chips or" \
+      'cores, such as v6e-8'
+  [[ -z "$project" || "$project" =~ ^[a-z]([-a-z0-9.:]*[a-z0-9])?$ ]] ||
+    fail "--project is '$project'; it must be the ID of a project"
+  [[ -z "$runtime" || "$runtime" =~ ^[a-z0-9][-a-z0-9.]{0,62}$ ]] ||
+    fail "--runtime is '$runtime'; it must be a version, such as" \
+      'v2-alpha-tpuv6e'
+  [[ "$poll" =~ ^[0-9]{1,5}(\.[0-9]+)?$ ]] ||
+    fail "TPU_POLL_SECONDS is '$poll'; it must be a number of seconds"
   case "$spot" in
     '' | 1 | true) ;;
     0 | false) spot='' ;;

@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import unicodedata
 
 import fsspec
 import jax
@@ -13,7 +14,13 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
-from unifluid_jax.paths import append_text, to_path, write_whole
+from unifluid_jax.paths import (
+  append_text,
+  as_on_disk,
+  local_path,
+  to_path,
+  write_whole,
+)
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.goodput import Goodput
 from unifluid_jax.training.metrics import Meter, Work, read_log
@@ -143,3 +150,85 @@ def test_compiled_programs_are_kept_in_the_bucket(bucket):
     for name, value in before.items():
       jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+def test_home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert to_path('~/runs/mine') == tmp_path / 'runs' / 'mine'
+  assert to_path('~') == tmp_path
+  assert to_path('./~/x') == pathlib.Path('~/x').absolute()
+  assert to_path(str(to_path('./~a'))) == pathlib.Path('~a').absolute()
+  assert to_path('runs/~') == pathlib.Path('runs/~')
+  with pytest.raises(UserError, match='^~no_such_user/x: there is no home fol'):
+    to_path('~no_such_user/x')
+
+
+@pytest.mark.parametrize(
+  ('text', 'told'),
+  [
+    ('s3://bucket/run', 's3://bucket/run is neither a path on this machine'),
+    ('gs:/bucket/run', 'gs:/bucket/run is neither a path on this machine'),
+    ('https://x.org/a.png', 'https://x.org/a.png is neither a path on this'),
+    ('file:///tmp/a', 'file:///tmp/a is neither a path on this machine'),
+    ('a\0b', 'has a NUL character'),
+  ],
+)
+def test_what_is_no_path(text, told):
+  with pytest.raises(UserError) as caught:
+    to_path(text)
+  assert told in str(caught.value)
+
+
+def test_a_colon_may_be_in_a_name():
+  assert to_path('runs/12:30') == pathlib.Path('runs/12:30')
+  assert to_path('a:b/c') == pathlib.Path('a:b/c')
+
+
+def test_a_bucket_without_what_reads_it(monkeypatch):
+  def missing(name):
+    raise ImportError(f'Please install gcsfs to access {name}')
+
+  monkeypatch.setattr(fsspec, 'get_filesystem_class', missing)
+  with pytest.raises(
+    UserError, match="^gs://a/b is in a bucket, and gcsfs, .*'"
+  ):
+    to_path('gs://a/b')
+
+
+def test_what_must_be_on_this_machine(bucket):
+  with pytest.raises(UserError, match='^--out=gs://a/b is in a bucket; name a'):
+    local_path('gs://a/b', '--out=gs://a/b')
+  with pytest.raises(UserError, match='^--out= is empty; name a path'):
+    local_path('', '--out=')
+
+
+@pytest.mark.parametrize('on_disk', ['NFC', 'NFD'])
+@pytest.mark.parametrize('given', ['NFC', 'NFD'])
+def test_another_unicode_form(on_disk, given, tmp_path):
+  def form(which):
+    return unicodedata.normalize(which, 'Köln/가나/ñandú')
+
+  file = tmp_path / form(on_disk) / 'a.png'
+  file.parent.mkdir(parents=True)
+  file.touch()
+  asked = f'{tmp_path}/{form(given)}'
+  assert to_path(f'{asked}/a.png').samefile(file)
+  # What is not there keeps its name, in the folder that is.
+  assert to_path(f'{asked}/b.png') == file.parent / 'b.png'
+  assert to_path(f'{asked}/é').parent == file.parent
+
+
+def test_forms_may_differ_within_a_name(tmp_path):
+  mixed = unicodedata.normalize('NFC', 'é') + unicodedata.normalize('NFD', 'é')
+  (tmp_path / mixed).touch()
+  for form in ('NFC', 'NFD'):
+    asked = tmp_path / unicodedata.normalize(form, mixed)
+    assert as_on_disk(asked).samefile(tmp_path / mixed)
+
+
+def test_both_forms_are_two_files_where_both_are_there(tmp_path):
+  for form in ('NFC', 'NFD'):
+    (tmp_path / unicodedata.normalize(form, 'é')).write_text(form)
+  for form in ('NFC', 'NFD'):
+    asked = tmp_path / unicodedata.normalize(form, 'é')
+    assert as_on_disk(asked).read_text() == form

@@ -64,7 +64,11 @@ def define_process_flags() -> Callable[[], None]:
   count = flags.DEFINE_integer('processes', None, 'Number of processes.')
   index = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
   timeout = flags.DEFINE_float(
-    'start_timeout', 60.0, 'Seconds in which all processes must have started.'
+    'start_timeout',
+    60.0,
+    'Seconds in which all processes must have started.',
+    lower_bound=0,
+    upper_bound=10**6,
   )
 
   def start() -> None:

@@ -35,13 +35,16 @@ _LIBRARIES = (
 
 def define_config_flag() -> flags.FlagHolder:
   """Defines --config."""
-  holder = config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'Experiment, e.g. experiments/quickstart.py; keys can be set by '
-    '--config.training.steps=100.',
-    lock_config=True,
-  )
+  try:
+    holder = config_flags.DEFINE_config_file(
+      'config',
+      None,
+      'Experiment, e.g. experiments/quickstart.py; keys can be set by '
+      '--config.training.steps=100.',
+      lock_config=True,
+    )
+  except flags.Error as error:  # It reads --flagfile at once.
+    sys.exit(f'error: {error}')
   flags.FLAGS['config'].parser = _Parser()
   return holder
 

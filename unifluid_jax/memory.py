@@ -13,6 +13,8 @@ import jax
 from unifluid_jax.config import AUTO
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.models.gemma import GemmaConfig
+from unifluid_jax.models.siglip import SiglipConfig
 
 _GIB = 2**30
 
@@ -48,7 +50,11 @@ def _compare(needs: dict[str, int], of: str, room: float) -> None:
   if total <= room:
     return
   largest = sorted(needs.items(), key=lambda item: -item[1])[:3]
-  listed = ', '.join(f'{what} takes {_gib(size)}' for what, size in largest)
+  listed = ', '.join(
+    f'{what} takes {_gib(size)}'
+    for what, size in largest
+    if size > 0.01 * total
+  )
   raise UserError(
     f'{of} needs at least {_gib(total)} of memory, and there are '
     f'{_gib(room)}: {listed}'
@@ -64,51 +70,58 @@ def vae_needs(experiment: Experiment) -> dict[str, int]:
   vae, batch = experiment.vae, experiment.vae_training.batch
   size = experiment.data.image_size
   grid = size // vae.patch_size
-  kernels = sum(
-    9 * width**2 * (vae.encoder_blocks + vae.decoder_blocks)
-    for width in vae.widths
-  )
+  lowest = (size // vae.stride) ** 2
+  blocks = vae.encoder_blocks + vae.decoder_blocks
+  kernels = sum(9 * width**2 * blocks for width in vae.widths)
   return {
-    'the images (vae_training.batch, data.image_size)': 4 * 3 * batch * size**2,
-    'their activations (vae.widths)': 2 * batch * grid**2 * vae.widths[0],
-    'the parameters (vae.widths, vae.*_blocks)': 12 * kernels,
+    'vae_training.batch of data.image_size': 4 * 3 * batch * size**2,
+    'what vae.widths make of it': 2 * batch * grid**2 * vae.widths[0],
+    'vae.mid_attention': 2 * batch * lowest**2 * vae.mid_attention,
+    'what is trained (vae)': 12 * kernels,
   }
 
 
 def unifluid_needs(experiment: Experiment) -> dict[str, int]:
   """Bytes that a step of UniFluid's training holds at least."""
-  data, model, row = experiment.data, experiment.model, experiment.data.row
+  data, model = experiment.data, experiment.model
   gemma, encoder, head = model.gemma, model.encoder, model.head
-  # Parameters, two moments and the average in float32; frozen ones may be in
-  # half precision, and which they are is for the names to say.
-  each = 2 if experiment.init.frozen else 16
-  attention = gemma.head_dim * (2 * gemma.heads + 2 * gemma.kv_heads)
-  decoder = gemma.width * (attention + 3 * gemma.mlp_dim) * gemma.layers
-  image_encoder = encoder.width * 2 * (2 * encoder.width + encoder.mlp_dim)
+  frozen = bool(experiment.init.frozen)
+  # Parameters, two moments and the average in float32. Of frozen ones, which
+  # may be in half precision, there are no more.
+  each = 2 if frozen else 16
   rows = -(-data.rows // experiment.training.accumulate)
-  length = 0 if row.length == AUTO else row.length
-  written = row.generated_images + row.source_images
-  pixels = written * data.image_size**2
-  pixels += row.understanding_images * encoder.image_size**2
-  patches = rows * row.understanding_images * encoder.tokens
-  return {
-    'the images (data.rows, data.row, data.image_size)': 3 * data.rows * pixels,
-    'the examples (data.examples, data.image_size)': 3
-    * data.examples
-    * data.image_size**2,
-    'the decoder (model.gemma)': each
-    * (decoder + gemma.vocab_size * gemma.width),
-    'the image encoder (model.encoder)': each * image_encoder * encoder.layers,
-    'the diffusion head (model.head)': each * 5 * head.width**2 * head.depth,
-    'activations (data.rows, data.row.length, model.gemma)': 2
-    * rows
-    * length
+  length = 0 if data.row.length == AUTO else data.row.length
+  slots = rows * length
+  images = data.rows * (data.row.generated_images + data.row.source_images)
+  read = data.rows * data.row.understanding_images
+  pixels = images * data.image_size**2 + read * encoder.image_size**2
+  needs = {
+    'data.rows of images': 3 * pixels,
+    'data.examples of data.image_size': 3 * data.examples * data.image_size**2,
+    'model.gemma': each * _gemma_parameters(gemma),
+    'model.encoder': each * _encoder_parameters(encoder),
+    'model.head': each * 5 * head.width**2 * head.depth,
+    # Without gradients of the decoder nothing is kept of its layers.
+    'data.rows of data.row.length': 2
+    * slots
     * gemma.width
-    * gemma.layers,
-    'activations (data.rows, data.row, model.encoder)': 2
-    * patches
-    * encoder.width,
+    * (1 if frozen else gemma.layers),
   }
+  if jax.default_backend() != 'tpu':  # which attends in blocks
+    scores = 4 * slots * length * gemma.heads
+    needs['attention over data.row.length'] = scores
+  return needs
+
+
+def _gemma_parameters(config: GemmaConfig) -> int:
+  heads = config.head_dim * 2 * (config.heads + config.kv_heads)
+  layer = config.width * (heads + 3 * config.mlp_dim)
+  return layer * config.layers + config.vocab_size * config.width
+
+
+def _encoder_parameters(config: SiglipConfig) -> int:
+  layer = config.width * 2 * (2 * config.width + config.mlp_dim)
+  return layer * config.layers
 
 
 def _device_bytes() -> float:

@@ -108,14 +108,16 @@ def _name_on_disk(folder: pathlib.Path, name: str) -> str | None:
 
 
 def _expand_home(text: str) -> pathlib.Path:
-  try:
-    return pathlib.Path(text).expanduser()
-  except RuntimeError as error:
-    name = pathlib.Path(text).parts[0]
+  expanded = os.path.expanduser(text)
+  if expanded.startswith('~'):
+    name = text.partition('/')[0]
     raise UserError(
       f'{text}: there is no home folder {name}; write ./{text} for a folder of '
       'that name'
-    ) from error
+    )
+  path = pathlib.Path(expanded)
+  # ./~ loses its ./, and must not become a home folder later.
+  return path.absolute() if str(path).startswith('~') else path
 
 
 def _to_bucket(text: str) -> epath.Path:

@@ -29,6 +29,9 @@ from unifluid_jax.roll_call import call_roll
 PORT = 8476
 """Port of the coordinator where none is given; JAX has its own on a TPU."""
 
+_MOST = 2**16
+"""Processes that can train together; no cloud lends more machines."""
+
 _END = 60
 """Seconds that a process that has done its work waits for the others."""
 
@@ -69,6 +72,8 @@ def make_place(coordinator: str, count: int, index: int) -> Place:
       f'--process_id is {index} and --processes is {count}; ids are 0 to '
       f'{count - 1}'
     )
+  if count > _MOST:
+    raise UserError(f'--processes is {count}; it must be at most {_MOST}')
   host, colon, port = coordinator.rpartition(':')
   if not colon:
     host, port = coordinator, str(PORT)

@@ -136,8 +136,8 @@ class DataConfig:
       check_least('data', self, 1, 'max_text')
       check_most('data', self, 2**20, 'max_text')
     check_least('data', self, 0, 'num_workers')
-    check_most('data', self, 2**13, 'image_size')
-    check_most('data', self, 2**20, 'examples', 'rows', 'groups')
+    check_most('data', self, 2**12, 'image_size')
+    check_most('data', self, 2**17, 'examples', 'rows', 'groups')
     check_most('data', self, 2**8, 'num_workers')
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
@@ -174,7 +174,7 @@ class VAETrainingConfig:
     counts = ('batch', 'log_every', 'statistics_batches')
     check_least('vae_training', self, 1, *counts)
     check_least('vae_training', self, 0, 'steps')
-    check_most('vae_training', self, 2**20, 'batch', 'statistics_batches')
+    check_most('vae_training', self, 2**17, 'batch', 'statistics_batches')
 
 
 @dataclasses.dataclass(frozen=True)

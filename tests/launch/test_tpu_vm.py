@@ -92,6 +92,19 @@ def test_spot_that_is_neither_yes_nor_no(cloud, monkeypatch):
     (['create', '--name=my pod'], "--name is 'my pod'"),
     (['create', '--zone=us-east5'], "--zone is 'us-east5'"),
     (['create', '--slices=0'], "--slices is '0'"),
+    (['create', f'--slices={10**30}'], 'it must be a number from 1 to 256'),
+    (['create', '--slices=257'], 'it must be a number from 1 to 256'),
+    (['create', '--slices=08'], "--slices is '08'"),
+    (['create', '--type=v6e-0'], "--type is 'v6e-0'"),
+    (['create', '--type=v6e', '--runtime=x'], "--type is 'v6e'"),
+    (['create', f'--name={"a" * 64}'], 'has 64 letters'),
+    (['create', f'--name={"a" * 62}', '--slices=2'], 'a-1 has 64 letters'),
+    (['create', '--project=a b'], "--project is 'a b'"),
+    (['create', '--runtime=a b'], "--runtime is 'a b'"),
+    (['create', '--name', 'pod'], '--name needs its value in the same word'),
+    (['logs', '--worker=x'], "--worker is 'x'"),
+    (['logs', f'--worker={10**30}'], 'it must be the number of a worker'),
+    (['logs', '--slice=1'], "--slice is '1'; it must be a number from 0 to 0"),
     (['create', '--sopt'], 'unknown argument --sopt'),
     (['creat'], 'unknown command creat'),
     (['run'], 'what shall run?'),
@@ -100,6 +113,18 @@ def test_spot_that_is_neither_yes_nor_no(cloud, monkeypatch):
 def test_mistakes(cloud, arguments, message):
   assert message in cloud.fail(*arguments)
   assert not cloud.calls('queued-resources create')
+
+
+def test_names_of_63_letters(cloud):
+  for flags in ([f'--name={"a" * 63}'], [f'--name={"a" * 61}', '--slices=2']):
+    assert f' create {"a" * 61}' in cloud.succeed('create', '--dry-run', *flags)
+
+
+@pytest.mark.parametrize('command', ['create', 'run', 'logs', 'delete'])
+def test_help_of_a_command(cloud, monkeypatch, command):
+  monkeypatch.setenv('TPU_NAME', '')
+  assert '--slices=N' in cloud.succeed(command, '--help')
+  assert not cloud.calls()
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class SiglipConfig:
   def __post_init__(self):
     sizes = ('patch_size', 'width', 'layers', 'heads', 'mlp_dim')
     check_least('SigLIP', self, 1, *sizes)
-    check_most('SigLIP', self, 2**13, 'image_size')
+    check_most('SigLIP', self, 2**12, 'image_size')
     check_most('SigLIP', self, 2**20, 'width', 'mlp_dim')
     check_most('SigLIP', self, 2**12, 'layers')
     if self.image_size < self.patch_size:

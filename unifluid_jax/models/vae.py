@@ -12,6 +12,7 @@ Legend: n images, S image side in pixels, h w latent grid, Z latent channels.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -23,7 +24,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from unifluid_jax.errors import UserError, check_least, check_most
+from unifluid_jax.errors import (
+  UserError,
+  check_between,
+  check_least,
+  check_most,
+)
 from unifluid_jax.models.convolution import (
   Conv,
   GridAttention,
@@ -82,6 +88,8 @@ class VAEConfig:
       )
     if not self.latent_scale:
       raise UserError('vae.latent_scale is 0; latents are divided by it')
+    finite = ('latent_shift', 'latent_scale')
+    check_between('vae', self, -math.inf, math.inf, *finite)
 
   @property
   def stride(self) -> int:
