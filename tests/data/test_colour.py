@@ -42,9 +42,19 @@ class Case:
 
 def draw(*shape: int, bits: int) -> np.ndarray:
   """Samples that hold the least and the largest."""
-  samples = RNG.integers(0, 2**bits, (HEIGHT, WIDTH, *shape))
+  # The same in whatever order tests are run.
+  rng = np.random.default_rng((bits, *shape))
+  samples = rng.integers(0, 2**bits, (HEIGHT, WIDTH, *shape))
   samples[0, 0], samples[-1, -1], samples[0, -1] = 0, 2**bits - 1, samples[2, 3]
   return samples
+
+
+def draw_lab() -> np.ndarray:
+  """Colours that sRGB has: L in 0..255 for 0..100, a and b signed."""
+  rng = np.random.default_rng(0)
+  lab = rng.integers(-20, 20, (HEIGHT, WIDTH, 3)) & 255
+  lab[..., 0] = rng.integers(100, 200, (HEIGHT, WIDTH))
+  return lab
 
 
 def to_8_bits(samples: np.ndarray, bits: int) -> np.ndarray:
@@ -181,9 +191,7 @@ def tiff_cases() -> list[Case]:
     ink, black = eight[..., :3], eight[..., 3:]
     wanted = np.round((255 - ink) * (255 - black) / 255).astype(int)
     add('CMYK', four, 5, bits, wanted, 1)
-  # Colours that sRGB has.
-  lab = RNG.integers(-20, 20, (HEIGHT, WIDTH, 3)) & 255
-  lab[..., 0] = RNG.integers(80, 200, (HEIGHT, WIDTH))
+  lab = draw_lab()
   add('LAB', lab, 8, 8, lab_to_srgb(lab), off=5)
   return cases
 
@@ -359,7 +367,7 @@ def test_every_mode(mode):
   """As Pillow holds it, also those that no file of ours is opened as."""
   samples = draw(MODES[mode], bits=8)
   first, alpha = samples[..., 0], samples[..., -1]
-  colours = RNG.integers(0, 256, (256, 3))
+  colours = np.random.default_rng(1).integers(0, 256, (256, 3))
   kind = {'I': '<i4', 'I;16': '<u2', 'I;16B': '>u2'}.get(mode, 'u1')
   unit = 256 if mode[0] == 'I' else 1  # of which a grey of 8 bits is
   if mode == '1':
@@ -370,8 +378,7 @@ def test_every_mode(mode):
     if mode in ('La', 'RGBa'):
       samples[..., :-1] = samples[..., :-1] * samples[..., -1:] // 255
     if mode == 'LAB':
-      samples[..., 1:] = RNG.integers(-20, 20, (HEIGHT, WIDTH, 2)) & 255
-      samples[..., 0] = RNG.integers(80, 200, (HEIGHT, WIDTH))
+      samples = draw_lab()
     data = (samples * unit).astype(kind).tobytes()
   image = PIL.Image.frombytes(mode, (WIDTH, HEIGHT), data)
   if mode in ('P', 'PA'):
