@@ -1,6 +1,7 @@
 """A folder of images with a JSONL file: schema, examples, errors."""
 
 import json
+import unicodedata
 
 import numpy as np
 import PIL.Image
@@ -151,6 +152,28 @@ def test_records_keep_their_order_and_blank_lines_do_not_count(folder):
   assert len(task) == 3
   prompts = [task.build(task[i], RNG, False).prefix[0] for i in range(3)]
   assert prompts == ['box 0\u2028!', 'box 1\u2028!', 'box 2\u2028!']
+
+
+@pytest.mark.parametrize(
+  ('listed', 'on_disk'), [('NFC', 'NFD'), ('NFD', 'NFC')]
+)
+def test_names_in_another_unicode_form(listed, on_disk, folder, tmp_path):
+  """As a list from macOS names images that Linux holds."""
+
+  def form(which):
+    return unicodedata.normalize(which, 'Ü/é.png')
+
+  image = tmp_path / form(on_disk)
+  image.parent.mkdir()
+  PIL.Image.new('RGB', (8, 8), (200, 0, 0)).save(image)
+  file = folder({'image': form(listed), 'text': 'a red box'})
+  assert is_red(first_example(file, 'text_to_image').target)
+
+
+def test_images_and_a_list_in_the_home_folder(folder, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  folder({'image': '~/red.png', 'text': 'a red box'})
+  assert is_red(first_example('~/data.jsonl', 'text_to_image').target)
 
 
 GOOD = {'image': 'red.png', 'text': 'a red box'}
