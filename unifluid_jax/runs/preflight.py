@@ -13,6 +13,7 @@ from absl import logging
 from unifluid_jax import processes
 from unifluid_jax.data.lengths import check_room
 from unifluid_jax.data.pipeline import check_groups
+from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import any_tokenizer
@@ -213,6 +214,9 @@ class _Checks:
 
   def _find_tokenizer(self) -> None:
     experiment = self._given
+    folders = [t for t in self._tasks.values() if isinstance(t, FolderTask)]
+    if not self._is_here and not folders:
+      return  # There are no texts that all have to fit.
     path = experiment.init.workdir or experiment.tokenizer.path
     if not path and len(self._tasks) < len(experiment.data.sources):
       return  # It is to be trained on all of them.
