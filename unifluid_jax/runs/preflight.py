@@ -214,6 +214,9 @@ class _Checks:
 
   def _find_tokenizer(self) -> None:
     experiment = self._given
+    folders = [t for t in self._tasks.values() if isinstance(t, FolderTask)]
+    if not self._is_here and not folders:
+      return  # There are no texts that all have to fit.
     path = experiment.init.workdir or experiment.tokenizer.path
     if not path and len(self._tasks) < len(experiment.data.sources):
       return  # It is to be trained on all of them.

@@ -7,10 +7,10 @@ from absl import logging
 
 from unifluid_jax.data.pipeline import check_weights
 from unifluid_jax.data.task import Task
-from unifluid_jax.errors import Collector, UserError
+from unifluid_jax.errors import Collector
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import to_path
-from unifluid_jax.sections import SourceConfig
+from unifluid_jax.sections import SourceConfig, check_source
 
 
 class Opener:
@@ -23,7 +23,8 @@ class Opener:
       experiment: The config.
       problems: Where problems go.
       needed: Whether sources that are not on this machine are a problem;
-        otherwise a line of the log tells of them.
+        otherwise a line of the log tells of them, and those of TFDS are left
+        out.
     """
     self._experiment = experiment
     self._problems = problems
@@ -33,10 +34,18 @@ class Opener:
   def open(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
     """The sources that can be opened, by name, with their weights checked."""
     tasks: dict[str, Task] = {}
+    absent = []
     for name, source in sources.items():
       with self._problems.catch():
-        if self._needed or self._is_here(name, source):
+        check_source(name, source)
+        if self._needed or _is_here(source):
           tasks[name] = self._open(name, source)
+        else:
+          absent.append(f'{name} ({source.path})')
+    if absent:
+      logging.warning(
+        'the texts of these sources are not checked here: %s', ', '.join(absent)
+      )
     weights = {n: s.weight for n, s in sources.items() if n in tasks}
     if tasks or not sources:
       with self._problems.catch():
@@ -50,20 +59,9 @@ class Opener:
       self._opened[key] = self._experiment.make_task(name, source)
     return self._opened[key]
 
-  def _is_here(self, name: str, source: SourceConfig) -> bool:
-    """Whether the files of a source are on this machine."""
-    told = ''
-    if source.kind == 'folder' and not to_path(source.path).exists():
-      told = f'{source.path} does not exist'
-    elif source.kind == 'tfds':
-      try:
-        self._open(name, source)
-      except UserError as error:
-        told = str(error)
-    if told:
-      logging.warning(
-        'the source %r is not on this machine and is not checked: %s',
-        name,
-        told,
-      )
-    return not told
+
+def _is_here(source: SourceConfig) -> bool:
+  """Whether the texts of a source can be known on this machine."""
+  if source.kind == 'folder':
+    return to_path(source.path).exists()
+  return source.kind != 'tfds'
