@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.convert import hub
+from tests.convert import hub, official
 from unifluid_jax.convert import surgery
 from unifluid_jax.convert.assembly import Constant, read
 from unifluid_jax.convert.pretrained import open_pretrained
@@ -14,7 +14,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.models.sizes import GEMMA_SIZES
 
 
-def resize(source, rows, new_rows):
+def resize(source, rows, new_rows, **options):
   found = source.configs['gemma']
   wanted = {'gemma': dataclasses.replace(found, vocab_size=rows)}
   return surgery.fit(
@@ -24,6 +24,7 @@ def resize(source, rows, new_rows):
     new_rows=new_rows,
     resize_positions=False,
     path='file',
+    **options,
   )
 
 
@@ -97,6 +98,27 @@ def test_rows_that_may_be_trained_are_not_cut_off(row):
   with pytest.raises(UserError, match=told):
     cut(table_of(row), padding=9)
   assert cut(table_of(row), padding=10)['gemma/embedding'].shape == (300, 2)
+
+
+@pytest.mark.parametrize('more', [127, 128])
+def test_the_padding_of_official_tables(gemma, tmp_path, more):
+  """128 rows in the Flax layout, and in no other."""
+  hf = hub.gemma('gemma 2 GQA', vocab_size=61 + more)
+  weights = {name: value.numpy() for name, value in hf.state_dict().items()}
+  values = official.gemma_values(
+    weights, gemma.configs['gemma'], turned=False, mha=False
+  )
+  file = tmp_path / 'gemma.npz'
+  np.savez(file, **{n.replace('&', '/'): v for n, v in values.items()})
+  source = open_pretrained(str(file), configs=gemma.configs)
+  if more == 128:
+    table = resize(source, 61, '', padding=source.padding)['gemma/embedding']
+    expected = weights['model.embed_tokens.weight'][:61]
+    np.testing.assert_array_equal(read(table), expected)
+  else:
+    with pytest.raises(UserError, match='set model.gemma.vocab_size=188'):
+      resize(source, 61, '', padding=source.padding)
+  assert gemma.padding == 0
 
 
 def test_what_is_too_long_for_padding_is_not_cut_off():
