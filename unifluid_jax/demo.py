@@ -27,6 +27,7 @@ from unifluid_jax.data import images
 from unifluid_jax.data.example import Image
 from unifluid_jax.errors import UserError
 from unifluid_jax.page import fields, uploads
+from unifluid_jax.page.guard import Guard
 from unifluid_jax.page.turns import Turns
 
 _MOST_SAMPLES = 16
@@ -91,14 +92,28 @@ def launch(page: Any, host: str, port: int) -> str:
   Raises:
     UserError: It cannot be served there.
   """
+  # Come with Gradio.
+  from gradio.route_utils import FnIndexInferError
+  from starlette.middleware import Middleware
+
+  wrong = (
+    FnIndexInferError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+  )
+  queue = page.queue(max_size=_MOST_WAITING, api_open=False)
   try:
-    _, address, _ = page.queue(max_size=_MOST_WAITING).launch(
+    _, address, _ = queue.launch(
       server_name=host,
       server_port=port,
       share=False,
       quiet=True,
       prevent_thread_lock=True,
       max_file_size=uploads.MOST_BYTES,
+      app_kwargs={'middleware': [Middleware(Guard, errors=wrong)]},
     )
   except OSError as error:
     raise UserError(

@@ -241,7 +241,8 @@ class Experiment:
     return EmojiConfig(concepts or data.concepts, data.artists, data.image_size)
 
   def _make_task(self, source: SourceConfig) -> Task:
-    size, most = self.data.image_size, self.data.max_pixels
+    size, max_pixels = self.data.image_size, self.data.max_pixels
+    encoder_size = self.model.encoder.image_size
     match source.kind:
       case 'folder':
         return FolderTask(
@@ -250,8 +251,8 @@ class Experiment:
           size,
           source.split,
           self.data.heldout,
-          most,
-          self.model.encoder.image_size,
+          max_pixels,
+          encoder_size,
         )
       case 'tfds':
         return TfdsTask(
@@ -261,7 +262,8 @@ class Experiment:
           size,
           source.features,
           str(to_path(source.data_dir)) if source.data_dir else None,
-          most,
+          max_pixels,
+          encoder_size,
         )
       case _:
         emoji = self.emoji(source.concepts)

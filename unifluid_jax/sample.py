@@ -30,7 +30,7 @@ from PIL import Image as PillowImage
 
 from unifluid_jax import cli, inference
 from unifluid_jax.config import to_dict
-from unifluid_jax.data import images
+from unifluid_jax.data import files, images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
 from unifluid_jax.errors import UserError
@@ -228,11 +228,9 @@ def _sample(
 
 
 def _read_image(path: str, least: int, max_pixels: int) -> Image:
-  try:
-    data = local_path(path, f'--image={path}').read_bytes()
-  except OSError as error:
-    raise UserError(f'--image={path}: {error.strerror}') from error
-  return images.decode(data, f'--image={path}', least, max_pixels)
+  name = f'--image={path}'
+  data = files.read(local_path(path, name), name)
+  return images.decode(data, name, least, max_pixels)
 
 
 def _write(

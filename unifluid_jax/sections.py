@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from unifluid_jax.config import AUTO, AutoInt
 from unifluid_jax.data.emoji.splits import EmojiConfig
-from unifluid_jax.data.images import MAX_PIXELS
+from unifluid_jax.data.images import MAX_PIXELS, PILLOW_PIXELS
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.data.sources.split import SPLITS
 from unifluid_jax.diffusion.objectives import make_objective
@@ -130,7 +130,7 @@ class DataConfig:
   max_pixels: int = MAX_PIXELS
 
   def __post_init__(self):
-    counts = ('image_size', 'examples', 'rows', 'groups', 'max_pixels')
+    counts = ('image_size', 'examples', 'rows', 'groups')
     check_least('data', self, 1, *counts)
     if self.max_text != AUTO:
       check_least('data', self, 1, 'max_text')
@@ -139,6 +139,7 @@ class DataConfig:
     check_most('data', self, 2**12, 'image_size')
     check_most('data', self, 2**17, 'examples', 'rows', 'groups')
     check_most('data', self, 2**8, 'num_workers')
+    check_between('data', self, 1, PILLOW_PIXELS + 1, 'max_pixels')
     if not 0 <= self.drop_prefix <= 1:
       raise UserError(
         f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'

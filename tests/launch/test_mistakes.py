@@ -340,7 +340,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     '--config.training.steps=9',
     '--config.training.checkpoint.every=100',
   ]
-  broken = f'line 12: {image} is no image that Pillow can read'
+  broken = f'line 12: {image} is no image that can be read'
   assert process.fail('train', *arguments).endswith(broken)
   # The steps before it are kept.
   done = len(process.read_losses(started))
@@ -362,11 +362,15 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     (['--prompt=fox'], '--task must be given'),
     (
       ['--task=caption', '--image=none.png'],
-      '--image=none.png: No such file or directory',
+      '--image=none.png cannot be read: No such file or directory',
+    ),
+    (
+      ['--task=caption', '--image=/dev/zero'],
+      '--image=/dev/zero is not a regular file; name the file of an image',
     ),
     (
       ['--task=caption', '--image=setup.py'],
-      '--image=setup.py is no image that Pillow can read',
+      '--image=setup.py is no image that can be read',
     ),
     (
       ['--task=generate', '--prompt=fox', '--steps=99'],

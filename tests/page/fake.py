@@ -19,7 +19,9 @@ class FakeModel:
 
   def __init__(self):
     data = types.SimpleNamespace(image_size=SIZE, max_pixels=1000)
-    self.experiment = types.SimpleNamespace(data=data)
+    encoder = types.SimpleNamespace(image_size=SIZE)
+    model = types.SimpleNamespace(encoder=encoder)
+    self.experiment = types.SimpleNamespace(data=data, model=model)
     self.seen = []
     self.busy, self.go = threading.Event(), threading.Event()
 

@@ -18,6 +18,7 @@ from tests import process
 from tests.page.fake import SIZE, FakeModel
 from unifluid_jax import demo
 from unifluid_jax.page import uploads
+from unifluid_jax.page.guard import MOST_BYTES
 
 SEED = 'seed is not an integer from 0 to 4294967295'
 SAMPLES = 'samples is not an integer from 1 to 16'
@@ -209,9 +210,57 @@ def test_files_that_are_too_large(site):
     site.upload(bytes(uploads.MOST_BYTES + 1))
 
 
+@pytest.mark.parametrize(
+  ('route', 'body'),
+  [
+    ('call/none', {'data': []}),
+    ('call/v2/none', {}),
+    ('call/v2/caption', {'picture': 3}),
+    ('queue/join', {'data': [], 'session_hash': 'a', 'fn_index': 10**6}),
+    ('run/none', {'data': []}),
+    ('run/caption', {'data': [{'path': '/dev/zero'}]}),
+  ],
+)
+def test_a_request_for_no_task_is_a_message(site, route, body):
+  answer = site.http.post(f'/{route}', json=body)
+  assert 400 <= answer.status_code < 500
+  assert answer.json()['detail']
+
+
+def test_a_button_without_a_task_is_a_message(site):
+  address = str(site.http.base_url).removesuffix('gradio_api/')
+  dependencies = httpx.get(f'{address}config').json()['dependencies']
+  tasks = ('generate', 'edit', 'caption', 'answer')
+  number = next(x['id'] for x in dependencies if x['api_name'] not in tasks)
+  body = {'data': [], 'fn_index': number, 'session_hash': 'button'}
+  site.http.post('/queue/join', json=body).raise_for_status()
+  events = site.http.get('/queue/data', params={'session_hash': 'button'}).text
+  assert 'the request names no task of this page' in events
+
+
+def test_nothing_is_fetched_from_other_servers(site):
+  answer = site.http.get('/file=http://127.0.0.1:1/x.png')
+  assert answer.status_code == 403
+  assert answer.json() == {'detail': 'only files of this page are served'}
+
+
+def test_a_request_that_is_too_large(site):
+  headers = {'content-type': 'application/json'}
+  whole = b'{"data": ["' + bytes(MOST_BYTES) + b'"]}'
+  told = site.http.post('/call/caption', content=whole, headers=headers)
+  assert told.status_code == 413
+  assert 'more than 34,603,008 bytes; send less' in told.json()['detail']
+  # In chunks, without a size that is announced.
+  chunks = (b'a' * 2**20 for _ in range(40))
+  told = site.http.post('/call/caption', content=chunks, headers=headers)
+  assert told.status_code in (400, 413)
+  assert told.json()['detail']
+
+
 def test_images_that_cannot_be_used(site):
   pixels = site.upload(png((40, 30)))
-  assert '1,200 pixels; the limit is 1,000' in site.refuse('caption', pixels)
+  told = site.refuse('caption', pixels)
+  assert '1,200 pixels, more than the limit of 1,000' in told
   for content in (b'', b'no image', png()[:45]):
     told = site.refuse('edit', site.upload(content), 'flip', 0)
     assert 'the file is no image' in told

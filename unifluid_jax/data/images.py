@@ -3,63 +3,76 @@
 import io
 import re
 import struct
+import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
-import PIL.ImageCms
 import PIL.ImageFile
 import PIL.ImageOps
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import UInt8
 
+from unifluid_jax.data import colours
 from unifluid_jax.errors import UserError
 
 MAX_PIXELS = 40_000_000
-"""Pixels that an image may have by default."""
+"""Pixels that an image may have unless the caller allows more."""
+
+PILLOW_PIXELS = 178_956_970
+"""Pixels above which Pillow opens no image."""
 
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'PPM')
-"""Formats that are read, by Pillow's names."""
+"""Formats that are read. Pillow's other decoders never see a file."""
 
-# Greys of fewer than 8 bits, which Pillow scales to 0..255 in mode L: the
-# factor, by Pillow's name of their layout.
-_GREY_SCALES = {'L;2': 85, 'L;4': 17}
+_MAX_SCANS = 100  # Of a JPEG; progressive ones have about ten.
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # Tags of EXIF and TIFF.
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_YCBCR = 6
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+# `decode` has a limit of its own.
+warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
 
 
 def decode(
-  data: bytes, name: str, least: int = 0, most: int = MAX_PIXELS
+  data: bytes,
+  name: str,
+  least: int = 0,
+  max_pixels: int = MAX_PIXELS,
+  remedy: str = 'scale it down',
 ) -> UInt8[np.ndarray, 'H W 3']:
-  """Reads an image file in one of FORMATS, upright and on white.
+  """Decodes the first frame of an image file, upright and over white.
 
   Args:
     data: The content of the file.
-    name: What the error message calls it.
-    least: Pixels that a side must have at least. Of a JPEG, which is read at a
-      half, a quarter or an eighth of its size in less time, the smallest of
-      these with as many is given; 0 for its own size.
-    most: Pixels that the file's image may have; checked before it is decoded.
+    name: What error messages call the file.
+    least: Pixels that each side must keep. A JPEG is decoded at a half, a
+      quarter or an eighth of its size, the smallest that has as many, which
+      takes less time; 0 for its own size.
+    max_pixels: Pixels that the file's header may announce.
+    remedy: What the error message advises for a larger image.
 
   Raises:
-    UserError: If Pillow cannot read it, it has too many pixels, or its values
-      have no known white.
+    UserError: If the file is damaged or of another format, is larger than
+      `max_pixels`, or its values have no known white.
   """
   try:
-    with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      _check_header(image, name, most)
+    with PIL.Image.open(io.BytesIO(data), formats=formats()) as image:
+      pixels = _pixels(image)
+      if pixels > max_pixels:
+        raise _too_large(name, pixels, max_pixels, remedy)
+      _check_content(image, data, name)
       if least:
         image.draft(None, (least, least))
-      pixels = to_rgb(_load(image, data))
-      # Loading comes first: it turns a TIFF, and finds a PNG's late EXIF.
-      return _turn(pixels, image.getexif().get(PIL.ExifTags.Base.Orientation))
+      clear = _transparent(image, data)
+      image.load()
+      rgb = colours.to_rgb(
+        image if clear is None else colours.clear_where(image, clear)
+      )
+      return _turn(rgb, image.getexif().get(_ORIENTATION))
   except PIL.Image.DecompressionBombError as error:
-    (count,) = re.findall(r'\((\d+) pixels\)', str(error))
-    raise UserError(_too_many(name, f'{int(count):,}', most)) from None
-  except PIL.UnidentifiedImageError:
-    raise UserError(
-      f'{name} is no image that Pillow can read as {", ".join(FORMATS[:-1])} '
-      f'or {FORMATS[-1]}; save it as one of these'
-    ) from None
+    pixels = int(re.findall(r'\d+', str(error))[0])
+    raise _too_large(name, pixels, max_pixels, remedy) from None
   # What Pillow's decoders raise on broken files.
   except (
     EOFError,
@@ -73,124 +86,115 @@ def decode(
     ValueError,
     struct.error,
   ):
-    raise UserError(f'{name} is no image that Pillow can read') from None
+    raise UserError(
+      f'{name} is no image that can be read: it is damaged, or not of the '
+      f'formats {", ".join(formats())}'
+    ) from None
 
 
-def to_rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, 'H W 3']:
-  """Pixels of an image of any mode but F; transparent ones become white."""
-  if image.mode.startswith('I'):
-    image = _grey_of_8_bits(image)
-  if image.mode == 'LAB':
-    image = _lab_to_rgb(image)
-  if image.mode in ('La', 'RGBa'):  # multiplied by alpha
-    image = image.convert(image.mode.upper())
-  if image.has_transparency_data:
-    image = image.convert('RGBA')
-    white = PIL.Image.new('RGBA', image.size, 'white')
-    image = PIL.Image.alpha_composite(white, image)
-  # Converting to the same mode would copy.
-  return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
+def formats() -> list[str]:
+  """The members of FORMATS that this Pillow can read."""
+  PIL.Image.init()
+  return [name for name in FORMATS if name in PIL.Image.OPEN]
 
 
-def _check_header(image: PIL.Image.Image, name: str, most: int) -> None:
-  """Refuses what is too large or has no known white, before it is decoded."""
+def _tiff_tags(image: PIL.Image.Image) -> Mapping[int, Any]:
+  """The tags of a TIFF; none of another format."""
+  return getattr(image, 'tag_v2', {})
+
+
+def _pixels(image: PIL.Image.Image) -> int:
+  """Pixels that decoding an image takes memory for, from its header."""
   width, height = image.size
-  if width * height > most:
-    count = f'{width:,} x {height:,} = {width * height:,}'
-    raise UserError(_too_many(name, count, most))
+  tags = _tiff_tags(image)
+  # A TIFF is decoded tile by tile, and a tile may be larger than the image.
+  tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
+  return max(width * height, tile)
+
+
+def _too_large(
+  name: str, pixels: int, max_pixels: int, remedy: str
+) -> UserError:
+  return UserError(
+    f'{name} has {pixels:,} pixels, more than the limit of {max_pixels:,}; '
+    f'{remedy}'
+  )
+
+
+def _check_content(image: PIL.Image.Image, data: bytes, name: str) -> None:
+  """Refuses what Pillow decodes wrongly, or takes hours to decode.
+
+  Raises:
+    UserError: With the file and what is wrong with it.
+  """
   if image.mode == 'F':
     raise UserError(
       f'{name} holds fractions, of which it does not tell what is white; '
       'save it with 8 bits'
     )
+  # Within the data of a scan, 0xFF is always followed by 0.
+  if image.format in ('JPEG', 'MPO') and data.count(b'\xff\xda') > _MAX_SCANS:
+    raise UserError(
+      f'{name} is a JPEG of more than {_MAX_SCANS} scans; save it anew'
+    )
+  # Pillow takes these three bytes a pixel for four.
+  is_raw = image.format == 'TIFF' and image.info.get('compression') == 'raw'
+  if is_raw and _tiff_tags(image).get(_PHOTOMETRIC) == _YCBCR:
+    raise UserError(
+      f'{name} is a TIFF of YCbCr values without compression; save it as RGB'
+    )
 
 
-def _too_many(name: str, count: str, most: int) -> str:
-  return (
-    f'{name} has {count} pixels; the limit is {most:,}: scale it down, or '
-    'raise data.max_pixels in the config'
-  )
+def _transparent(
+  image: PIL.ImageFile.ImageFile, data: bytes
+) -> np.ndarray | None:
+  """Which pixels of a PNG [H W] have its transparent value.
 
+  Pillow compares that value with pixels that it has scaled to 8 bits. So the
+  value is scaled alike, or if that loses bits, the pixels are compared here.
 
-def _load(image: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
-  """Decodes an image whose transparent value is as its pixels are.
+  Args:
+    image: The image, not yet loaded; its transparent value may be changed.
+    data: The content of the file.
 
-  A PNG gives the value with the bits of the file. Pillow scales pixels to 8
-  bits, and leaves the value alone.
+  Returns:
+    A mask if Pillow cannot find them itself, else None.
   """
-  value = image.info.get('transparency')
-  layout = image.tile[0][3] if image.format == 'PNG' and image.tile else None
-  image.load()
-  if value is None or layout is None:
-    return image
-  if layout in _GREY_SCALES:
-    scale = _GREY_SCALES[layout]
-    # The bits above the file's depth have no meaning.
-    image.info['transparency'] = (value & 255 // scale) * scale
-  elif layout == 'L':
-    image.info['transparency'] = value & 255
-  elif layout == 'RGB':
-    image.info['transparency'] = tuple(part & 255 for part in value)
-  elif layout == 'RGB;16B':
-    is_value = _equals_in_16_bits(image, data, value)
-    rgb = image.copy()
-    del rgb.info['transparency']
-    rgb.putalpha(_opaque_except(is_value))
-    return rgb
-  return image
+  key = image.info.get('transparency')
+  if image.format != 'PNG' or key is None or isinstance(key, bytes):
+    return None
+  match image.tile[0].args:
+    case 'L;2':
+      image.info['transparency'] = (key & 3) * 85
+    case 'L;4':
+      image.info['transparency'] = (key & 15) * 17
+    case 'L':
+      image.info['transparency'] = key & 255
+    case 'RGB':
+      image.info['transparency'] = tuple(value & 255 for value in key)
+    case 'RGB;16B':
+      return _has_value(data, key)
+  return None
 
 
-def _equals_in_16_bits(
-  image: PIL.Image.Image, data: bytes, value: tuple[int, int, int]
-) -> Bool[np.ndarray, 'H W']:
-  """Where a PNG of 16 bits a channel has a value; Pillow keeps the high 8."""
-  with PIL.Image.open(io.BytesIO(data), formats=['PNG']) as again:
-    # Read as little-endian, the high byte is the file's low byte.
-    again.tile = [tile._replace(args='RGB;16L') for tile in again.tile]
-    low = np.asarray(again)
-  high_value, low_value = np.divmod(np.array(value), 256)
-  return ((np.asarray(image) == high_value) & (low == low_value)).all(-1)
-
-
-def _opaque_except(mask: Bool[np.ndarray, 'H W']) -> PIL.Image.Image:
-  return PIL.Image.fromarray(np.where(mask, 0, 255).astype(np.uint8))
-
-
-def _grey_of_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-  """A grey of 16 or 32 bits, which Pillow would clip, as L or LA."""
-  grey = np.asarray(image)
-  tags = getattr(image, 'tag_v2', {})
-  value = image.info.get('transparency')
-  transparent = None if value is None else grey == value
-  unit = 256
-  if image.mode == 'I' and image.format != 'PPM' and grey.max() < 256:
-    unit = 1  # 8 bits in 32
-  elif tags.get(_BITS_PER_SAMPLE) == (12,):
-    unit = 16
-  grey = (grey // unit).clip(0, 255).astype(np.uint8)
-  if tags.get(_PHOTOMETRIC) == 0:  # 0 is white, which Pillow overlooks here
-    grey = 255 - grey
-  result = PIL.Image.fromarray(grey)
-  if transparent is not None:
-    result.putalpha(_opaque_except(transparent))
-  return result
-
-
-def _lab_to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-  """CIE L*a*b* with the white of D50 to sRGB."""
-  lab = PIL.ImageCms.createProfile('LAB')
-  srgb = PIL.ImageCms.createProfile('sRGB')
-  converted = PIL.ImageCms.profileToProfile(image, lab, srgb, outputMode='RGB')
-  assert converted is not None  # as it is not done in place
-  return converted
+def _has_value(data: bytes, key: tuple[int, int, int]) -> np.ndarray:
+  """Which pixels [H W] of a PNG of 16-bit RGB have a value in all bits."""
+  found = []
+  # Pillow keeps one byte of a channel: the first of these reads the high one.
+  for rawmode, shift in (('RGB;16B', 8), ('RGB;16L', 0)):
+    with PIL.Image.open(io.BytesIO(data), formats=['PNG']) as image:
+      image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+      wanted = [value >> shift & 255 for value in key]
+      found.append((np.asarray(image) == wanted).all(-1))
+  return found[0] & found[1]
 
 
 def _turn(
-  pixels: Shaped[np.ndarray, 'h w 3'], orientation: int | None
-) -> Shaped[np.ndarray, 'H W 3']:
-  """Turns pixels upright from an orientation that EXIF defines, 1..8."""
+  pixels: UInt8[np.ndarray, 'h w 3'], orientation: object
+) -> UInt8[np.ndarray, 'H W 3']:
+  """Turns pixels upright, as EXIF's orientation 1..8 says."""
   if orientation in (5, 6, 7, 8):
-    pixels = pixels.transpose(1, 0, 2)
+    pixels = pixels.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):
     pixels = pixels[::-1]
   if orientation in (2, 3, 6, 7):

@@ -82,6 +82,9 @@ def guard(page: Any, checks: Mapping[Any, Check], gradio: Any) -> None:
   ) -> Any:
     known = [by_id.get(id(component)) for component in function.inputs]
     try:
+      # Buttons whose work is the browser's own have no function here.
+      if function.fn is None:
+        raise UserError('the request names no task of this page')
       valid = _check_all(known, values)
     except UserError as error:
       raise gradio.Error(str(error), print_exception=False) from None

@@ -33,11 +33,22 @@ def png(value: int, channels: int) -> bytes:
   return data.getvalue()
 
 
+def cyan_photograph() -> bytes:
+  """A CMYK JPEG, 6 high and 8 wide, to be turned by 90 degrees."""
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6
+  image = PIL.Image.new('CMYK', (8, 6), (255, 0, 0, 0))
+  data = io.BytesIO()
+  image.save(data, 'JPEG', quality=100, exif=exif)
+  return data.getvalue()
+
+
 def serialize(i: int) -> bytes:
   """Record i as a tf.train.Example."""
   texts = {
     'image': [png(10 * i, 3)],
     'mask': [png(20 * i, 1)],
+    'photograph': [cyan_photograph()],
     'caption': [f'number {i}'.encode()],
     'captions/text': [f'one {i}'.encode(), f'two {i}'.encode()],
   }
@@ -67,6 +78,7 @@ def data_dir(tmp_path_factory) -> str:
     {
       'image': tfds.features.Image(shape=(None, None, 3)),
       'mask': tfds.features.Image(shape=(None, None, 1)),
+      'photograph': tfds.features.Image(shape=(None, None, 3)),
       'caption': tfds.features.Text(),
       'label': tfds.features.ClassLabel(names=['cat', 'dog']),
       'labels': tfds.features.Sequence(
@@ -161,6 +173,18 @@ def test_numbers_read_as_texts_and_gray_images_as_rgb(data_dir):
   source, prompt = task.build(task[2], RNG, augment=False).prefix
   assert source.shape[-1] == 3 and (source == 40).all()
   assert prompt == 'edit 1'
+
+
+def test_image_files_are_decoded_as_those_of_a_folder(data_dir):
+  features = {'image': 'photograph', 'text': 'caption'}
+  task = TfdsTask('shapes', 'train', 'captioning', 4, features, data_dir)
+  image = task.read_image(task[0], 'image')
+  assert image.shape == (8, 6, 3)
+  np.testing.assert_allclose(image, np.full((8, 6, 3), [0, 255, 255]), atol=3)
+  limited = TfdsTask('shapes', 'train', 'captioning', 4, features, data_dir, 47)
+  told = r"record 1: 'image' has 48 pixels, .* 47; .* raise data\.max_pixels"
+  with pytest.raises(UserError, match=told):
+    limited.build(limited[1], RNG, augment=False)
 
 
 def test_a_part_of_a_split(data_dir):

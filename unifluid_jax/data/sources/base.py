@@ -71,6 +71,16 @@ class SourceTask(abc.ABC):
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
     """The image of a record, of any size."""
 
+  def decode(self, data: bytes, name: str) -> Image:
+    """The image of a file's content; `name` is what messages call it."""
+    return images.decode(
+      data,
+      name,
+      max(self.image_size, self.encoder_size),
+      self.max_pixels,
+      'scale it down or raise data.max_pixels',
+    )
+
   @abc.abstractmethod
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
     """The text of a record, or the texts where several are right."""

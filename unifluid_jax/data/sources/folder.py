@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from unifluid_jax.data import images
+from unifluid_jax.data import files, images
 from unifluid_jax.data.example import Image
 from unifluid_jax.data.sources.base import (
   IMAGE_KEYS,
@@ -129,12 +129,7 @@ class FolderTask(SourceTask):
     """Reads the image file that the record names."""
     path = self._image_path(record[key])
     name = f'{record["place"]}: {path}'
-    try:
-      data = path.read_bytes()
-    except OSError as error:
-      raise UserError(f'{name} cannot be read: {error.strerror}') from error
-    least = max(self.image_size, self.encoder_size)
-    return images.decode(data, name, least, self.max_pixels)
+    return self.decode(files.read(path, name), name)
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
     """The text, or the list of texts, of a record."""

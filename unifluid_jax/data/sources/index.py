@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import PIL.Image
 
+from unifluid_jax.data import images
 from unifluid_jax.data.sources import captions
 from unifluid_jax.errors import UserError
 from unifluid_jax.paths import write_whole
@@ -261,7 +262,7 @@ def _is_readable(file: pathlib.Path) -> bool:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # Of large images, and odd metadata.
-      with PIL.Image.open(file) as image:
+      with PIL.Image.open(file, formats=images.formats()) as image:
         return min(image.size) > 0
   except _UNREADABLE:
     return False

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from unifluid_jax.data import images
+from unifluid_jax.data import colours, images
 from unifluid_jax.data.example import Image
 from unifluid_jax.data.sources.base import KEYS, SourceTask, Texts
 from unifluid_jax.errors import UserError
@@ -24,6 +24,7 @@ class TfdsTask(SourceTask):
     features: Mapping[str, str],
     data_dir: str | None = None,
     max_pixels: int = images.MAX_PIXELS,
+    encoder_size: int = 0,
   ):
     """Opens the data set, which must have been prepared.
 
@@ -37,11 +38,12 @@ class TfdsTask(SourceTask):
         the name of the class.
       data_dir: Where data sets are; TFDS's default if None.
       max_pixels: Pixels that an image file may have.
+      encoder_size: Side in pixels of the image encoder's inputs.
 
     Raises:
       UserError: If the data set, the split or a feature is not there.
     """
-    super().__init__(kind, image_size, max_pixels)
+    super().__init__(kind, image_size, max_pixels, encoder_size)
     # Slow to import, and only this class needs it.
     import tensorflow_datasets as tfds
 
@@ -85,6 +87,10 @@ class TfdsTask(SourceTask):
         feature = feature.feature  # of several values, each
       if isinstance(feature, tfds.features.ClassLabel):
         self._classes[key] = tuple(feature.names)
+    # Their files are decoded here: TFDS takes CMYK for RGBA, for example.
+    self._source.decoders = _skip_images(
+      self._source.dataset_info.features, tfds
+    )
 
   def __len__(self) -> int:
     """Number of records of the split."""
@@ -114,11 +120,13 @@ class TfdsTask(SourceTask):
     return parts | {'place': place}
 
   def read_image(self, record: Mapping[str, Any], key: str) -> Image:
-    """The image, which TFDS has decoded.
+    """The image, from the content of a file or from a tensor's pixels.
 
     Raises:
       UserError: It is no grey or coloured one of 8 bits.
     """
+    if isinstance(record[key], bytes):
+      return self.decode(record[key], f'{record["place"]}: {key!r}')
     pixels = np.asarray(record[key])
     is_image = pixels.ndim == 3 and pixels.shape[-1] in (1, 3, 4)
     if not is_image or pixels.dtype != np.uint8:
@@ -126,9 +134,9 @@ class TfdsTask(SourceTask):
         f'{record["place"]}: {key!r} is {pixels.dtype} of shape '
         f'{pixels.shape}; it must be uint8 of (height, width, 1, 3 or 4)'
       )
-    gray = pixels.shape[-1] == 1
-    return images.to_rgb(
-      PIL.Image.fromarray(pixels[..., 0] if gray else pixels)
+    grey = pixels.shape[-1] == 1
+    return colours.to_rgb(
+      PIL.Image.fromarray(pixels[..., 0] if grey else pixels)
     )
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
@@ -146,6 +154,17 @@ class TfdsTask(SourceTask):
     if not len(texts):
       raise UserError(f'{record["place"]} has no text for the key {key!r}')
     return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
+
+
+def _skip_images(features: Any, tfds: Any) -> dict[str, Any]:
+  """Decoders that leave images of 8 bits as the content of their files."""
+  decoders = {}
+  for key, feature in features.items():
+    if isinstance(feature, tfds.features.FeaturesDict):
+      decoders[key] = _skip_images(feature, tfds)
+    elif type(feature) is tfds.features.Image and feature.np_dtype == np.uint8:
+      decoders[key] = tfds.decode.SkipDecoding()
+  return {key: decoder for key, decoder in decoders.items() if decoder}
 
 
 def _follow(tree: Any, path: tuple[str, ...]) -> Any:
