@@ -26,7 +26,9 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     }
     for name, source in config.data.sources.items()
   }
-  config.data.update(rows=2, examples=4, groups=2, max_text=48)
+  config.data.update(rows=2, examples=4, groups=2)
+  with config.data.ignore_type():  # It may be 'auto'.
+    config.data.max_text = 48
   config.data.num_workers = 0  # Each takes seconds to start.
   config.data.row = {
     'length': 128,
