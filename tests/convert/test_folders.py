@@ -148,7 +148,7 @@ def test_an_index_that_leads_outside(folder, form, place):
   told = f'{index} lists {name} in {place!r}, which is not a file in its folder'
   assert message(folder).startswith(told)
   index.write_text(f'{{"weight_map": {{"{name}": "a", "{name}": "b"}}}}')
-  assert f'{index} is no JSON ({name} is in it twice)' in message(folder)
+  assert f'{index} is no JSON (an object has the key' in message(folder)
 
 
 def test_shards_without_an_index(folder, form):

@@ -31,7 +31,10 @@ def change_header(folder, change):
     (lambda text: text.replace('[0,', '["a",', 1), 'the entry of'),
     (lambda text: text.replace('[61,20]', '[-61,-20]'), 'the entry of'),
     (lambda text: text.replace('[61,20]', '[true,1220]'), 'the entry of'),
-    (lambda text: text.rstrip()[:-1] + f',"{NORM}":0}}', f'{NORM} is in it tw'),
+    (
+      lambda text: text.rstrip()[:-1] + f',"{NORM}":0}}',
+      f'key {NORM!r} 2 times',
+    ),
     (lambda text: text.replace('[4880,4960]', '[4800,4880]'), 'starts at byte'),
     (lambda text: text.replace('[4880,4960]', '[4960,5040]'), 'starts at byte'),
     (lambda text: '[' * 100_000, 'nested too deeply'),
