@@ -55,9 +55,8 @@ class GemmaConfig:
     qk_norm: Whether queries and keys are normalised (Gemma 3).
     query_scale: Factor of the queries; None for head_dim^-0.5.
     pattern: GLOBAL or LOCAL for each layer, repeated over the depth.
-    window: A LOCAL layer sees keys less than this many positions away, and
-      all of the slot's own bidirectional block (prefix or image), see
-      `window_mask`.
+    window: A LOCAL layer sees keys less than this many positions away; ahead
+      of a slot there are some only in a bidirectional prefix or image.
     rope_theta: RoPE base of GLOBAL layers.
     local_rope_theta: RoPE base of LOCAL layers.
     rope_scaling: Divides the positions in GLOBAL layers.
@@ -315,9 +314,7 @@ class Gemma(nnx.Module):
       cache = cache.write_positions(index, positions)
       key_positions = cache.positions
     kinds = sorted({*self.config.layer_kinds})
-    views = [
-      self._view(kind, positions, key_positions, mask, index) for kind in kinds
-    ]
+    views = [self._view(kind, positions, key_positions, mask) for kind in kinds]
 
     def call(block, carry, layer):
       number, kind = layer
@@ -340,14 +337,19 @@ class Gemma(nnx.Module):
     positions: Int[Array, 'B L'],
     key_positions: Int[Array, 'B S'],
     mask: Bool[Array, 'B L S'],
-    index: Int[Array, ''] | int,
   ) -> View:
     config = self.config
     theta, scaling = config.rope_theta, config.rope_scaling
     if kind == LOCAL:
       theta, scaling = config.local_rope_theta, 1.0
       assert config.window is not None
-      mask = window_mask(mask, positions, key_positions, config.window, index)
+      # The window also cuts inside a bidirectional prefix, as in
+      # google-deepmind/gemma (`_create_sliding_mask`). The PaliGemma of
+      # transformers lets a whole prefix see itself in every layer. The two
+      # differ only where a prefix is longer than the window, which is 4,096
+      # slots in Gemma 2: not at 224 or 448 pixels.
+      away = jnp.abs(positions[:, :, None] - key_positions[:, None, :])
+      mask = mask & (away < config.window)
     sin, cos = rotary_angles(positions, config.head_dim, theta, scaling)
     return View(mask, sin, cos)
 
@@ -386,34 +388,3 @@ class Gemma(nnx.Module):
     shape = (config.layers, batch, slots, config.kv_heads, config.head_dim)
     empty = jnp.zeros(shape, dtype or self.dtype)
     return KVCache(empty, empty, jnp.zeros((batch, slots), jnp.int32))
-
-
-def window_mask(
-  mask: Bool[Array, 'B L S'],
-  positions: Int[Array, 'B L'],
-  key_positions: Int[Array, 'B S'],
-  window: int,
-  index: Int[Array, ''] | int = 0,
-) -> Bool[Array, 'B L S']:
-  """The mask of a layer with a sliding window.
-
-  The window limits how far a slot looks back. It does not cut inside a
-  bidirectional block: slots that see each other do so at any distance. This is
-  the mask of PaliGemma 2 in transformers, `or(sliding causal, same block)`,
-  whose prefix is such a block. google-deepmind/gemma and transformers' Gemma 3
-  cut there too, but have no blocks longer than a window.
-
-  Args:
-    mask: True where a slot sees another without a window.
-    positions: Position of each slot that looks.
-    key_positions: Position of each slot that is looked at.
-    window: A slot sees those less than this many positions away.
-    index: Where the L slots that look are among the S.
-  """
-  batch, length, _ = mask.shape
-  away = jnp.abs(positions[:, :, None] - key_positions[:, None, :])
-  corner = (0, 0, index)
-  own = jax.lax.dynamic_slice(mask, corner, (batch, length, length))
-  mutual = own & own.transpose(0, 2, 1)
-  block = jax.lax.dynamic_update_slice(jnp.zeros_like(mask), mutual, corner)
-  return mask & (away < window) | block
