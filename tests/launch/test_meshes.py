@@ -127,7 +127,12 @@ def test_any_number_of_processes_gives_the_same_bits(vae, reference, tmp_path):
 
 
 def test_two_processes_train_the_same_vae(vae, tmp_path):
-  flags = [*process.flags(tmp_path), '--config.mesh.fsdp=4']
+  flags = [
+    *process.flags(tmp_path),
+    '--config.mesh.fsdp=4',
+    # The whole config is checked, and the devices share rows, too.
+    '--config.data.rows=4',
+  ]
   ends = process.end_together(
     process.start_together('train_vae', 2, *flags, devices=2)
   )

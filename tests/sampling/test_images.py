@@ -184,5 +184,5 @@ def test_more_steps_than_tokens_is_refused():
 def test_impossible_settings_are_refused(value):
   with pytest.raises(UserError, match=f'temperature {value}'):
     images.ImageSamplingConfig(temperature=value)
-  with pytest.raises(UserError, match=f'guidance {value}'):
+  with pytest.raises(UserError, match=f'guidance scale {value}'):
     images.ImageSamplingConfig(guidance=Guidance(value))
