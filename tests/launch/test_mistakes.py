@@ -341,7 +341,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     '--config.training.checkpoint.every=100',
   ]
   broken = f'line 12: {image} is no image that can be read'
-  assert process.fail('train', *arguments).endswith(broken)
+  assert broken in process.fail('train', *arguments)
   # The steps before it are kept.
   done = len(process.read_losses(started))
   assert process.newest_checkpoint(started) == done > 0
@@ -385,7 +385,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
 def test_a_wrong_wish(arguments, message, finished, tmp_path):
   out = tmp_path / 'out'
   arguments = [f'--workdir={finished}', f'--out={out}', *arguments]
-  assert process.fail('sample', *arguments).endswith(message)
+  assert message in process.fail('sample', *arguments)
   assert not out.exists()
 
 
