@@ -1,4 +1,4 @@
-"""A folder of captioned images, in a quarter of an hour on two CPU cores.
+"""A folder of captioned images, for two CPU cores.
 
     python -m unifluid_jax.index photos
     bash launch/quickstart.sh \\

@@ -198,9 +198,20 @@ def run(name, arg, workdir, started):
   return unifluid.train_unifluid(experiment, workdir)
 
 
+# One of each kind; the others are long.
+OF_EACH_KIND = ('quickstart', 'own_images', 'unifluid_2b')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('name', 'arg'), [v for v in VARIANTS if v != ('ablation_language_model', '')]
+  ('name', 'arg'),
+  [
+    pytest.param(
+      *variant, marks=[] if variant[0] in OF_EACH_KIND else [pytest.mark.long]
+    )
+    for variant in VARIANTS
+    if variant != ('ablation_language_model', '')
+  ],
 )
 def test_a_small_variant_trains_two_steps(name, arg, tmp_path, started):
   run(name, f'{arg},tiny', tmp_path, started)

@@ -14,9 +14,9 @@ _PLAN = ['--topology=v5e:2x2']
   ('module', 'output', 'flags'),
   [
     ('train_vae', '--workdir', []),
-    ('train', '--workdir', []),
-    ('quickstart', '--workdir', []),
-    ('bench', '--json', []),
+    pytest.param('train', '--workdir', [], marks=pytest.mark.long),
+    pytest.param('quickstart', '--workdir', [], marks=pytest.mark.long),
+    pytest.param('bench', '--json', [], marks=pytest.mark.long),
     ('plan', '--json', _PLAN),
   ],
 )

@@ -328,6 +328,7 @@ def test_fields_have_labels(site):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_ends_it_while_it_draws(tmp_path):
   port = process.free_port()
   command = [sys.executable, '-m', 'tests.page.fake', str(port)]
