@@ -22,7 +22,7 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = 'tests/configs/tiny.py'
 
-LIMIT = 600.0
+LIMIT = 300.0
 """Seconds that a child may take: many times what any of them does."""
 
 # Many processes compile the same; tests/conftest.py sets XLA's flags.

@@ -16,8 +16,8 @@ from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs import heldout as heldout_lib
 from unifluid_jax.runs.heldout import heldout_losses
+from unifluid_jax.runs.preflight import check_config
 from unifluid_jax.runs.state import make_context
-from unifluid_jax.runs.unifluid import check_unifluid
 from unifluid_jax.training.sharding import make_mesh
 
 
@@ -47,7 +47,7 @@ def measure_of(experiment, workdir):
   tokenizer = experiment.make_tokenizer(workdir)
   mesh = make_mesh(experiment.mesh, jax.devices()[:1])
   context = make_context(experiment, tokenizer)
-  tasks = check_unifluid(experiment, tokenizer)
+  tasks = check_config(experiment, reads_sources=True).tasks
   return tasks, heldout_losses(experiment, tasks, tokenizer, context, mesh)
 
 
