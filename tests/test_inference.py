@@ -14,7 +14,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.programs import Drawn
 from unifluid_jax.runs.state import make_unifluid
-from unifluid_jax.training.sharding import MeshConfig, make_mesh
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import UserError
+from unifluid_jax.goodput import Goodput
 from unifluid_jax.paths import (
   append_text,
   as_on_disk,
@@ -22,7 +23,6 @@ from unifluid_jax.paths import (
   write_whole,
 )
 from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.goodput import Goodput
 from unifluid_jax.training.metrics import Meter, Work, read_log
 from unifluid_jax.training.partial import put_aside
 

@@ -50,9 +50,7 @@ def main() -> None:
   experiment = build(Experiment, cli.require(_CONFIG))
   check_memory(unifluid_needs(experiment), 'a step of the training')
   check_json(_JSON.value)
-  start = check_config(
-    experiment, reads_sources=True, also=[lambda: sampling_mesh(experiment)]
-  )
+  start = check_config(experiment, also=[lambda: sampling_mesh(experiment)])
   experiment, mesh = start.experiment, sampling_mesh(experiment)
   logging.info('training: %d steps', _STEPS.value)
   figures = time_training(start, _STEPS.value)

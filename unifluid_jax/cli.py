@@ -27,6 +27,7 @@ from unifluid_jax import processes
 from unifluid_jax.accelerators import ignore_absent_tpu
 from unifluid_jax.config_file import define_config_flag
 from unifluid_jax.errors import UserError
+from unifluid_jax.interruption import Interrupted, stop_at_once
 from unifluid_jax.output import (
   CLOSED,
   end_output,
@@ -34,7 +35,6 @@ from unifluid_jax.output import (
   set_up_output,
 )
 from unifluid_jax.paths import AnyPath, to_path
-from unifluid_jax.training.preemption import Interrupted, stop_at_once
 
 _MENDS = dict.fromkeys(
   (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), 'make room'

@@ -20,7 +20,7 @@ from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.errors import Collector, UserError, check_between
-from unifluid_jax.models.unifluid import UniFluidConfig
+from unifluid_jax.models.unifluid import ImageTokens, ModelConfig
 from unifluid_jax.models.vae import VAEConfig
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.sampling.images import ImageSamplingConfig, tokens_per_step
@@ -29,15 +29,14 @@ from unifluid_jax.sections import (
   DataConfig,
   EvaluationConfig,
   InitConfig,
-  ModelConfig,
   SourceConfig,
   TokenizerConfig,
   TrainingConfig,
   VAETrainingConfig,
   check_source,
 )
-from unifluid_jax.training.optimizer import OptimizerConfig
-from unifluid_jax.training.sharding import MeshConfig
+from unifluid_jax.sharding.mesh import MeshConfig
+from unifluid_jax.training_sections import OptimizerConfig
 
 TOKENIZER_FILE = 'tokenizer.model'
 
@@ -172,28 +171,13 @@ class Experiment:
         'texts; use the config.json of the run, or give a number'
       )
 
-  def unifluid(self, tokenizer: Tokenizer) -> UniFluidConfig:
-    """Shape of the model for a vocabulary.
+  def image_tokens(self, boi_id: int) -> ImageTokens:
+    """The image tokens of the model.
 
-    Raises:
-      UserError: The embedding table is too small for the vocabulary.
+    Args:
+      boi_id: The vocabulary's beginning-of-image id.
     """
-    pieces = tokenizer.vocab_size
-    self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
-    return UniFluidConfig(
-      gemma=self.model.gemma,
-      encoder=self.model.encoder,
-      head=self.model.head,
-      order=self.model.order,
-      image_tokens=self.grid**2,
-      token_dim=self.token_dim,
-      boi_id=tokenizer.boi_id,
-      source_tokens=self.model.source_tokens,
-      dtype=self.model.dtype,
-      fused_attention=self.model.fused_attention,
-      remat=self.model.remat,
-      unroll=self.model.unroll,
-    )
+    return ImageTokens(self.grid**2, self.token_dim, boi_id)
 
   def make_tasks(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
     """Opens sources of examples.
@@ -309,13 +293,11 @@ class Experiment:
       is_whole = path or own.vocab_size >= self.tokenizer.vocab_size
       if is_whole or (workdir / 'checkpoints').exists():
         self._check_vocabulary(own, path, workdir / TOKENIZER_FILE)
-        pieces = own.vocab_size
-        self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
+        self.check_tokenizer(own)
         return own
     if path:
       tokenizer = Tokenizer.load(path)
-      pieces = tokenizer.vocab_size
-      self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
+      self.check_tokenizer(tokenizer)
       return tokenizer
     if tasks is None:
       tasks = self.make_tasks(self.data.sources)
@@ -339,6 +321,15 @@ class Experiment:
         f'vocabulary ({wanted}); use another --workdir, or remove the file if '
         'nothing has been trained with it'
       )
+
+  def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+    """Refuses a vocabulary that the embedding table has no room for.
+
+    Raises:
+      UserError: It has more pieces than `model.gemma.vocab_size`.
+    """
+    pieces = tokenizer.vocab_size
+    self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
 
   def _check_rows(self, told: str, pieces: int) -> None:
     """Refuses a vocabulary that the embedding table has no room for."""

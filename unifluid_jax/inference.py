@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Int, UInt8
 
@@ -27,10 +26,11 @@ from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import ArgumentTypeError, UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import writes_raster
+from unifluid_jax.model_spec import ModelSpec
 from unifluid_jax.paths import AnyPath, to_path
-from unifluid_jax.programs import Parameters, Programs
+from unifluid_jax.programs import Programs
 from unifluid_jax.progress import track
-from unifluid_jax.runs.restore import read_trained
+from unifluid_jax.runs.restore import EMAWeights, read_trained
 from unifluid_jax.sampling.arguments import (
   check_array,
   check_images,
@@ -43,8 +43,8 @@ from unifluid_jax.sampling.arguments import (
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sampling.text import TextSamplingConfig
-from unifluid_jax.training.rows import ROWS
-from unifluid_jax.training.sharding import MeshConfig, make_mesh
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
+from unifluid_jax.sharding.process_rows import ROWS
 
 TENSOR_HELP = (
   'Devices that each layer is split over; the others write more at once.'
@@ -96,8 +96,7 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
   tensor = check_integer('tensor', tensor, 1, MAX_SAMPLES)
   ignore_absent_tpu()
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
-  trained = read_trained(to_path(str(workdir)), mesh)
-  return Model(trained.experiment, trained.tokenizer, *trained.averaged, mesh)
+  return Model(*read_trained(to_path(str(workdir)), mesh), mesh)
 
 
 class Model:
@@ -120,33 +119,27 @@ class Model:
     self,
     experiment: Experiment,
     tokenizer: Tokenizer,
-    graphdef: nnx.GraphDef,
-    params: Parameters,
-    vae: Parameters,
-    step: int,
+    spec: ModelSpec,
+    weights: EMAWeights,
     mesh: Mesh,
   ):
     """Holds the parameters; samplers are compiled when first used.
 
     Args:
-      experiment: The config that the parameters were trained with.
+      experiment: The config that the weights were trained with.
       tokenizer: The vocabulary.
-      graphdef: Structure of UniFluid.
-      params: Its parameters, by name.
-      vae: The VAE's parameters, by name.
-      step: Steps that UniFluid was trained for.
-      mesh: Where the parameters lie.
+      spec: The model.
+      weights: Its weights.
+      mesh: Where the weights lie.
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
-    self.raster = writes_raster(step, experiment.training.anneal)
-    self._programs = Programs(
-      experiment, tokenizer, graphdef, self.raster, mesh
-    )
+    self.raster = writes_raster(weights.step, experiment.training.anneal)
+    self._programs = Programs(experiment, spec, self.raster, mesh)
     self._copies = mesh.shape['data'] * mesh.shape['fsdp']
     self._rows = NamedSharding(mesh, ROWS)
-    self._params = params
-    self._vae = vae
+    self._params = weights.unifluid
+    self._vae = weights.vae
     self._layout = experiment.layout()
 
   def generate(
@@ -309,6 +302,7 @@ class Model:
       prefix = self._prefix(chosen, length, writes_image=False)
       ids, finite = self._programs.write_texts(
         sampling,
+        self.tokenizer,
         self._params,
         *jax.device_put((prefix, keys), self._rows),
       )

@@ -40,7 +40,7 @@ from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices, describe, prepare
 from unifluid_jax.progress import track
-from unifluid_jax.runs.preflight import check_config
+from unifluid_jax.runs.preflight import check_plan
 
 _CONFIG = cli.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string(
@@ -83,7 +83,7 @@ def main() -> None:
   prepare()
   slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
   name = pathlib.Path(file).stem
-  experiment = check_config(experiment, reads_sources=False).experiment
+  experiment = check_plan(experiment)
   setting = Setting(name, experiment, _PROGRAM.value, _IMAGES.value)
   if _SWEEP.value:
     _sweep(setting, slices)

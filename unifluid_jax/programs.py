@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
@@ -19,21 +18,20 @@ from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import ModelSpec
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import (
   decode_tokens,
   encode_tokens,
   reconstruct,
 )
+from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.models.vae import VAE
-from unifluid_jax.runs.vae_state import abstract_vae
 from unifluid_jax.sampling import images as images_lib
 from unifluid_jax.sampling import text as text_lib
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
-from unifluid_jax.training.sharding import on_mesh
-
-Parameters = dict[str, jax.Array]
+from unifluid_jax.sharding.mesh import on_mesh
 
 
 def _compiled(method: Callable, static: tuple[int, ...]) -> Callable:
@@ -80,8 +78,7 @@ class Programs:
   def __init__(
     self,
     experiment: Experiment,
-    tokenizer: Tokenizer,
-    graphdef: nnx.GraphDef,
+    spec: ModelSpec,
     raster: bool,
     mesh: Mesh,
   ):
@@ -89,17 +86,14 @@ class Programs:
 
     Args:
       experiment: The config of the model.
-      tokenizer: Its vocabulary.
-      graphdef: Structure of UniFluid.
+      spec: The model.
       raster: Whether images are written in raster order.
       mesh: Where the arrays lie.
     """
     self.mesh = mesh
     self._experiment = experiment
-    self._tokenizer = tokenizer
-    self._graphdef = graphdef
+    self._spec = spec
     self._raster = raster
-    self._vae_graphdef = nnx.graphdef(abstract_vae(experiment))
 
   @_sampler
   def write_images(
@@ -118,10 +112,10 @@ class Programs:
       keys: One key an image.
     """
     params, vae_params = weights
-    model = parameters.unflatten(self._graphdef, params)
+    model = parameters.unflatten(self._spec.unifluid.graphdef, params)
     config = self._experiment.model
     objective = make_objective(config.objective)
-    count = model.config.image_tokens
+    count = model.tokens.count
     sources = None
     if prefix.source_slots.shape[1]:
       sources = encode_tokens(
@@ -143,27 +137,35 @@ class Programs:
     finite &= jnp.isfinite(pixels).all((1, 2, 3))
     return Drawn(_to_uint8(pixels), written.tokens, written.positions, finite)
 
-  @_sampler
+  @functools.partial(_compiled, static=(0, 1, 2))
   def write_texts(
     self,
     sampling: TextSamplingConfig,
+    tokenizer: Tokenizer,
     params: Parameters,
     prefix: Batch,
     keys: Key[Array, ' n'],
   ) -> tuple[Int[Array, 'n T'], Bool[Array, ' n']]:
     """Writes one text after each prefix, padded behind its end.
 
+    Args:
+      sampling: How texts are written.
+      tokenizer: The vocabulary.
+      params: Parameters of UniFluid.
+      prefix: The prefixes.
+      keys: One key a text.
+
     Returns:
       The tokens, and whether all logits of a text were finite.
     """
     return text_lib.write_texts(
-      parameters.unflatten(self._graphdef, params),
+      parameters.unflatten(self._spec.unifluid.graphdef, params),
       sampling,
       prefix,
       keys,
-      self._tokenizer.vocab_size,
-      self._tokenizer.pad_id,
-      self._tokenizer.eos_id,
+      tokenizer.vocab_size,
+      tokenizer.pad_id,
+      tokenizer.eos_id,
     )
 
   @_program
@@ -192,7 +194,7 @@ class Programs:
     )
 
   def _vae(self, vae_params: Parameters) -> VAE:
-    return parameters.unflatten(self._vae_graphdef, vae_params)
+    return parameters.unflatten(self._spec.vae.graphdef, vae_params)
 
 
 def _to_uint8(pixels: Float[Array, 'n S S 3']) -> UInt8[Array, 'n S S 3']:

@@ -29,6 +29,7 @@ from unifluid_jax.evaluation.run import (
   evaluate_run,
 )
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.goodput import PROCESS
 from unifluid_jax.json_input import parse_json
 from unifluid_jax.memory import check_memory, unifluid_needs, vae_needs
 from unifluid_jax.paths import write_whole
@@ -38,7 +39,6 @@ from unifluid_jax.runs.limits import with_recorded_limits
 from unifluid_jax.runs.preflight import Start, check_start
 from unifluid_jax.runs.unifluid import train_unifluid
 from unifluid_jax.runs.vae import train_vae
-from unifluid_jax.training.goodput import PROCESS
 
 _CONFIG, _WORKDIR = cli.define_config_flags()
 

@@ -10,7 +10,6 @@ from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.images import MAX_PIXELS, PILLOW_PIXELS
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.data.sources.split import SPLITS
-from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import (
   UserError,
   check_between,
@@ -18,15 +17,13 @@ from unifluid_jax.errors import (
   check_most,
   check_pattern,
 )
-from unifluid_jax.masking import ORDERS
-from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
-from unifluid_jax.models.gemma import GemmaConfig
-from unifluid_jax.models.siglip import SiglipConfig
-from unifluid_jax.models.stack import REMAT_POLICIES
-from unifluid_jax.training.balance import make_balance
-from unifluid_jax.training.checkpoint import CheckpointConfig
-from unifluid_jax.training.optimizer import OptimizerConfig
-from unifluid_jax.training.vae_losses import VAELossConfig
+from unifluid_jax.models.parameters import DTYPES
+from unifluid_jax.training_sections import (
+  BALANCES,
+  CheckpointConfig,
+  OptimizerConfig,
+  VAELossConfig,
+)
 
 READS = {
   'emoji': ('split', 'concepts', 'kinds'),
@@ -37,9 +34,6 @@ READS = {
 
 NEW_ROWS = ('normal', 'mean')
 """How the rows of new pieces of a vocabulary may be made."""
-
-DTYPES = ('float32', 'bfloat16', 'float16')
-"""What weights may be kept in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,52 +173,6 @@ class VAETrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """Shape of UniFluid, and its diffusion.
-
-  Attributes:
-    gemma: The decoder.
-    encoder: The image encoder for understanding.
-    head: The diffusion head.
-    order: 'causal' or 'masked', see `masking`.
-    objective: 'ddpm' or 'flow', see `diffusion.objectives`.
-    source_tokens: Whether the VAE, too, reads an image that is edited, and not
-      the image encoder alone; see `UniFluid.ask_for`.
-    patch: Side of the group of latents that makes an image token.
-    dtype: Compute dtype.
-    fused_attention: Whether TPUs attend by the kernel of
-      `models.fused_attention`, where the shapes allow it.
-    remat: What the backward pass keeps of a block, see `models.stack`.
-    unroll: Blocks per iteration of the scan over layers.
-  """
-
-  gemma: GemmaConfig
-  encoder: SiglipConfig
-  head: DiffusionHeadConfig
-  order: str = 'causal'
-  objective: str = 'flow'
-  source_tokens: bool = False
-  patch: int = 2
-  dtype: str = 'float32'
-  fused_attention: bool = True
-  remat: str = 'none'
-  unroll: int = 1
-
-  def __post_init__(self):
-    for key, known in (
-      ('dtype', DTYPES),
-      ('order', ORDERS),
-      ('remat', tuple(REMAT_POLICIES)),
-    ):
-      value = getattr(self, key)
-      if value not in known:
-        raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
-    check_least('model', self, 1, 'patch', 'unroll')
-    check_most('model', self, 2**12, 'patch', 'unroll')
-    make_objective(self.objective)  # refuses what it does not know
-
-
-@dataclasses.dataclass(frozen=True)
 class TrainingConfig:
   """How UniFluid is trained.
 
@@ -266,7 +214,10 @@ class TrainingConfig:
     check_least('training', self, 0, 'steps', 'balance_every')
     check_most('training', self, 2**12, 'repeats')
     check_between('training', self, 0, math.inf, 'text_weight')
-    make_balance(self.balance)  # refuses what it does not know
+    if self.balance not in BALANCES:
+      raise UserError(
+        f'training.balance is {self.balance!r}; it must be one of {BALANCES}'
+      )
     if self.balance != 'fixed' and not self.balance_every:
       raise UserError(
         f'training.balance is {self.balance!r}, which learns from '

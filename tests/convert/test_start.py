@@ -114,7 +114,7 @@ def test_a_run_from_files(files, tmp_path):
 def _check_export(model, experiment, workdir, out):
   """The whole model in our own layout comes back bit for bit."""
   tokenizer = (workdir / 'tokenizer.model').read_bytes()
-  averaged = restore.restore_averaged(experiment, model.tokenizer, workdir)
+  averaged = restore.restore_ema_weights(experiment, model.tokenizer, workdir)
   arrays = averaged.params | {f'vae/{n}': v for n, v in averaged.vae.items()}
   weights = Weights(
     {name: Held(value) for name, value in arrays.items()},

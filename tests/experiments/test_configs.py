@@ -228,7 +228,7 @@ def test_a_run_starts_from_another_ones_decoder(
   experiment = build(Experiment, config)
   tokenizer = experiment.make_tokenizer(tmp_path)
   taken = start.load_start(experiment, tokenizer, {})
-  averaged = restore.restore_averaged(
+  averaged = restore.restore_ema_weights(
     folder.read_experiment(language_model), tokenizer, language_model
   )
   other = averaged.params

@@ -25,7 +25,7 @@ from unifluid_jax.models.fused_attention import (
 )
 from unifluid_jax.models.gemma import Gemma, GemmaConfig
 from unifluid_jax.planning.topology import describe, prepare
-from unifluid_jax.training.sharding import MeshConfig, make_mesh, on_mesh
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh, on_mesh
 
 # Rows, slots, heads, kv-heads, head_dim, cap.
 CASES = {

@@ -24,7 +24,7 @@ from unifluid_jax.planning.programs import Program
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic
-from unifluid_jax.training.sharding import MeshConfig, sizes_in_slice
+from unifluid_jax.sharding.mesh import MeshConfig, sizes_in_slice
 
 # Two chips that are two devices each.
 SLICES = Slices('tpu7x:1x1x2', CHIPS['tpu7x'], 2, (None,) * 4, 1)

@@ -25,7 +25,7 @@ from unifluid_jax.planning.programs import (
 from unifluid_jax.runs import flops
 from unifluid_jax.runs.state import initial_train_state, make_context
 from unifluid_jax.runs.vae_state import vae_shapes
-from unifluid_jax.training.sharding import MeshConfig, make_mesh
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.training.step import make_train_step
 
 # Norms, softmax, activations and the optimizer are not in the formulas.

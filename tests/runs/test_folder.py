@@ -10,7 +10,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.folder import read_experiment, write_config
 from unifluid_jax.runs.restore import read_trained
-from unifluid_jax.training.sharding import MeshConfig, make_mesh
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 
 
 def test_a_config_is_read_as_it_was_written(tmp_path):

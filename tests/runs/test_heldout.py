@@ -18,7 +18,7 @@ from unifluid_jax.runs import heldout as heldout_lib
 from unifluid_jax.runs.heldout import heldout_losses
 from unifluid_jax.runs.preflight import check_config
 from unifluid_jax.runs.state import make_context
-from unifluid_jax.training.sharding import make_mesh
+from unifluid_jax.sharding.mesh import make_mesh
 
 
 @pytest.fixture(scope='module')

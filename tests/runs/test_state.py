@@ -10,12 +10,12 @@ from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.state import (
+  abstract_train_state,
   check_trained,
   make_context,
-  train_state_targets,
 )
 from unifluid_jax.runs.vae_state import make_vae_optimizer
-from unifluid_jax.training.sharding import MESH_AXES
+from unifluid_jax.sharding.mesh import MESH_AXES
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +26,7 @@ def target(letters):
   # One device that poses as eight: nothing is put on it.
   mesh = Mesh(np.resize(jax.devices(), (1, 4, 2)), MESH_AXES)
   context = make_context(experiment, letters)
-  return train_state_targets(experiment, letters, context, mesh)
+  return abstract_train_state(experiment, letters, context, mesh)
 
 
 def axes_of(tree) -> dict[str, set[str]]:

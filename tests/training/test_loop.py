@@ -14,8 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.goodput import PROCESS
 from unifluid_jax.training.checkpoint import CheckpointConfig, Checkpoints
-from unifluid_jax.training.goodput import PROCESS
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work, read_log
 from unifluid_jax.training.preemption import Interrupted, stop_at_once

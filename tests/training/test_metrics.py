@@ -3,7 +3,7 @@
 import pytest
 
 from unifluid_jax.errors import UserError
-from unifluid_jax.training.goodput import Goodput
+from unifluid_jax.goodput import Goodput
 from unifluid_jax.training.metrics import Meter, Work, read_log
 
 

@@ -12,14 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from unifluid_jax.benchmark.timing import Timing, time_calls
-from unifluid_jax.benchmark.training import fresh_state
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
-from unifluid_jax.runs.state import make_context, train_state_targets
+from unifluid_jax.model_spec import make_model_spec
+from unifluid_jax.runs.restore import EMAWeights
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
-from unifluid_jax.training.sharding import MeshConfig, make_mesh, shardings_of
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh, shardings_of
 
 _PROMPT = 'a fox'
 _TOKENS_A_STEP = 3
@@ -99,14 +99,10 @@ def _fresh_model(
   experiment: Experiment, tokenizer: Tokenizer, mesh: Mesh
 ) -> Model:
   """A model that has not been trained, as `inference.load` lays it out."""
-  context = make_context(experiment, tokenizer)
-  target = train_state_targets(experiment, tokenizer, context, mesh)
-
-  def used(state):
-    return {**state.ema, **state.frozen}, state.vae
-
-  params, vae = jax.jit(
-    lambda: used(fresh_state(experiment, tokenizer)),
-    out_shardings=shardings_of(used(target)),
-  )()
-  return Model(experiment, tokenizer, context.graphdef, params, vae, 0, mesh)
+  spec = make_model_spec(experiment, tokenizer.boi_id)
+  fresh = jax.jit(
+    lambda: [part.fresh_parameters(experiment.seed) for part in spec],
+    out_shardings=[shardings_of(part.place(mesh)) for part in spec],
+  )
+  weights = EMAWeights(*fresh(), step=0)
+  return Model(experiment, tokenizer, spec, weights, mesh)

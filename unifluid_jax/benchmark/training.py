@@ -14,25 +14,23 @@ import jax
 from unifluid_jax.batch import Batch
 from unifluid_jax.benchmark.timing import time_calls
 from unifluid_jax.data.pipeline import READ
-from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.models import parameters
+from unifluid_jax.model_spec import ModelSpec, make_model_spec
 from unifluid_jax.progress import track
 from unifluid_jax.runs.flops import step_flops
 from unifluid_jax.runs.preflight import Start
 from unifluid_jax.runs.state import (
+  abstract_train_state,
   initial_train_state,
   jit_train_step,
   make_context,
-  train_state_targets,
 )
 from unifluid_jax.runs.unifluid import (
   make_training_batches,
 )
-from unifluid_jax.runs.vae_state import make_vae
+from unifluid_jax.sharding.mesh import make_mesh, shardings_of
 from unifluid_jax.training.metrics import peak_flops
-from unifluid_jax.training.sharding import make_mesh, shardings_of
-from unifluid_jax.training.step import TrainState
+from unifluid_jax.training.step import StepContext, TrainState
 
 _KEPT = 4
 """Batches that the timed steps take by turns."""
@@ -55,16 +53,17 @@ def time_training(start: Start, steps: int) -> dict[str, float]:
     tokens_per_s          slots of the transformer
     mfu                   as in `training.metrics`; absent for unknown devices
   """
-  experiment, tokenizer = start.experiment, start.tokenizer
+  experiment = start.experiment
   mesh = make_mesh(experiment.mesh)
   make_batches = make_training_batches(start, mesh)
   with contextlib.closing(make_batches(0)) as batches:
     kept = [next(batches) for _ in range(_KEPT)]
     data_batch = _seconds_of_batch(experiment, batches, steps)
-  context = make_context(experiment, tokenizer)
-  target = train_state_targets(experiment, tokenizer, context, mesh)
+  spec = make_model_spec(experiment, start.tokenizer.boi_id)
+  context = make_context(experiment, spec)
+  target = abstract_train_state(experiment, spec, context, mesh)
   state = jax.jit(
-    lambda: fresh_state(experiment, tokenizer),
+    lambda: _fresh_state(experiment, spec, context),
     out_shardings=shardings_of(target),
   )()
   step = jit_train_step(context, mesh, target)
@@ -105,8 +104,9 @@ def _seconds_of_batch(
   return (time.perf_counter() - start) / count
 
 
-def fresh_state(experiment: Experiment, tokenizer: Tokenizer) -> TrainState:
+def _fresh_state(
+  experiment: Experiment, spec: ModelSpec, context: StepContext
+) -> TrainState:
   """The state of step 0 on a VAE that is as fresh; to be jitted."""
-  context = make_context(experiment, tokenizer)
-  _, vae = parameters.flatten(make_vae(experiment))
-  return initial_train_state(experiment, tokenizer, context, vae, {})
+  vae = spec.vae.fresh_parameters(experiment.seed)
+  return initial_train_state(experiment, spec, context, vae, {})

@@ -47,9 +47,9 @@ from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
 from unifluid_jax.paths import local_path, to_path, write_whole
 from unifluid_jax.runs.folder import read_experiment
 from unifluid_jax.runs.restore import (
-  Averaged,
-  averaged_shapes,
-  restore_averaged,
+  EMAWeights,
+  abstract_ema_weights,
+  restore_ema_weights,
 )
 from unifluid_jax.sections import NEW_ROWS, check_storage, storage_dtype
 
@@ -140,7 +140,7 @@ def _is_run(folder: pathlib.Path) -> bool:
 
 
 def _from_run(workdir: pathlib.Path) -> Weights | None:
-  """The averaged parameters of a training run, and its VAE.
+  """The EMA weights of a training run, and its VAE.
 
   Returns:
     What to write; None for --dry_run.
@@ -148,28 +148,28 @@ def _from_run(workdir: pathlib.Path) -> Weights | None:
   _check_as_it_is(workdir, 'a run', (_MODEL, *_SURGERY))
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-  shapes = averaged_shapes(experiment, tokenizer, workdir)
-  sys.stdout.write('\n'.join(table.lines_of_ours(_named(shapes))) + '\n')
-  _check_patterns(_named(shapes))
+  abstract = _named(abstract_ema_weights(experiment, tokenizer, workdir))
+  sys.stdout.write('\n'.join(table.lines_of_ours(abstract)) + '\n')
+  _check_patterns(abstract)
   if _DRY_RUN.value:
     return None
-  averaged = restore_averaged(experiment, tokenizer, workdir)
-  arrays = {name: Held(value) for name, value in _named(averaged).items()}
+  weights = restore_ema_weights(experiment, tokenizer, workdir)
+  arrays = {name: Held(value) for name, value in _named(weights).items()}
   model = experiment.model
   return Weights(
     arrays=arrays,
     configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
     experiment=to_dict(experiment),
-    step=averaged.step,
+    step=weights.step,
     tokenizer=(workdir / TOKENIZER_FILE).read_bytes(),
     source={'path': str(workdir)},
   )
 
 
-def _named(averaged: Averaged) -> dict[str, Any]:
+def _named(weights: EMAWeights) -> dict[str, Any]:
   """All parameters, the VAE's under its own prefix."""
-  vae = {f'{VAE}/{name}': value for name, value in averaged.vae.items()}
-  return averaged.params | vae
+  vae = {f'{VAE}/{name}': value for name, value in weights.vae.items()}
+  return weights.unifluid | vae
 
 
 def _check_as_it_is(

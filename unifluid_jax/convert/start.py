@@ -18,10 +18,11 @@ from unifluid_jax.convert.pretrained import (
 from unifluid_jax.convert.provenance import verify
 from unifluid_jax.convert.shapes import Config
 from unifluid_jax.errors import Collector, UserError, check_matches
+from unifluid_jax.models.parameters import Parameters
+from unifluid_jax.models.unifluid import ModelConfig
 from unifluid_jax.models.vae import VAEConfig
-from unifluid_jax.sections import InitConfig, ModelConfig
+from unifluid_jax.sections import InitConfig
 
-Parameters = dict[str, jax.Array]
 Targets = Mapping[str, jax.ShapeDtypeStruct]
 
 _TOLD = 8

@@ -32,7 +32,7 @@ _SHOWN = 60
 def check_room(
   tasks: Mapping[str, Task],
   kinds: Mapping[str, str],
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | None,
   layout: LayoutConfig,
   row: RowConfig,
 ) -> None:
@@ -41,7 +41,7 @@ def check_room(
   Args:
     tasks: The sources that could be opened, by name.
     kinds: Kind of the task of each source.
-    tokenizer: Encodes the texts.
+    tokenizer: Encodes the texts; None to count no task, for want of one.
     layout: Sizes of the parts of an example.
     row: What a row has room for.
 
@@ -54,14 +54,10 @@ def check_room(
     problems.add(*_missing_images(name, kind, layout, row))
   room = Limits(layout.max_text, row.length, row.text_targets)
   found: dict[str, Counted] = {}
-  for name, task in tasks.items():
-    if isinstance(task, FolderTask):
-      for counted in count_texts(task, tokenizer, layout, room):
-        _merge(found, counted)
-    elif isinstance(task, EmojiTask):
-      counted = sample_texts(name, task, tokenizer, layout)
-      if exceeds(counted.needs, room):
-        _merge(found, counted)
+  if tokenizer is None:
+    tasks = {}
+  else:
+    found = _count(tasks, tokenizer, layout, room)
   # What raising max_text for some sources means for the rows of the others.
   wanted = most_of((room, *(counted.needs for counted in found.values())))
   for name, kind in kinds.items():
@@ -73,6 +69,25 @@ def check_room(
   if found:
     problems.add(_do_not_fit([*found.values()], room, wanted))
   problems.check()
+
+
+def _count(
+  tasks: Mapping[str, Task],
+  tokenizer: Tokenizer,
+  layout: LayoutConfig,
+  room: Limits,
+) -> dict[str, Counted]:
+  """The records that need more than there is, by place."""
+  found: dict[str, Counted] = {}
+  for name, task in tasks.items():
+    if isinstance(task, FolderTask):
+      for counted in count_texts(task, tokenizer, layout, room):
+        _merge(found, counted)
+    elif isinstance(task, EmojiTask):
+      counted = sample_texts(name, task, tokenizer, layout)
+      if exceeds(counted.needs, room):
+        _merge(found, counted)
+  return found
 
 
 def _merge(found: dict[str, Counted], counted: Counted) -> None:

@@ -33,11 +33,6 @@ def train_tokenizer(
   return Tokenizer.train(texts, vocab_size, path)
 
 
-def any_tokenizer() -> Tokenizer:
-  """A small vocabulary, for what depends on none of its pieces."""
-  return Tokenizer.train(['plan'], 268)
-
-
 def _texts(tasks: Mapping[str, Task]) -> Iterator[str]:
   for name in sorted(tasks):
     task = tasks[name]

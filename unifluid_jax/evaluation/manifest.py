@@ -1,7 +1,6 @@
 """What a reader needs to repeat an evaluation."""
 
 import datetime
-import math
 import os
 import pathlib
 import platform
@@ -12,7 +11,6 @@ from typing import Any
 import flax
 import jax
 import numpy as np
-from flax import nnx
 
 import unifluid_jax
 from unifluid_jax.config import to_dict
@@ -20,9 +18,7 @@ from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.evaluation.text_to_image import decodings
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model
-from unifluid_jax.models import parameters
-from unifluid_jax.runs.state import abstract_unifluid
-from unifluid_jax.runs.vae_state import abstract_vae
+from unifluid_jax.model_spec import make_model_spec
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sections import EvaluationConfig
 
@@ -52,7 +48,8 @@ def _manifest(
 ) -> dict[str, Any]:
   """Seed, date, machine, versions, sizes and settings, as JSON holds them."""
   now = datetime.datetime.now(datetime.UTC)
-  experiment, tokenizer = model.experiment, model.tokenizer
+  experiment = model.experiment
+  spec = make_model_spec(experiment, model.tokenizer.boi_id)
   return {
     'seed': config.seed,
     'date': now.isoformat(timespec='seconds'),
@@ -66,8 +63,8 @@ def _manifest(
     },
     'git_commit': _git_commit(),
     'parameters': {
-      'unifluid': _count(abstract_unifluid(experiment, tokenizer)),
-      'vae': _count(abstract_vae(experiment)),
+      'unifluid': spec.unifluid.size,
+      'vae': spec.vae.size,
     },
     **more,
     'decoding': _decoding(experiment, ways),
@@ -112,12 +109,6 @@ def _git_commit() -> str | None:
   except OSError:
     return None
   return done.stdout.strip() or None
-
-
-def _count(model: nnx.Module) -> int:
-  """Number of parameters of a model, which may be abstract."""
-  _, flat = parameters.flatten(model)
-  return sum(math.prod(leaf.shape) for leaf in flat.values())
 
 
 def _decoding(

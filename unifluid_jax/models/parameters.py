@@ -14,6 +14,12 @@ from flax import nnx
 
 Axes = tuple[str | None, ...]
 
+Parameters = dict[str, jax.Array]
+"""Values by name, see `flatten`."""
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+"""What weights may be kept in."""
+
 
 def normal(
   key: jax.Array, shape: tuple[int, ...], axes: Axes, std: float
@@ -77,3 +83,12 @@ def logical_axes(model: nnx.Module) -> dict[str, Axes]:
     name = '/'.join(map(str, path))
     axes[name] = variable.get_metadata().get('logical_axes', unnamed)
   return axes
+
+
+def is_matrix(name: str, axes: Axes) -> bool:
+  """Whether a parameter, or that of one layer, has two axes or more.
+
+  A bias has none of a matrix, however many heads or parts it is for.
+  """
+  in_layer = [axis for axis in axes if axis != 'layers']
+  return len(in_layer) >= 2 and not name.endswith('bias')

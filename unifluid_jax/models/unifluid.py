@@ -20,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch, Kind
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models import parameters
 from unifluid_jax.models.diffusion_head import (
   DiffusionHead,
@@ -30,6 +32,7 @@ from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.partition import constrain, look_up
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
+from unifluid_jax.models.stack import REMAT_POLICIES
 
 # Image inputs and texts share Gemma's residual stream, whose text embeddings
 # have an RMS of about 1 after their sqrt(D) factor; positions start below it.
@@ -37,20 +40,19 @@ _POSITION_STD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class UniFluidConfig:
-  """Shape of the model.
+class ModelConfig:
+  """Shape of UniFluid, and its diffusion.
 
   Attributes:
     gemma: The decoder.
     encoder: The image encoder for understanding.
-    head: The per-token diffusion head.
+    head: The diffusion head.
     order: 'causal' or 'masked', see `masking`.
-    image_tokens: N, tokens of a generated image.
-    token_dim: Z, dimensions of a token.
-    boi_id: Vocabulary id of the slot that asks for an image's first token.
-    source_tokens: Whether slots that write an edited image are given the VAE
-      tokens of its source.
-    dtype: Compute dtype of the transformer and the encoder.
+    objective: 'ddpm' or 'flow', see `diffusion.objectives`.
+    source_tokens: Whether the VAE, too, reads an image that is edited, and not
+      the image encoder alone; see `UniFluid.ask_for`.
+    patch: Side of the group of latents that makes an image token.
+    dtype: Compute dtype.
     fused_attention: Whether TPUs attend by the kernel of
       `models.fused_attention`, where the shapes allow it.
     remat: What the backward pass keeps of a block, see `models.stack`.
@@ -60,15 +62,42 @@ class UniFluidConfig:
   gemma: GemmaConfig
   encoder: SiglipConfig
   head: DiffusionHeadConfig
-  order: str
-  image_tokens: int
-  token_dim: int
-  boi_id: int
+  order: str = 'causal'
+  objective: str = 'flow'
   source_tokens: bool = False
+  patch: int = 2
   dtype: str = 'float32'
   fused_attention: bool = True
   remat: str = 'none'
   unroll: int = 1
+
+  def __post_init__(self):
+    for key, known in (
+      ('dtype', parameters.DTYPES),
+      ('order', masking.ORDERS),
+      ('remat', tuple(REMAT_POLICIES)),
+    ):
+      value = getattr(self, key)
+      if value not in known:
+        raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
+    check_least('model', self, 1, 'patch', 'unroll')
+    check_most('model', self, 2**12, 'patch', 'unroll')
+    make_objective(self.objective)  # refuses what it does not know
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTokens:
+  """The tokens of an image that the model writes, as VAE and vocabulary say.
+
+  Attributes:
+    count: N, tokens of an image.
+    dim: Z, dimensions of a token.
+    boi_id: Vocabulary id of the slot that asks for an image's first token.
+  """
+
+  count: int
+  dim: int
+  boi_id: int
 
 
 class ImageTargets(NamedTuple):
@@ -87,17 +116,17 @@ class UniFluid(nnx.Module):
   """The model. The VAE is a model of its own, not a part of it."""
 
   def __init__(
-    self, config: UniFluidConfig, head_channels: int, *, rngs: nnx.Rngs
+    self, config: ModelConfig, tokens: ImageTokens, *, rngs: nnx.Rngs
   ):
     """Makes the model with fresh parameters.
 
     Args:
       config: Shape of the model.
-      head_channels: Outputs of the diffusion head per token, which depends
-        on the objective.
+      tokens: The image tokens that it reads and writes.
       rngs: Source of the parameters' keys.
     """
     self.config = config
+    self.tokens = tokens
     width = config.gemma.width
     kwargs: dict[str, Any] = {
       'dtype': jnp.dtype(config.dtype),
@@ -113,10 +142,10 @@ class UniFluid(nnx.Module):
     )
     self.connector_bias = parameters.constant(0.0, (width,), ('embed',))
     self.token_in = parameters.fan_in(
-      rngs.params(), (config.token_dim, width), (None, 'embed')
+      rngs.params(), (tokens.dim, width), (None, 'embed')
     )
     self.token_norm = RMSNorm(width, config.gemma.norm_eps)
-    grid = (config.image_tokens, width)
+    grid = (tokens.count, width)
     self.known_positions = parameters.normal(
       rngs.params(), grid, (None, 'embed'), _POSITION_STD
     )
@@ -125,7 +154,7 @@ class UniFluid(nnx.Module):
     )
     if config.source_tokens:
       self.source_in = parameters.fan_in(
-        rngs.params(), (config.token_dim, width), (None, 'embed')
+        rngs.params(), (tokens.dim, width), (None, 'embed')
       )
     if config.order == masking.MASKED:
       self.mask_token = parameters.normal(
@@ -133,9 +162,11 @@ class UniFluid(nnx.Module):
       )
     self.head = DiffusionHead(
       config.head,
-      token_dim=config.token_dim,
+      token_dim=tokens.dim,
       condition_dim=width,
-      output_channels=head_channels,
+      output_channels=make_objective(config.objective).output_channels(
+        tokens.dim
+      ),
       edits=config.source_tokens,
       rngs=rngs,
     )
@@ -163,7 +194,7 @@ class UniFluid(nnx.Module):
 
   def embed_boi(self) -> Float[Array, ' D']:
     """The slot that asks for an image's first token."""
-    return self.gemma.embed(jnp.full((1, 1), self.config.boi_id))[0, 0]
+    return self.gemma.embed(jnp.full((1, 1), self.tokens.boi_id))[0, 0]
 
   def ask_for(
     self,
@@ -200,9 +231,7 @@ class UniFluid(nnx.Module):
     """
     positions = order.positions
     if self.config.order == masking.MASKED:
-      raster = jnp.broadcast_to(
-        jnp.arange(self.config.image_tokens), positions.shape
-      )
+      raster = jnp.broadcast_to(jnp.arange(self.tokens.count), positions.shape)
       known = self.embed_tokens(tokens, raster)
       visible = masking.is_visible(order)[..., None]
       told = jnp.where(visible, known, self.mask_token[...])
@@ -246,7 +275,7 @@ class UniFluid(nnx.Module):
     if batch.generated_slots.shape[1]:
       written = self.write_inputs(tokens, order, sources)
       index = masking.image_index(
-        batch.generated_slots, self.config.image_tokens, length
+        batch.generated_slots, self.tokens.count, length
       )
       x = jnp.where(
         kind == Kind.GENERATED, _gather(written, index).astype(x.dtype), x

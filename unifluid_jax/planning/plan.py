@@ -16,7 +16,7 @@ from unifluid_jax.planning.estimate import (
 )
 from unifluid_jax.planning.programs import image_sampler, train_step
 from unifluid_jax.planning.topology import Slices
-from unifluid_jax.training.sharding import (
+from unifluid_jax.sharding.mesh import (
   MeshConfig,
   make_mesh,
   sizes_in_slice,

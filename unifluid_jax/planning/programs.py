@@ -14,17 +14,17 @@ from jax.sharding import Mesh, NamedSharding
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowConfig
-from unifluid_jax.data.vocabulary import any_tokenizer
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import writes_raster
+from unifluid_jax.model_spec import UNKNOWN_BOI, make_model_spec
 from unifluid_jax.planning.memory import Overflow, read_overflow
 from unifluid_jax.programs import Programs
 from unifluid_jax.runs.state import (
+  abstract_train_state,
   jit_train_step,
   make_context,
-  train_state_targets,
 )
-from unifluid_jax.training.rows import ROWS, check_rows
+from unifluid_jax.sharding.process_rows import ROWS, check_rows
 
 
 class Program(NamedTuple):
@@ -49,9 +49,9 @@ def train_step(experiment: Experiment, mesh: Mesh) -> Program:
   """
   data = experiment.data
   check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
-  tokenizer = any_tokenizer()
-  context = make_context(experiment, tokenizer)
-  state = train_state_targets(experiment, tokenizer, context, mesh)
+  spec = make_model_spec(experiment, UNKNOWN_BOI)
+  context = make_context(experiment, spec)
+  state = abstract_train_state(experiment, spec, context, mesh)
   batch = abstract_batch(experiment, data.rows, data.row, mesh)
   arguments = {
     'parameters': state.params,
@@ -76,13 +76,11 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
     UserError: The images do not divide over the mesh.
   """
   check_rows(mesh, '--images', images)
-  tokenizer = any_tokenizer()
-  context = make_context(experiment, tokenizer)
-  state = train_state_targets(experiment, tokenizer, context, mesh)
-  params = {**state.ema, **state.frozen}
+  spec = make_model_spec(experiment, UNKNOWN_BOI)
+  params, vae = spec.unifluid.place(mesh), spec.vae.place(mesh)
   training = experiment.training
   raster = writes_raster(training.steps, training.anneal)
-  programs = Programs(experiment, tokenizer, context.graphdef, raster, mesh)
+  programs = Programs(experiment, spec, raster, mesh)
   sampling = experiment.sampling
   row = RowConfig(prefix_slots(experiment), 0, 0, 0)
   branches = 1 if sampling.guidance.scale == 1 else 2
@@ -91,10 +89,9 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
   keys = jax.ShapeDtypeStruct(
     keys.shape, keys.dtype, sharding=NamedSharding(mesh, ROWS)
   )
-  weights = (params, state.vae)
   draw = jax.jit(lambda *args: programs.write_images(sampling, *args))
-  arguments = {'parameters': params, 'vae': state.vae, 'batch': prefix}
-  return _compile(lambda: draw.lower(weights, prefix, keys), arguments)
+  arguments = {'parameters': params, 'vae': vae, 'batch': prefix}
+  return _compile(lambda: draw.lower((params, vae), prefix, keys), arguments)
 
 
 def prefix_slots(experiment: Experiment) -> int:

@@ -8,7 +8,7 @@ from unifluid_jax.models.stack import REMAT_POLICIES
 from unifluid_jax.planning.plan import Setting
 from unifluid_jax.planning.report import Plan
 from unifluid_jax.planning.topology import Slices
-from unifluid_jax.training.sharding import MeshConfig, sizes_in_slice
+from unifluid_jax.sharding.mesh import MeshConfig, sizes_in_slice
 
 _BATCHES = (0.5, 1, 2)
 _COPIES = (1, 4)

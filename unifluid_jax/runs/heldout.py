@@ -15,8 +15,8 @@ from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.training.rows import local_rows, put_rows
-from unifluid_jax.training.sharding import on_mesh
+from unifluid_jax.sharding.mesh import on_mesh
+from unifluid_jax.sharding.process_rows import local_rows, put_rows
 from unifluid_jax.training.step import (
   StepContext,
   TrainState,

@@ -2,7 +2,8 @@
 written.
 
 `check_start` is for a program that trains in a run's folder, `check_config` for
-one that needs no run. Both report all problems in one error.
+one that trains without a run, `check_plan` for one that trains nothing. All of
+them report all problems in one error.
 """
 
 import dataclasses
@@ -16,9 +17,13 @@ from unifluid_jax.data.pipeline import check_groups
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.data.vocabulary import any_tokenizer
 from unifluid_jax.errors import Collector, UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import (
+  UNKNOWN_BOI,
+  NetworkSpec,
+  make_unifluid_spec,
+)
 from unifluid_jax.paths import AnyPath, to_path
 from unifluid_jax.runs.limits import agree, is_set, set_limits
 from unifluid_jax.runs.sources import Opener
@@ -29,9 +34,9 @@ from unifluid_jax.runs.vae_state import (
   check_vae,
   make_vae_optimizer,
 )
-from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.rows import check_rows
-from unifluid_jax.training.sharding import make_mesh
+from unifluid_jax.sharding.mesh import make_mesh
+from unifluid_jax.sharding.process_rows import check_rows
+from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 
 Check = Callable[[], object]
 """Raises a `UserError` if something is wrong."""
@@ -43,8 +48,7 @@ class Start:
 
   Attributes:
     experiment: The config; limits that were 'auto' are numbers.
-    tokenizer: The vocabulary, which may be in no file yet. A stand-in where
-      its file is not on this machine.
+    tokenizer: The vocabulary, which may be in no file yet.
     tasks: The tasks of `data.sources`.
     vae_tasks: Those of `vae_training.sources`, if a VAE is to be trained.
   """
@@ -85,32 +89,46 @@ def check_start(
     checks.check_files()
     if not trains_vae and not experiment.init.vae:
       checks.run(lambda: check_vae(experiment, workdir / 'vae'))
-  return checks.finish()
+  return checks.start()
 
 
 def check_config(
-  experiment: Experiment, *, reads_sources: bool, also: Iterable[Check] = ()
+  experiment: Experiment, *, also: Iterable[Check] = ()
 ) -> Start:
-  """Checks a config that is not trained now, or not on this machine.
+  """Checks a config for a training on this machine that has no folder.
 
-  Files that are not here are no problem, but a line of the log.
+  Files that `init` names and that are not here are no problem, but a line of
+  the log.
 
   Args:
     experiment: The config.
-    reads_sources: Whether this machine reads `data.sources`, and trains on its
-      devices.
     also: More checks.
 
   Raises:
     UserError: In all processes, with all problems.
   """
-  checks = _Checks(experiment, None, is_here=reads_sources)
-  checks.run(*also)
-  if reads_sources:
-    checks.run(checks.check_devices)
-  checks.open_vae_sources(needed=False)
-  checks.check_model()
-  checks.check_files(needed=False)
+  checks = _Checks(experiment, None, is_here=True)
+  checks.run(*also, checks.check_devices)
+  checks.check_without_run()
+  return checks.start()
+
+
+def check_plan(experiment: Experiment) -> Experiment:
+  """Checks a config that is not trained on this machine.
+
+  Files that are not here are no problem, but a line of the log.
+
+  Args:
+    experiment: The config.
+
+  Returns:
+    The config; limits that were 'auto' are numbers.
+
+  Raises:
+    UserError: In all processes, with all problems.
+  """
+  checks = _Checks(experiment, None, is_here=False)
+  checks.check_without_run()
   return checks.finish()
 
 
@@ -170,7 +188,7 @@ class _Checks:
       self._find_tokenizer,
       self._set_limits,
       self._check_room,
-      lambda: check_trained(experiment, self._some_tokenizer),
+      lambda: check_trained(experiment, self._unifluid),
     )
 
   def check_files(self, needed: bool = True) -> None:
@@ -187,10 +205,26 @@ class _Checks:
         ', '.join(absent),
       )
       return
-    self.run(lambda: check_start_files(self._given, self._some_tokenizer))
+    self.run(lambda: check_start_files(self._given, self._unifluid))
 
-  def finish(self) -> Start:
-    """What was found.
+  def check_without_run(self) -> None:
+    """Checks all that needs neither devices nor a run's folder."""
+    self.open_vae_sources(needed=False)
+    self.check_model()
+    self.check_files(needed=False)
+
+  def start(self) -> Start:
+    """What was found, for a training on this machine.
+
+    Raises:
+      UserError: As `finish`.
+    """
+    experiment = self.finish()
+    assert self._tokenizer is not None  # Else there were a problem.
+    return Start(experiment, self._tokenizer, self._tasks, self._vae_tasks)
+
+  def finish(self) -> Experiment:
+    """The config; limits that were 'auto' are numbers.
 
     Raises:
       UserError: In all processes, if any of them has a problem.
@@ -200,17 +234,16 @@ class _Checks:
     if any(refused):
       others = ', '.join(str(i) for i, refuses in enumerate(refused) if refuses)
       raise UserError(f'the processes {others} cannot start; see their errors')
-    return Start(
-      agree(self._given, self._experiment),
-      self._some_tokenizer,
-      self._tasks,
-      self._vae_tasks,
-    )
+    return agree(self._given, self._experiment)
 
   @property
-  def _some_tokenizer(self) -> Tokenizer:
-    """The vocabulary, or a stand-in for checks that need none of its pieces."""
-    return self._tokenizer or any_tokenizer()
+  def _unifluid(self) -> NetworkSpec:
+    """UniFluid, of whatever vocabulary.
+
+    Raises:
+      UserError: A part of the model cannot be made.
+    """
+    return make_unifluid_spec(self._given, UNKNOWN_BOI)
 
   def _find_tokenizer(self) -> None:
     experiment = self._given
@@ -249,9 +282,13 @@ class _Checks:
       for name, source in data.sources.items()
       if name in self._tasks or source.kind != 'folder' or not self._is_here
     }
-    counted = self._with_heldout() if self._tokenizer else {}
-    layout = experiment.layout()
-    check_room(counted, kinds, self._some_tokenizer, layout, data.row)
+    check_room(
+      self._with_heldout(),
+      kinds,
+      self._tokenizer,
+      experiment.layout(),
+      data.row,
+    )
 
   def _with_heldout(self) -> dict[str, Task]:
     """The tasks, with the lines that are held out of training."""
@@ -274,10 +311,10 @@ class _Checks:
 
 def _has_vae(experiment: Experiment, workdir: AnyPath) -> bool:
   """Whether a run has a VAE of as many steps as the config asks for."""
-  step = Checkpoints(workdir / 'vae' / FINAL).latest_step
+  step = CheckpointReader(workdir / 'vae' / FINAL).latest_step
   return step is not None and step >= experiment.vae_training.steps
 
 
 def _is_started(workdir: AnyPath) -> bool:
   """Whether a run goes on from a checkpoint, and needs no `init` any more."""
-  return Checkpoints(workdir / 'checkpoints').latest_step is not None
+  return CheckpointReader(workdir / 'checkpoints').latest_step is not None

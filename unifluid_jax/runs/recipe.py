@@ -10,7 +10,7 @@ from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.folder import CONFIG_FILE, read_experiment
-from unifluid_jax.training.identity import differences
+from unifluid_jax.weights.identity import differences
 
 Recipe = dict[str, Any]
 

@@ -1,9 +1,9 @@
-"""Trained parameters, from the checkpoints of a run or from an export."""
+"""Trained weights, from the checkpoints of a run or from an export."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
+import jax.numpy as jnp
 
 from unifluid_jax.config import build
 from unifluid_jax.convert import own
@@ -11,27 +11,32 @@ from unifluid_jax.convert.layouts.layout import VAE
 from unifluid_jax.convert.start import load_exported, read_exported
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.model_spec import ModelSpec, make_model_spec
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.folder import read_experiment
-from unifluid_jax.runs.state import make_context, train_state_targets
-from unifluid_jax.training.checkpoint import ABSENT, Checkpoints
-from unifluid_jax.training.sharding import MeshConfig, make_mesh, shardings_of
-from unifluid_jax.training.step import Parameters, StepContext, TrainState
+from unifluid_jax.sharding.mesh import (
+  MeshConfig,
+  abstract_state,
+  make_mesh,
+  shardings_of,
+)
+from unifluid_jax.weights.checkpoint_reader import CheckpointReader
+
+Arrays = dict[str, Any]
+"""Arrays, or their shapes and dtypes, by name."""
 
 
-class Averaged(NamedTuple):
+class EMAWeights(NamedTuple):
   """What is used of a checkpoint, or of an export.
 
   Attributes:
-    graphdef: Structure of UniFluid.
-    params: Its averaged parameters, by name.
-    vae: The VAE's parameters, by name.
+    unifluid: UniFluid's parameters: moving averages, and those not trained.
+    vae: The VAE's parameters.
     step: Steps that they were trained for.
   """
 
-  graphdef: nnx.GraphDef
-  params: Parameters
-  vae: Parameters
+  unifluid: Arrays
+  vae: Arrays
   step: int
 
 
@@ -41,12 +46,23 @@ class Trained(NamedTuple):
   Attributes:
     experiment: The config that it was trained with.
     tokenizer: The vocabulary.
-    averaged: The parameters.
+    spec: The model without its weights.
+    weights: The weights.
   """
 
   experiment: Experiment
   tokenizer: Tokenizer
-  averaged: Averaged
+  spec: ModelSpec
+  weights: EMAWeights
+
+
+class _EMAState(NamedTuple):
+  """The fields of a training state that are read, see `TrainState`."""
+
+  step: Any
+  frozen: Arrays
+  vae: Arrays
+  ema: Arrays
 
 
 def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
@@ -66,20 +82,25 @@ def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
     exported = read_exported(str(workdir))
     experiment = build(Experiment, exported.experiment)
     tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-    averaged = _read_export(experiment, tokenizer, workdir, mesh, exported.step)
+    spec = _spec_of(experiment, tokenizer)
+    # An export of before the step was kept was mostly of a whole training.
+    step = exported.step
+    step = experiment.training.steps if step is None else step
+    weights = _read_export(spec, workdir, mesh, step)
   else:
     experiment = read_experiment(workdir)
     tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-    averaged = restore_averaged(experiment, tokenizer, workdir, mesh)
-  return Trained(experiment, tokenizer, averaged)
+    spec = _spec_of(experiment, tokenizer)
+    weights = restore_ema_weights(experiment, tokenizer, workdir, mesh)
+  return Trained(experiment, tokenizer, spec, weights)
 
 
-def restore_averaged(
+def restore_ema_weights(
   experiment: Experiment,
   tokenizer: Tokenizer,
   workdir: AnyPath,
   mesh: jax.sharding.Mesh | None = None,
-) -> Averaged:
+) -> EMAWeights:
   """Reads the newest checkpoint of a run.
 
   The optimizer and what the average is of are not read.
@@ -93,30 +114,25 @@ def restore_averaged(
   Raises:
     UserError: If there is no complete checkpoint, or it is of another config.
   """
-  context = make_context(experiment, tokenizer)
-  target = _target(experiment, tokenizer, context, mesh)
-  absent = jax.tree.map(lambda _: ABSENT, target)
-  state = Checkpoints(workdir / 'checkpoints').restore(
-    absent._replace(
-      step=target.step,
-      ema=target.ema,
-      frozen=target.frozen,
-      vae=target.vae,
+  spec = _spec_of(experiment, tokenizer)
+  mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
+  placed, is_frozen = spec.unifluid.place(mesh), experiment.init.is_frozen
+  state = CheckpointReader(workdir / 'checkpoints').restore(
+    _EMAState(
+      step=abstract_state(mesh, jax.eval_shape(lambda: jnp.int32(0)), {}),
+      frozen={name: leaf for name, leaf in placed.items() if is_frozen(name)},
+      vae=spec.vae.place(mesh),
+      ema={name: leaf for name, leaf in placed.items() if not is_frozen(name)},
     ),
     experiment.identity(tokenizer),
   )
-  return Averaged(
-    context.graphdef,
-    {**state.ema, **state.frozen},
-    state.vae,
-    int(state.step),
-  )
+  return EMAWeights({**state.ema, **state.frozen}, state.vae, int(state.step))
 
 
-def averaged_shapes(
+def abstract_ema_weights(
   experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
-) -> Averaged:
-  """Shapes and dtypes of what `restore_averaged` reads, without reading it.
+) -> EMAWeights:
+  """Shapes and dtypes of what `restore_ema_weights` reads, without reading it.
 
   Args:
     experiment: The run's config.
@@ -126,39 +142,28 @@ def averaged_shapes(
   Raises:
     UserError: If there is no complete checkpoint, or it is of another config.
   """
-  checkpoints = Checkpoints(workdir / 'checkpoints')
-  step = checkpoints.newest(experiment.identity(tokenizer))
-  context = make_context(experiment, tokenizer)
-  target = _target(experiment, tokenizer, context, None)
-  return Averaged(
-    context.graphdef, {**target.ema, **target.frozen}, target.vae, step
+  reader = CheckpointReader(workdir / 'checkpoints')
+  step = reader.newest(experiment.identity(tokenizer))
+  spec = _spec_of(experiment, tokenizer)
+  return EMAWeights(
+    spec.unifluid.abstract_parameters, spec.vae.abstract_parameters, step
   )
 
 
 def _read_export(
-  experiment: Experiment,
-  tokenizer: Tokenizer,
-  folder: AnyPath,
-  mesh: jax.sharding.Mesh,
-  step: int | None,
-) -> Averaged:
+  spec: ModelSpec, folder: AnyPath, mesh: jax.sharding.Mesh, step: int
+) -> EMAWeights:
   """What is used of an export: the same as of a checkpoint."""
-  context = make_context(experiment, tokenizer)
-  state = train_state_targets(experiment, tokenizer, context, mesh)
-  vae = {f'{VAE}/{name}': target for name, target in state.vae.items()}
-  shardings = shardings_of({**state.ema, **state.frozen, **vae})
-  # An export of before the step was kept was mostly of a whole training.
-  step = experiment.training.steps if step is None else step
-  return Averaged(
-    context.graphdef, *load_exported(str(folder), shardings), step
-  )
+  vae = {f'{VAE}/{name}': leaf for name, leaf in spec.vae.place(mesh).items()}
+  shardings = shardings_of(spec.unifluid.place(mesh) | vae)
+  return EMAWeights(*load_exported(str(folder), shardings), step)
 
 
-def _target(
-  experiment: Experiment,
-  tokenizer: Tokenizer,
-  context: StepContext,
-  mesh: jax.sharding.Mesh | None,
-) -> TrainState:
-  mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
-  return train_state_targets(experiment, tokenizer, context, mesh)
+def _spec_of(experiment: Experiment, tokenizer: Tokenizer) -> ModelSpec:
+  """The spec of a model that was trained.
+
+  Raises:
+    UserError: The vocabulary does not fit the config.
+  """
+  experiment.check_tokenizer(tokenizer)
+  return make_model_spec(experiment, tokenizer.boi_id)

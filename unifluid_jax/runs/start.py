@@ -17,26 +17,25 @@ from unifluid_jax.convert.start import (
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.errors import Collector, UserError
 from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.models import parameters
+from unifluid_jax.model_spec import NetworkSpec
+from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.paths import to_path
 from unifluid_jax.runs.folder import read_experiment
-from unifluid_jax.runs.restore import averaged_shapes, restore_averaged
-from unifluid_jax.runs.state import abstract_unifluid, frozen_dtypes
-from unifluid_jax.training import sharding as sharding_lib
-from unifluid_jax.training.step import Parameters
+from unifluid_jax.runs.restore import abstract_ema_weights, restore_ema_weights
+from unifluid_jax.sharding import mesh as mesh_lib
 
 # What knows the VAE's tokens.
 _OF_TOKENS = '^(token_in|source_in|head/)'
 
 
 def load_start(
-  experiment: Experiment, tokenizer: Tokenizer, vae: Parameters
+  experiment: Experiment, spec: NetworkSpec, vae: Parameters
 ) -> Parameters:
   """The parameters that `init` gives a source for, where they are to lie.
 
   Args:
     experiment: The config.
-    tokenizer: The vocabulary.
+    spec: UniFluid.
     vae: Parameters of the VAE that the run will train on.
 
   Raises:
@@ -44,7 +43,7 @@ def load_start(
       fresh.
   """
   init = experiment.init
-  targets = _targets(experiment, tokenizer)
+  targets = spec.place(mesh_lib.make_mesh(experiment.mesh))
   start: Parameters = {}
   if init.workdir:
     start |= _load_from_run(experiment, targets, vae)
@@ -53,19 +52,18 @@ def load_start(
   return start
 
 
-def check_start_files(experiment: Experiment, tokenizer: Tokenizer) -> None:
+def check_start_files(experiment: Experiment, spec: NetworkSpec) -> None:
   """Checks the sources that `init` names by their headers.
 
   Args:
     experiment: The config.
-    tokenizer: The vocabulary.
+    spec: UniFluid.
 
   Raises:
     UserError: For all sources that are missing or do not fit, and for
       parameters that have none and may not be fresh.
   """
-  init, model = experiment.init, abstract_unifluid(experiment, tokenizer)
-  targets = parameters.flatten(model)[1]
+  init, targets = experiment.init, spec.abstract_parameters
   problems = Collector()
   given: set[str] = set()
   if init.vae:
@@ -81,30 +79,12 @@ def check_start_files(experiment: Experiment, tokenizer: Tokenizer) -> None:
   check_complete(init, given, targets)
 
 
-def _targets(
-  experiment: Experiment, tokenizer: Tokenizer
-) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shape, dtype and sharding of each parameter of the model."""
-  mesh = sharding_lib.make_mesh(experiment.mesh)
-  model = abstract_unifluid(experiment, tokenizer)
-  axes = parameters.logical_axes(model)
-  dtypes = frozen_dtypes(experiment, model)
-  return {
-    name: jax.ShapeDtypeStruct(
-      leaf.shape,
-      dtypes.get(name, leaf.dtype),
-      sharding=sharding_lib.parameter_sharding(mesh, axes[name], leaf.shape),
-    )
-    for name, leaf in parameters.flatten(model)[1].items()
-  }
-
-
 def _load_from_run(
   experiment: Experiment,
   targets: dict[str, jax.ShapeDtypeStruct],
   vae: Parameters,
 ) -> Parameters:
-  """The averaged parameters of another run that `init` names.
+  """The EMA weights of another run that `init` names.
 
   Raises:
     UserError: If there is no such run, or a parameter's shape is another one,
@@ -112,15 +92,15 @@ def _load_from_run(
   """
   workdir = to_path(experiment.init.workdir)
   run = read_experiment(workdir)
-  averaged = restore_averaged(
+  weights = restore_ema_weights(
     run,
     Tokenizer.load(workdir / TOKENIZER_FILE),
     workdir,
-    sharding_lib.make_mesh(experiment.mesh),
+    mesh_lib.make_mesh(experiment.mesh),
   )
-  found = averaged.params
+  found = weights.unifluid
   wanted = _wanted(experiment, targets, found)
-  _check_bound(experiment, run, wanted, lambda: _is_same(averaged.vae, vae))
+  _check_bound(experiment, run, wanted, lambda: _is_same(weights.vae, vae))
   return {
     name: _cast(name, found[name], target) for name, target in wanted.items()
   }
@@ -137,8 +117,8 @@ def _check_run(
   workdir = to_path(experiment.init.workdir)
   run = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
-  shapes = averaged_shapes(run, tokenizer, workdir)
-  wanted = _wanted(experiment, targets, shapes.params)
+  weights = abstract_ema_weights(run, tokenizer, workdir)
+  wanted = _wanted(experiment, targets, weights.unifluid)
   _check_bound(experiment, run, wanted, lambda: True)
   return wanted
 

@@ -1,76 +1,36 @@
 """The training state of UniFluid at step 0, and what the step needs besides."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from unifluid_jax.convert.start import check_patterns
-from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.errors import Collector, UserError, check_matches
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.models import parameters
-from unifluid_jax.models.unifluid import UniFluid, UniFluidConfig
-from unifluid_jax.runs.vae_state import abstract_vae, vae_axes, vae_shapes
-from unifluid_jax.sections import storage_dtype
+from unifluid_jax.model_spec import ModelSpec, NetworkSpec
+from unifluid_jax.models.parameters import Parameters
+from unifluid_jax.sharding.mesh import abstract_state, on_mesh, shardings_of
 from unifluid_jax.training.balance import initial_state, make_balance
-from unifluid_jax.training.optimizer import is_matrix, make_optimizer
-from unifluid_jax.training.sharding import (
-  on_mesh,
-  shardings_of,
-  state_targets,
-)
+from unifluid_jax.training.optimizer import make_optimizer
 from unifluid_jax.training.step import (
   SHARED,
-  Parameters,
   StepContext,
   TrainState,
   make_train_step,
 )
 
 
-def make_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
-  """A UniFluid with fresh parameters."""
-  return _make(*_unifluid_of(experiment, tokenizer), experiment.seed)
-
-
-def abstract_unifluid(experiment: Experiment, tokenizer: Tokenizer) -> UniFluid:
-  """A UniFluid with shapes for parameters; the same one each time."""
-  return _abstract(*_unifluid_of(experiment, tokenizer))
-
-
-def _unifluid_of(
-  experiment: Experiment, tokenizer: Tokenizer
-) -> tuple[UniFluidConfig, int]:
-  """Its config, and the channels that the head writes."""
-  objective = make_objective(experiment.model.objective)
-  channels = objective.output_channels(experiment.token_dim)
-  return experiment.unifluid(tokenizer), channels
-
-
-def _make(config: UniFluidConfig, channels: int, seed: int) -> UniFluid:
-  return UniFluid(config, channels, rngs=nnx.Rngs(seed))
-
-
-@functools.cache
-def _abstract(config: UniFluidConfig, channels: int) -> UniFluid:
-  return nnx.eval_shape(lambda: _make(config, channels, seed=0))
-
-
-def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
+def make_context(experiment: Experiment, spec: ModelSpec) -> StepContext:
   """What the training step needs besides arrays."""
   config, optimizer = experiment.training, experiment.optimizer
-  model = abstract_unifluid(experiment, tokenizer)
   axes = {
     name: axes
-    for name, axes in parameters.logical_axes(model).items()
+    for name, axes in spec.unifluid.logical_axes.items()
     if not experiment.init.is_frozen(name)
   }
   return StepContext(
-    graphdef=nnx.graphdef(model),
-    vae_graphdef=nnx.graphdef(abstract_vae(experiment)),
+    graphdef=spec.unifluid.graphdef,
+    vae_graphdef=spec.vae.graphdef,
     objective=make_objective(experiment.model.objective),
     optimizer=make_optimizer(optimizer, config.steps, axes),
     balance=make_balance(config.balance),
@@ -86,14 +46,18 @@ def make_context(experiment: Experiment, tokenizer: Tokenizer) -> StepContext:
   )
 
 
-def check_trained(experiment: Experiment, tokenizer: Tokenizer) -> None:
+def check_trained(experiment: Experiment, spec: NetworkSpec) -> None:
   """Refuses what the config says of parameters that are not there or trained.
+
+  Args:
+    experiment: The config.
+    spec: UniFluid.
 
   Raises:
     UserError: A factor of the learning rate or a pattern of `init` is for no
       parameter, or the loss balance measures gradients of frozen ones.
   """
-  names = parameters.logical_axes(abstract_unifluid(experiment, tokenizer))
+  names = spec.logical_axes
   problems = Collector()
   for pattern in experiment.optimizer.rate_factors:
     with problems.catch():
@@ -113,7 +77,7 @@ def check_trained(experiment: Experiment, tokenizer: Tokenizer) -> None:
 
 def initial_train_state(
   experiment: Experiment,
-  tokenizer: Tokenizer,
+  spec: ModelSpec,
   context: StepContext,
   vae: Parameters,
   start: Parameters,
@@ -122,23 +86,19 @@ def initial_train_state(
 
   Args:
     experiment: The config.
-    tokenizer: The vocabulary.
+    spec: The model.
     context: Holder of the optimizer.
     vae: Parameters of the VAE.
-    start: Parameters of the model that are not to be fresh ones.
+    start: Parameters of the model that are not to be fresh ones, in their
+      storage dtypes.
   """
-  model = make_unifluid(experiment, tokenizer)
-  _, flat = parameters.flatten(model)
-  flat |= start
-  frozen = {
-    name: flat[name].astype(dtype)
-    for name, dtype in frozen_dtypes(experiment, model).items()
-  }
-  params = {name: v for name, v in flat.items() if name not in frozen}
+  flat = spec.unifluid.fresh_parameters(experiment.seed) | start
+  is_frozen = experiment.init.is_frozen
+  params = {name: v for name, v in flat.items() if not is_frozen(name)}
   return TrainState(
     step=jnp.int32(0),
     params=params,
-    frozen=frozen,
+    frozen={name: v for name, v in flat.items() if is_frozen(name)},
     vae=vae,
     opt_state=context.optimizer.init(params),
     ema=params,
@@ -147,21 +107,19 @@ def initial_train_state(
   )
 
 
-def train_state_targets(
+def abstract_train_state(
   experiment: Experiment,
-  tokenizer: Tokenizer,
+  spec: ModelSpec,
   context: StepContext,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """Shape, dtype and sharding of each array of the state."""
-  vae = vae_shapes(experiment)
   shapes = jax.eval_shape(
-    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
-    vae,
+    lambda vae: initial_train_state(experiment, spec, context, vae, {}),
+    spec.vae.abstract_parameters,
   )
-  model = abstract_unifluid(experiment, tokenizer)
-  target = state_targets(mesh, shapes, parameters.logical_axes(model))
-  return target._replace(vae=state_targets(mesh, vae, vae_axes(experiment)))
+  state = abstract_state(mesh, shapes, spec.unifluid.logical_axes)
+  return state._replace(vae=spec.vae.place(mesh))
 
 
 _TPU_OPTIONS = {
@@ -190,14 +148,3 @@ def jit_train_step(
     donate_argnums=0,
     compiler_options=_TPU_OPTIONS if is_tpu else None,
   )
-
-
-def frozen_dtypes(experiment: Experiment, model: UniFluid) -> dict[str, str]:
-  """Dtype of each parameter that is not trained; vectors are float32."""
-  init = experiment.init
-  return {
-    name: (is_matrix(name, axes) and storage_dtype(init.dtype, name))
-    or 'float32'
-    for name, axes in parameters.logical_axes(model).items()
-    if init.is_frozen(name)
-  }

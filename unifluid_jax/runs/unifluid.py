@@ -8,6 +8,7 @@ import jax
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import ModelSpec, make_model_spec
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.flops import step_flops
 from unifluid_jax.runs.folder import share_tokenizer, write_config
@@ -17,17 +18,17 @@ from unifluid_jax.runs.preflight import Start, check_start
 from unifluid_jax.runs.recipe import check_same
 from unifluid_jax.runs.start import load_start
 from unifluid_jax.runs.state import (
+  abstract_train_state,
   initial_train_state,
   jit_train_step,
   make_context,
-  train_state_targets,
 )
 from unifluid_jax.runs.vae_state import load_vae
-from unifluid_jax.training import sharding as sharding_lib
+from unifluid_jax.sharding import mesh as mesh_lib
+from unifluid_jax.sharding.process_rows import local_rows, put_rows
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work
-from unifluid_jax.training.rows import local_rows, put_rows
 from unifluid_jax.training.step import (
   StepContext,
   TrainState,
@@ -63,14 +64,15 @@ def train_unifluid(
   checkpoints.put_damaged_aside()
   checkpoints.check_identity(identity)
   check_same(experiment, workdir, checkpoints.latest_step)
-  mesh = sharding_lib.make_mesh(experiment.mesh)
-  context = make_context(experiment, tokenizer)
+  mesh = mesh_lib.make_mesh(experiment.mesh)
+  spec = make_model_spec(experiment, tokenizer.boi_id)
+  context = make_context(experiment, spec)
   heldout = heldout_losses(experiment, start.tasks, tokenizer, context, mesh)
-  target = train_state_targets(experiment, tokenizer, context, mesh)
+  target = abstract_train_state(experiment, spec, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
 
   def initialise() -> TrainState:
-    return _first_state(start, workdir, context, target)
+    return _first_state(experiment, workdir, spec, context, target)
 
   first = initialise() if checkpoints.latest_step is None else None
   # After all that may refuse to start: till now the files are as they were.
@@ -103,19 +105,22 @@ def train_unifluid(
 
 
 def _first_state(
-  start: Start, workdir: AnyPath, context: StepContext, target: TrainState
+  experiment: Experiment,
+  workdir: AnyPath,
+  spec: ModelSpec,
+  context: StepContext,
+  target: TrainState,
 ) -> TrainState:
   """The state of step 0."""
-  experiment, tokenizer = start.experiment, start.tokenizer
   initialise = jax.jit(
     lambda vae, given: initial_train_state(
-      experiment, tokenizer, context, vae, given
+      experiment, spec, context, vae, given
     ),
-    out_shardings=sharding_lib.shardings_of(target),
+    out_shardings=mesh_lib.shardings_of(target),
     donate_argnums=1,
   )
   vae = load_vae(experiment, workdir / 'vae')
-  return initialise(vae, load_start(experiment, tokenizer, vae))
+  return initialise(vae, load_start(experiment, spec.unifluid, vae))
 
 
 def make_training_batches(
@@ -144,5 +149,5 @@ def _balance_step(context: StepContext, mesh: jax.sharding.Mesh, every: int):
   """The measurement of the loss balance, and its interval; None for none."""
   if not every:
     return None
-  step = sharding_lib.on_mesh(mesh, make_balance_step(context))
+  step = mesh_lib.on_mesh(mesh, make_balance_step(context))
   return every, jax.jit(step, donate_argnums=0)

@@ -6,33 +6,32 @@ from collections.abc import Generator, Iterator, Mapping
 import jax
 import numpy as np
 from absl import logging
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from unifluid_jax.data.pipeline import check_weights, make_image_batches
 from unifluid_jax.data.task import Task
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import make_vae_spec
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.linear_vae import linear_start, patch_moments
+from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.paths import AnyPath
 from unifluid_jax.runs.folder import write_config
 from unifluid_jax.runs.overview import log_parameters
 from unifluid_jax.runs.recipe import check_same_vae
 from unifluid_jax.runs.vae_state import (
   FINAL,
-  abstract_vae,
   initial_vae_state,
   make_vae_optimizer,
-  vae_axes,
 )
-from unifluid_jax.training import sharding as sharding_lib
+from unifluid_jax.sharding import mesh as mesh_lib
+from unifluid_jax.sharding.process_rows import check_rows, local_rows, put_rows
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work
-from unifluid_jax.training.rows import check_rows, local_rows, put_rows
-from unifluid_jax.training.vae_step import Parameters, VAEState, make_vae_step
+from unifluid_jax.training.vae_step import VAEState, make_vae_step
 
 
 def train_vae(
@@ -80,7 +79,7 @@ def train_vae(
       f'was trained on the VAE of {final.latest_step} steps; use another '
       f'--workdir, or move {unifluid} away'
     )
-  mesh = sharding_lib.make_mesh(experiment.mesh)
+  mesh = mesh_lib.make_mesh(experiment.mesh)
   batches = _batches(experiment, mesh, tasks)
   checkpoints.put_damaged_aside()
   checkpoints.check_identity(experiment.vae_identity())
@@ -126,21 +125,23 @@ def _batches(
 def _fit(experiment, workdir, mesh, batches, is_new) -> VAEState:
   """Trains to the last step."""
   config = experiment.vae_training
+  spec = make_vae_spec(experiment)
   optimizer = make_vae_optimizer(experiment)
 
   def first_state(start):
     return initial_vae_state(experiment, optimizer, start)
 
-  target = sharding_lib.state_targets(
-    mesh, jax.eval_shape(first_state, {}), vae_axes(experiment)
+  target = mesh_lib.abstract_state(
+    mesh, jax.eval_shape(first_state, {}), spec.logical_axes
   )
-  initialise = jax.jit(
-    first_state, out_shardings=sharding_lib.shardings_of(target)
-  )
+  initialise = jax.jit(first_state, out_shardings=mesh_lib.shardings_of(target))
   log_parameters('vae', {**target.params, **target.statistics})
-  graphdef = nnx.graphdef(abstract_vae(experiment))
   step = make_vae_step(
-    graphdef, optimizer, config.loss, config.optimizer.ema, experiment.seed
+    spec.graphdef,
+    optimizer,
+    config.loss,
+    config.optimizer.ema,
+    experiment.seed,
   )
   run = Run(
     name='vae',
@@ -199,7 +200,7 @@ def _calibrate(
   count: int,
 ) -> Parameters:
   """The parameters with the latents' statistics, over `count` batches."""
-  graphdef = nnx.graphdef(abstract_vae(experiment))
+  graphdef = make_vae_spec(experiment).graphdef
 
   def encode(flat, images):
     return parameters.unflatten(graphdef, flat).encode(to_unit(images))

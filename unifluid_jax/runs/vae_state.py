@@ -1,8 +1,5 @@
 """The training state of the VAE at step 0, and the finished VAE."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -10,42 +7,17 @@ from flax import nnx
 from unifluid_jax.convert import start
 from unifluid_jax.errors import Collector, UserError, check_matches
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import make_vae_spec
 from unifluid_jax.models import parameters
-from unifluid_jax.models.parameters import Axes
-from unifluid_jax.models.vae import VAE, VAEConfig
+from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.sharding.mesh import make_mesh
 from unifluid_jax.training.optimizer import make_optimizer
-from unifluid_jax.training.sharding import make_mesh, state_targets
-from unifluid_jax.training.vae_step import Parameters, VAEState
+from unifluid_jax.training.vae_step import VAEState
+from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 
 FINAL = 'final'
 """Folder of the finished VAE: averaged parameters, measured statistics."""
-
-
-def make_vae(experiment: Experiment) -> VAE:
-  """A VAE with fresh parameters."""
-  return VAE(experiment.vae, rngs=nnx.Rngs(experiment.seed))
-
-
-def abstract_vae(experiment: Experiment) -> VAE:
-  """A VAE with shapes for parameters; the same one each time."""
-  return _abstract(experiment.vae)
-
-
-@functools.cache
-def _abstract(config: VAEConfig) -> VAE:
-  return nnx.eval_shape(lambda: VAE(config, rngs=nnx.Rngs(0)))
-
-
-def vae_shapes(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shape and dtype of each parameter of the VAE, by name."""
-  return parameters.flatten(abstract_vae(experiment))[1]
-
-
-def vae_axes(experiment: Experiment) -> dict[str, Axes]:
-  """Logical axes of each parameter of the VAE, by name."""
-  return parameters.logical_axes(abstract_vae(experiment))
 
 
 def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
@@ -54,7 +26,8 @@ def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
   Raises:
     UserError: A factor of the learning rate is for no parameter.
   """
-  config, axes = experiment.vae_training, vae_axes(experiment)
+  config = experiment.vae_training
+  axes = make_vae_spec(experiment).logical_axes
   problems = Collector()
   for pattern in config.optimizer.rate_factors:
     told = f'vae_training.optimizer.rate_factors has {pattern!r}'
@@ -77,8 +50,7 @@ def initial_vae_state(
     optimizer: The update rule.
     start: Parameters that are not to be fresh ones.
   """
-  _, flat = parameters.flatten(make_vae(experiment))
-  flat |= start
+  flat = make_vae_spec(experiment).fresh_parameters(experiment.seed) | start
   trained = _trained(experiment)
   params = {name: value for name, value in flat.items() if name in trained}
   return VAEState(
@@ -101,14 +73,12 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
   Raises:
     UserError: There is none, or it is damaged or of another config.
   """
-  targets = state_targets(
-    make_mesh(experiment.mesh), vae_shapes(experiment), vae_axes(experiment)
-  )
+  targets = make_vae_spec(experiment).place(make_mesh(experiment.mesh))
   if experiment.init.vae:
     return start.load_vae(experiment.init.vae, experiment.vae, targets)
   check_vae(experiment, workdir)
   # An older one would be the VAE of fewer steps. `train_vae` makes it anew.
-  return Checkpoints(workdir / FINAL).restore(
+  return CheckpointReader(workdir / FINAL).restore(
     targets, experiment.vae_identity(), older=False
   )
 
@@ -129,12 +99,13 @@ def check_vae(experiment: Experiment, workdir: AnyPath) -> None:
       f'{folder} does not exist; train the VAE first: '
       'python -m unifluid_jax.train_vae'
     )
-  Checkpoints(folder).newest(experiment.vae_identity())
+  CheckpointReader(folder).newest(experiment.vae_identity())
 
 
 def _trained(experiment: Experiment) -> set[str]:
   """Names of the parameters that gradients change."""
-  model = abstract_vae(experiment)
+  spec = make_vae_spec(experiment)
+  model = parameters.unflatten(spec.graphdef, spec.abstract_parameters)
   return {
     '/'.join(map(str, path))
     for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))

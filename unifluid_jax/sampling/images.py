@@ -157,7 +157,7 @@ def write_images(
     positions: Order that each image is written in.
     sources: Tokens of the images that are edited, if there are any; E = 1.
   """
-  state = prefill(model, prefix, model.config.image_tokens)
+  state = prefill(model, prefix, model.tokens.count)
   total = positions.shape[1]
 
   def advance(images: Images, first, step: Step) -> Images:
@@ -192,7 +192,7 @@ def write_images(
   if sources is not None:
     present = (prefix.source_slots >= 0)[..., None, None]
     sources = jnp.where(present, sources, 0.0)[:, 0]
-  empty = jnp.zeros((*positions.shape, model.config.token_dim))
+  empty = jnp.zeros((*positions.shape, model.tokens.dim))
   images = Images(
     state.valid, state.length, positions, sources, state.cache, empty
   )
@@ -229,6 +229,6 @@ def _draw_tokens(
   if hidden.shape[0] != keys.shape[0]:
     predict = guidance.guide(predict, fraction)
   tokens = solver.sample(
-    predict, keys.reshape(-1), model.config.token_dim, temperature
+    predict, keys.reshape(-1), model.tokens.dim, temperature
   )
   return tokens.reshape(*keys.shape, -1)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.training_sections import BALANCES
 
 Pair = Float[Array, '2']
 """One value for the image loss, one for the text loss, in this order."""
@@ -102,20 +102,14 @@ class GradNorm:
     return BalanceState(jnp.where(is_there, weights, state.weights), reference)
 
 
-POLICIES: dict[str, Balance] = {
-  'fixed': Fixed(),
-  'uncertainty': Uncertainty(),
-  'gradnorm': GradNorm(),
-}
+_POLICIES: dict[str, Balance] = dict(
+  zip(BALANCES, (Fixed(), Uncertainty(), GradNorm()), strict=True)
+)
 
 
 def make_balance(name: str) -> Balance:
-  """The policy of a config's `balance` key."""
-  if name not in POLICIES:
-    raise UserError(
-      f'training.balance is {name!r}; it must be one of {tuple(POLICIES)}'
-    )
-  return POLICIES[name]
+  """The policy of a config's `balance` key, one of `BALANCES`."""
+  return _POLICIES[name]
 
 
 def initial_state() -> BalanceState:

@@ -1,64 +1,37 @@
-"""Checkpoints: Orbax, asynchronous, complete or absent, and never damaged.
+"""Writes checkpoints: Orbax, asynchronous, complete or absent.
 
-A checkpoint step holds the training state and an identity: the parts of the
-config that fix the meaning of the arrays (model, VAE, tokenizer, seed). A run
-resumes from the newest complete step, and refuses one of another identity.
-
-Everything that is read is checked against a manifest of checksums first. If a
-step does not match it, the step before is taken. The damaged one is moved aside
-by a run that owns the folder, and skipped by a reader.
+A run resumes from the newest complete step, see `weights.checkpoint_reader`.
+What is damaged is moved aside by a run that owns the folder.
 """
 
 import contextlib
-import dataclasses
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 
 from unifluid_jax import processes
-from unifluid_jax.errors import UserError, check_least
+from unifluid_jax.errors import UserError
+from unifluid_jax.goodput import PROCESS
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.training import items
-from unifluid_jax.training.finite import not_finite
-from unifluid_jax.training.goodput import PROCESS
-from unifluid_jax.training.identity import Identity, differences
 from unifluid_jax.training.manager import ArraysSave, Manager
-from unifluid_jax.training.manifest import find_damage, is_old
 from unifluid_jax.training.partial import put_aside, put_damaged_aside
-
-ABSENT = items.ABSENT
-"""Stands in a state for an array that is not read."""
-
-_PATIENCE = 60
-"""Seconds until all processes have to find the same checkpoints."""
-
-Reasons = dict[int, str]
-"""What is wrong with each step that is damaged."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-  """When checkpoints are made, and which are kept.
-
-  Attributes:
-    every: Steps between two saves.
-    keep: Newest checkpoints that are kept, besides the one of least loss.
-  """
-
-  every: int = 1000
-  keep: int = 2
-
-  def __post_init__(self):
-    check_least('checkpoint', self, 1, 'every', 'keep')
+from unifluid_jax.weights import items
+from unifluid_jax.weights.checkpoint_reader import (
+  CheckpointReader,
+  Reasons,
+  agreed,
+  reason_of,
+)
+from unifluid_jax.weights.finite import list_not_finite, not_finite
+from unifluid_jax.weights.identity import Identity
+from unifluid_jax.weights.manifest import find_damage
 
 
-class Checkpoints:
-  """The checkpoints of one run.
+class Checkpoints(CheckpointReader):
+  """The checkpoints of one run, to be written and read.
 
   As a context manager it is open for writing from the beginning, and waits for
   the save under way in the end. Otherwise nothing changes before the first
@@ -72,9 +45,7 @@ class Checkpoints:
       directory: The folder.
       keep: Newest checkpoints that are kept, besides the one of least loss.
     """
-    self._directory = (
-      directory if directory.is_absolute() else directory.absolute()
-    )
+    super().__init__(directory)
     self._keep = keep
     self._manager: Manager | None = None
 
@@ -84,17 +55,6 @@ class Checkpoints:
 
   def __exit__(self, *error: object) -> None:
     self.close()
-
-  @property
-  def steps(self) -> list[int]:
-    """The complete steps, oldest first."""
-    names = ocp.path.step.standard_name_format()
-    return sorted(found.step for found in names.find_all(self._directory))
-
-  @property
-  def latest_step(self) -> int | None:
-    """Newest complete step, if there is one."""
-    return max(self.steps, default=None)
 
   def save(
     self, step: int, state: Any, identity: Identity, loss: float
@@ -113,7 +73,7 @@ class Checkpoints:
       if bad:
         raise UserError(
           f'step {step} is not saved to {self._directory}: '
-          f'{_list_not_finite(bad)}; lower the learning rate or look at the '
+          f'{list_not_finite(bad)}; lower the learning rate or look at the '
           'data. The checkpoints before are unharmed'
         )
       saves = {
@@ -158,150 +118,6 @@ class Checkpoints:
       failure, self._manager = self._manager.failure, None
       raise failure
 
-  def restore(
-    self, abstract_state: Any, identity: Identity, older: bool = True
-  ) -> Any:
-    """The newest state that is complete and undamaged.
-
-    Where arrays are spread over processes, these choose the same step.
-
-    Args:
-      abstract_state: ShapeDtypeStructs, with shardings; `ABSENT` in the place
-        of what is not to be read.
-      identity: What the state must have been made by.
-      older: Whether to take an older one if the newest is damaged.
-
-    Raises:
-      UserError: There is none, all are damaged, or it is of another config.
-    """
-    damaged: Reasons = {}
-    spread = _is_spread(abstract_state)
-    with PROCESS.spend('restore'):
-      while True:
-        step = self._newest_but(damaged, spread)
-        state, reason = self._restore(step, abstract_state, identity, spread)
-        if reason is None:
-          break
-        damaged[step] = reason
-        if not older:
-          raise self._none_whole(damaged)
-      self._leave_behind(damaged, step)
-    return state
-
-  def _newest_but(self, damaged: Reasons, spread: bool = False) -> int:
-    """The newest step that is not known to be damaged.
-
-    Raises:
-      UserError: There is none.
-    """
-    step = max((s for s in self.steps if s not in damaged), default=-1)
-    if spread:
-      # The oldest of what the processes find is there for all of them.
-      step = min(processes.gather(step))
-    if step >= 0:
-      return step
-    if damaged:
-      raise self._none_whole(damaged)
-    raise UserError(
-      f'{self._directory} holds no complete checkpoint; train first'
-    )
-
-  def _restore(
-    self, step: int, abstract_state: Any, identity: Identity, spread: bool
-  ) -> tuple[Any, str | None]:
-    """A state, or what is wrong with it.
-
-    Raises:
-      UserError: It is of another config.
-    """
-    folder = self._directory / str(step)
-    names = items.read_names(abstract_state)
-    share = (0, 1)
-    if spread:
-      share = (jax.process_index(), jax.process_count())
-    reason = _agreed(find_damage(folder, names, share), spread)
-    if reason:
-      return None, reason
-    self._check_identity(step, identity)
-    old, state = is_old(folder), None
-    expected = items.UNREADABLE_UNCHECKED if old else items.UNREADABLE
-    try:
-      state = items.read_state(folder, abstract_state, whole=old)
-    except Exception as error:
-      # Of an array that cannot be read, Orbax raises an `Exception` as such.
-      if type(error) is not Exception and not isinstance(error, expected):
-        raise
-      reason = _reason(error)
-    reason = _agreed(reason, spread)
-    if reason and not old:
-      raise UserError(
-        f'checkpoint {folder} cannot be read ({reason}), though its files are '
-        'undamaged; use the version of unifluid_jax that made it, or another '
-        '--workdir'
-      )
-    if reason is None and old:
-      # Of others, nothing was written that is not finite.
-      bad = not_finite(state)
-      reason = _list_not_finite(bad) if bad else None
-    if reason is None and old and processes.is_main():
-      logging.warning(
-        '%s was saved without checksums: damage may go unnoticed', folder
-      )
-    return state, reason
-
-  def agree(self) -> None:
-    """Returns when all processes find the same newest step.
-
-    Of disks that machines share, some show late what another has written.
-
-    Raises:
-      UserError: They do not within a minute.
-    """
-    for _ in range(_PATIENCE):
-      step = self.latest_step
-      found = processes.gather(-1 if step is None else step)
-      if len({*found}) == 1:
-        return
-      time.sleep(1)
-    told = ', '.join(
-      f'process {i} {f"step {n}" if n >= 0 else "none"}'
-      for i, n in enumerate(found)
-    )
-    raise UserError(
-      f'of the checkpoints in {self._directory} the newest is not the same to '
-      f'all processes: {told}; give all of them one shared --workdir'
-    )
-
-  def newest(self, identity: Identity) -> int:
-    """The newest complete step, without those seen to be damaged at a glance.
-
-    Args:
-      identity: What its state must have been made by.
-
-    Raises:
-      UserError: There is none, all are damaged, or it is of another config.
-    """
-    damaged: Reasons = {}
-    while True:
-      step = self._newest_but(damaged)
-      reason = find_damage(self._directory / str(step))
-      if reason is None:
-        self._check_identity(step, identity)
-        return step
-      damaged[step] = reason
-
-  def check_identity(self, wanted: Identity) -> None:
-    """Makes sure that the newest checkpoint, if there is one, is of a config.
-
-    Args:
-      wanted: What the state must have been made by.
-
-    Raises:
-      UserError: It is of another config, or all are damaged.
-    """
-    if self.steps:
-      self.newest(wanted)
-
   def put_damaged_aside(
     self, thoroughly: bool = False, may_lose_all: bool = False
   ) -> None:
@@ -325,7 +141,7 @@ class Checkpoints:
         (items.STATE, items.TRAINING) if thoroughly else (),
         (jax.process_index(), jax.process_count()),
       )
-      reason = _agreed(reason, spread=True)
+      reason = agreed(reason, spread=True)
       if reason:
         damaged[step] = reason
     if damaged and len(damaged) == len(steps) and not may_lose_all:
@@ -333,17 +149,11 @@ class Checkpoints:
     self._move_aside(damaged)
 
   def _leave_behind(self, damaged: Reasons, used: int) -> None:
-    """Makes known that newer checkpoints are not used."""
+    """Moves newer checkpoints that are damaged aside, if open for writing."""
     if self._manager:
       self._move_aside(damaged)
-      return
-    for step, reason in damaged.items() if processes.is_main() else ():
-      logging.warning(
-        'checkpoint %s is damaged (%s); step %d is used instead',
-        self._directory / str(step),
-        reason,
-        used,
-      )
+    else:
+      super()._leave_behind(damaged, used)
 
   def _move_aside(self, damaged: Reasons) -> None:
     if not damaged:
@@ -354,16 +164,6 @@ class Checkpoints:
       processes.wait('damaged checkpoints are aside')
       if self._manager:
         self._manager.reload()
-
-  def _check_identity(self, step: int, wanted: Identity) -> None:
-    folder = self._directory / str(step)
-    differing = differences(items.read_identity(folder), wanted)
-    if differing:
-      raise UserError(
-        f'checkpoint {folder} is of another config: '
-        f'{"; ".join(differing[:5])}. Use the config that it was made with, or '
-        'another --workdir'
-      )
 
   def close(self) -> None:
     """Waits for the save under way and closes the folder."""
@@ -391,56 +191,6 @@ class Checkpoints:
         yield
     except (OSError, ValueError, RuntimeError) as error:
       raise UserError(
-        f'cannot write a checkpoint to {self._directory} ({_reason(error)}); '
+        f'cannot write a checkpoint to {self._directory} ({reason_of(error)}); '
         'make room there and start again: the checkpoints before are unharmed'
       ) from error
-
-  def _none_whole(self, damaged: Reasons) -> UserError:
-    told = '; '.join(
-      f'step {step} ({reason})' for step, reason in sorted(damaged.items())
-    )
-    return UserError(
-      f'{self._directory} holds no checkpoint that can be used. Damaged: '
-      f'{told}. Copy it from a backup, or move it away to train again'
-    )
-
-
-def abstract(tree: Any, shardings: Any) -> Any:
-  """Shapes, dtypes and shardings of a state, for `Checkpoints.restore`."""
-  return jax.tree.map(
-    lambda x, sharding: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=sharding
-    ),
-    tree,
-    shardings,
-  )
-
-
-def _is_spread(tree: Any) -> bool:
-  """Whether arrays lie on devices of several processes."""
-  shardings = [
-    leaf.sharding for leaf in jax.tree.leaves(tree) if leaf is not ABSENT
-  ]
-  return not all(s is None or s.is_fully_addressable for s in shardings)
-
-
-def _agreed(reason: str | None, spread: bool) -> str | None:
-  """What is wrong for one of the processes is wrong for all of them."""
-  if not spread:
-    return reason
-  failed = [i for i, bad in enumerate(processes.gather(bool(reason))) if bad]
-  return reason or (f'as process {failed[0]} finds' if failed else None)
-
-
-def _list_not_finite(names: list[str]) -> str:
-  more = f' and {len(names) - 3} others' if len(names) > 3 else ''
-  return f'{", ".join(names[:3])}{more} hold NaN or infinity'
-
-
-def _reason(error: BaseException) -> str:
-  """The first line of an error's first cause, without TensorStore's context."""
-  while error.__cause__:
-    error = error.__cause__
-  text = str(error.args[0] if isinstance(error, KeyError) else error).strip()
-  line = re.split(r'\n| \[[a-z]', text)[0].rstrip('.')
-  return line or type(error).__name__

@@ -9,12 +9,13 @@ import jax
 from absl import logging
 
 from unifluid_jax.errors import UserError
+from unifluid_jax.goodput import PROCESS
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.training.checkpoint import CheckpointConfig, Checkpoints
-from unifluid_jax.training.goodput import PROCESS
+from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.metrics import Meter, Work
 from unifluid_jax.training.preemption import StopRequest
 from unifluid_jax.training.profile import Profile
+from unifluid_jax.training_sections import CheckpointConfig
 
 Metrics = dict[str, jax.Array]
 

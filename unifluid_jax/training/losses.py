@@ -37,7 +37,7 @@ def count_targets(
   if model.config.order == masking.MASKED:
     present = present & ~masking.is_visible(order)
   tokens = jnp.broadcast_to(
-    present, (*batch.generated_slots.shape, model.config.image_tokens)
+    present, (*batch.generated_slots.shape, model.tokens.count)
   )
   return Counts(batch.text_weights.sum(), tokens.sum().astype(jnp.float32))
 

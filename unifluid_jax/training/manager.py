@@ -9,7 +9,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers, future
 
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.training import items, manifest
+from unifluid_jax.weights import items, manifest
 
 
 class _ArraysHandler(ocp.StandardCheckpointHandler):

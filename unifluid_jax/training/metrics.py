@@ -4,7 +4,7 @@ Rates are per second of training steps and of waiting for data, so neither
 compiling nor saving blurs them. MFU is model FLOPs per second over the peak of
 all devices. Model FLOPs of a step come from `runs/flops.py` (written formulas;
 rematerialisation not counted). `goodput` and `seconds_...` are this process's
-account so far, see `training.goodput`.
+account so far, see `goodput`.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from clu import metrics as clu_metrics
 
 from unifluid_jax.chips import chip_of, count_chips
 from unifluid_jax.errors import UserError
+from unifluid_jax.goodput import Goodput, share
 from unifluid_jax.json_input import parse_json
 from unifluid_jax.paths import AnyPath, append_text, write_whole
 from unifluid_jax.progress import clock
-from unifluid_jax.training.goodput import Goodput, share
 
 
 @dataclasses.dataclass(frozen=True)

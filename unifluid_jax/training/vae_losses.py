@@ -6,24 +6,11 @@ under the posterior's noise. There is no adversarial and no perceptual term:
 both need pretrained or extra networks.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from unifluid_jax.models.vae import VAE, Moments
-
-
-@dataclasses.dataclass(frozen=True)
-class VAELossConfig:
-  """Weights of the loss.
-
-  Attributes:
-    kl_weight: Weight of the KL divergence (nats per latent) relative to the
-      mean squared error of values in [-1, 1].
-  """
-
-  kl_weight: float = 1e-4
+from unifluid_jax.training_sections import VAELossConfig
 
 
 def kl_divergence(posterior: Moments) -> Float[Array, '']:

@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from unifluid_jax.paths import AnyPath, write_whole
-from unifluid_jax.training.checksums import Sums, find_changed, measure
+from unifluid_jax.weights.checksums import Sums, find_changed, measure
 
 MARK = {'checksums': 'checksums.json'}
 """Orbax keeps it with a checkpoint that has a manifest."""

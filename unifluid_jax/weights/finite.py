@@ -40,3 +40,9 @@ def not_finite(tree: Any) -> list[str]:
   return [
     name for name, is_finite in zip(named, flags, strict=True) if not is_finite
   ]
+
+
+def list_not_finite(names: list[str]) -> str:
+  """The first of the names that `not_finite` finds, for a message."""
+  more = f' and {len(names) - 3} others' if len(names) > 3 else ''
+  return f'{", ".join(names[:3])}{more} hold NaN or infinity'

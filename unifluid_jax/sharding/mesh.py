@@ -127,7 +127,7 @@ def parameter_sharding(
   return NamedSharding(mesh, partition_spec(mesh, axes, shape))
 
 
-def state_targets(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
+def abstract_state(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
   """Shape, dtype and sharding of each array of a state.
 
   Args:

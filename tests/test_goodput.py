@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from unifluid_jax.training.goodput import PARTS, Goodput, share
+from unifluid_jax.goodput import PARTS, Goodput, share
 
 
 class Clock:
@@ -54,7 +54,7 @@ def test_each_second_belongs_to_one_part():
 def test_a_process_began_before_it_was_imported():
   code = (
     'import time; time.sleep(1.5)\n'
-    'from unifluid_jax.training.goodput import PROCESS\n'
+    'from unifluid_jax.goodput import PROCESS\n'
     'print(PROCESS.seconds["start"])'
   )
   began = time.monotonic()

@@ -14,7 +14,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_utils
 
 from unifluid_jax.paths import AnyPath
-from unifluid_jax.training.identity import Identity
+from unifluid_jax.weights.identity import Identity
 
 STATE = 'state'
 TRAINING = 'training'
@@ -57,7 +57,8 @@ def read_state(folder: AnyPath, abstract_state: Any, whole: bool) -> Any:
 
   Args:
     folder: The checkpoint's folder.
-    abstract_state: What to read, see `Checkpoints.restore`.
+    abstract_state: What to read, see `CheckpointReader.restore`. A named tuple
+      may lack fields of the state.
     whole: Whether the state was saved as a single item, as all once were.
 
   Raises:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from unifluid_jax.errors import UserError
-from unifluid_jax.training.rows import check_rows
-from unifluid_jax.training.sharding import MeshConfig, make_mesh
+from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
+from unifluid_jax.sharding.process_rows import check_rows
 
 
 @dataclasses.dataclass(frozen=True)

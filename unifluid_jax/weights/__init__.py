@@ -1,0 +1,1 @@
+"""Checkpoints as a reader knows them: identity, checksums, arrays."""
