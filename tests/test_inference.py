@@ -5,15 +5,15 @@ import jaxtyping
 import numpy as np
 import PIL.Image
 import pytest
-from flax import nnx
 
 from tests.configs import tiny
 from unifluid_jax import inference, progress
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import make_model_spec
 from unifluid_jax.programs import Drawn
-from unifluid_jax.runs.state import make_unifluid
+from unifluid_jax.runs.restore import EMAWeights
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 
 
@@ -21,13 +21,12 @@ from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 def model(letters, monkeypatch):
   """A model of 16 x 16 pixels whose captions are 'a', and three rows a part."""
   experiment = build(Experiment, tiny.get_config())
-  unifluid = nnx.eval_shape(lambda: make_unifluid(experiment, letters))
+  spec = make_model_spec(experiment, letters.boi_id)
   mesh = make_mesh(MeshConfig(), jax.local_devices())
-  model = inference.Model(
-    experiment, letters, nnx.graphdef(unifluid), {}, {}, 6, mesh
-  )
+  weights = EMAWeights({}, {}, 6)
+  model = inference.Model(experiment, letters, spec, weights, mesh)
 
-  def write(sampling, params, prefix, keys):
+  def write(sampling, tokenizer, params, prefix, keys):
     rows = len(prefix.kind)
     ids = np.full((rows, 1), letters.encode('a')[0])
     return ids, np.ones(rows, bool)

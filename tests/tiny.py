@@ -15,7 +15,11 @@ from unifluid_jax.models import parameters
 from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
 from unifluid_jax.models.gemma import GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
-from unifluid_jax.models.unifluid import UniFluid, UniFluidConfig
+from unifluid_jax.models.unifluid import (
+  ImageTokens,
+  ModelConfig,
+  UniFluid,
+)
 
 TOKENS = 9
 LAYOUT = LayoutConfig(
@@ -26,7 +30,7 @@ LAYOUT = LayoutConfig(
   generated_size=8,
   max_text=24,
 )
-CONFIG = UniFluidConfig(
+CONFIG = ModelConfig(
   gemma=GemmaConfig(
     vocab_size=300,
     width=32,
@@ -43,21 +47,18 @@ CONFIG = UniFluidConfig(
     image_size=8, patch_size=4, width=16, layers=1, heads=2, mlp_dim=32
   ),
   head=DiffusionHeadConfig(width=16, depth=2),
-  order='causal',
-  image_tokens=TOKENS,
-  token_dim=6,
-  boi_id=5,
   source_tokens=True,
 )
+IMAGE_TOKENS = ImageTokens(count=TOKENS, dim=6, boi_id=5)
 
 
 @functools.cache
-def make_model(config: UniFluidConfig = CONFIG) -> UniFluid:
+def make_model(config: ModelConfig = CONFIG) -> UniFluid:
   """A model whose head answers, unlike a fresh one, whose output is zero."""
 
   @jax.jit
   def values():
-    model = UniFluid(config, config.token_dim, rngs=nnx.Rngs(0))
+    model = UniFluid(config, IMAGE_TOKENS, rngs=nnx.Rngs(0))
     _, flat = parameters.flatten(model)
     keys = jax.random.split(jax.random.key(7), len(flat))
     return {
@@ -66,7 +67,7 @@ def make_model(config: UniFluidConfig = CONFIG) -> UniFluid:
     }
 
   graphdef = nnx.graphdef(
-    nnx.eval_shape(lambda: UniFluid(config, config.token_dim, rngs=nnx.Rngs(0)))
+    nnx.eval_shape(lambda: UniFluid(config, IMAGE_TOKENS, rngs=nnx.Rngs(0)))
   )
   return parameters.unflatten(graphdef, values())
 
@@ -98,5 +99,5 @@ def batch(tokenizer, rows: int = 2, length: int = 64) -> Batch:
 
 def tokens(rows: int, images: int) -> jax.Array:
   """Random image tokens [rows images N Z]."""
-  shape = (rows, images, TOKENS, CONFIG.token_dim)
+  shape = (rows, images, TOKENS, IMAGE_TOKENS.dim)
   return jax.random.normal(jax.random.key(3), shape)

@@ -19,7 +19,8 @@ from typing import Any
 
 import jax
 
-from unifluid_jax.training.checkpoint import Checkpoints, abstract
+from tests.abstract import abstract
+from unifluid_jax.training.checkpoint import Checkpoints
 
 ARRAYS, SHAPE = 16, (4096, 8192)
 
@@ -44,7 +45,7 @@ def main() -> None:
     f'array_{i}': jax.random.normal(jax.random.key(i), SHAPE)
     for i in range(ARRAYS)
   }
-  target = abstract(state, jax.tree.map(lambda x: x.sharding, state))
+  target = abstract(state)
   times: dict[str, list[tuple[float, float]]] = {'save': [], 'restore': []}
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary) / 'checkpoints'

@@ -11,21 +11,21 @@ from unifluid_jax.convert.pretrained import open_pretrained
 from unifluid_jax.convert.shapes import shapes
 from unifluid_jax.models import parameters
 from unifluid_jax.models.gemma import Gemma
-from unifluid_jax.training import sharding
+from unifluid_jax.sharding import mesh as mesh_lib
 
 
 def main() -> None:
   """Compares each shard with the whole array, and the bytes that were read."""
   source = open_pretrained(sys.argv[1])
   config = source.configs['gemma']
-  mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=4, tensor=2))
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=1, fsdp=4, tensor=2))
   model = nnx.eval_shape(lambda: Gemma(config, rngs=nnx.Rngs(0)))
   axes = parameters.logical_axes(model)
   targets = {
     f'gemma/{name}': jax.ShapeDtypeStruct(
       shape,
       np.float32,
-      sharding=sharding.parameter_sharding(mesh, axes[name], shape),
+      sharding=mesh_lib.parameter_sharding(mesh, axes[name], shape),
     )
     for name, shape in shapes(config).items()
   }

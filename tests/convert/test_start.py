@@ -114,8 +114,8 @@ def test_a_run_from_files(files, tmp_path):
 def _check_export(model, experiment, workdir, out):
   """The whole model in our own layout comes back bit for bit."""
   tokenizer = (workdir / 'tokenizer.model').read_bytes()
-  averaged = restore.restore_ema_weights(experiment, model.tokenizer, workdir)
-  arrays = averaged.params | {f'vae/{n}': v for n, v in averaged.vae.items()}
+  trained = restore.restore_ema_weights(experiment, model.tokenizer, workdir)
+  arrays = trained.unifluid | {f'vae/{n}': v for n, v in trained.vae.items()}
   weights = Weights(
     {name: Held(value) for name, value in arrays.items()},
     {
@@ -124,7 +124,7 @@ def _check_export(model, experiment, workdir, out):
       'vae': experiment.vae,
     },
     experiment=to_dict(experiment),
-    step=averaged.step,
+    step=trained.step,
     tokenizer=tokenizer,
   )
   export_own(weights, out, lambda name, dtype: dtype)

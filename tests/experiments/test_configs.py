@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,12 +16,11 @@ from unifluid_jax.data.layout import lay_out
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
-from unifluid_jax.models import parameters
+from unifluid_jax.model_spec import UNKNOWN_BOI, make_unifluid_spec
 from unifluid_jax.runs import (
   folder,
   restore,
   start,
-  state,
   unifluid,
   vae,
   vae_state,
@@ -136,41 +134,35 @@ def test_no_embedded_text_is_too_long(config, tmp_path):
       lay_out(task.build(task[int(i)], rng, augment=True), tokenizer, layout)
 
 
-def test_published_sizes(letters):
+def test_published_sizes():
   """Parameters of the paper's recipes, without making them."""
   for name, gemma in (('unifluid_0_7b', 743.9e6), ('unifluid_2b', 2024.5e6)):
     experiment = build(Experiment, get_config(name, ''))
-    shapes = jax.eval_shape(
-      lambda experiment=experiment: parameters.flatten(
-        state.make_unifluid(experiment, letters)
-      )[1]
-    )
+    spec = make_unifluid_spec(experiment, UNKNOWN_BOI)
     count = sum(
       shape.size
-      for key, shape in shapes.items()
+      for key, shape in spec.abstract_parameters.items()
       if key.startswith('gemma/') and key != 'gemma/embedding'
     )
     assert abs(count - gemma) < 0.1e6
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_all_that_writes_images_is_treated_alike(name, letters):
+def test_all_that_writes_images_is_treated_alike(name):
   config = get_config(name, 'tiny')
   config.model.update(order='masked', source_tokens=True)
   experiment = build(Experiment, config)
-  shapes = jax.eval_shape(
-    lambda: parameters.flatten(state.make_unifluid(experiment, letters))[1]
-  )
+  names = make_unifluid_spec(experiment, UNKNOWN_BOI).logical_axes
   new, factors = experiment.init.new, experiment.optimizer.rate_factors
   treated = {
     (
       any(re.search(pattern, name) for pattern in new),
       next((f for p, f in factors.items() if re.search(p, name)), 1.0),
     )
-    for name in shapes
+    for name in names
     if re.match('head|token|mask|source|.*_positions$', name)
   }
-  assert {'mask_token', 'source_in', 'known_positions'} <= {*shapes}
+  assert {'mask_token', 'source_in', 'known_positions'} <= {*names}
   assert len(treated) == 1
 
 
@@ -227,11 +219,12 @@ def test_a_run_starts_from_another_ones_decoder(
   config = get_config('ablation_language_model', arg)
   experiment = build(Experiment, config)
   tokenizer = experiment.make_tokenizer(tmp_path)
-  taken = start.load_start(experiment, tokenizer, {})
-  averaged = restore.restore_ema_weights(
+  spec = make_unifluid_spec(experiment, tokenizer.boi_id)
+  taken = start.load_start(experiment, spec, {})
+  weights = restore.restore_ema_weights(
     folder.read_experiment(language_model), tokenizer, language_model
   )
-  other = averaged.params
+  other = weights.unifluid
   assert taken
   for name, value in taken.items():
     assert name.startswith('gemma/')

@@ -12,8 +12,8 @@ from jax.interpreters import partial_eval
 
 from experiments import quickstart, unifluid_2b
 from unifluid_jax.config import build
-from unifluid_jax.data.vocabulary import any_tokenizer
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import UNKNOWN_BOI, make_model_spec
 from unifluid_jax.models import parameters
 from unifluid_jax.models.vae import VAE, VAEConfig
 from unifluid_jax.planning.estimate import sampling_work
@@ -24,7 +24,6 @@ from unifluid_jax.planning.programs import (
 )
 from unifluid_jax.runs import flops
 from unifluid_jax.runs.state import initial_train_state, make_context
-from unifluid_jax.runs.vae_state import vae_shapes
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.training.step import make_train_step
 
@@ -47,11 +46,11 @@ def experiment(remat, frozen=(), edits=False):
 
 def step_of(experiment):
   """The training step, and the shapes of its state and its batch."""
-  tokenizer = any_tokenizer()
-  context = make_context(experiment, tokenizer)
+  spec = make_model_spec(experiment, UNKNOWN_BOI)
+  context = make_context(experiment, spec)
   state = jax.eval_shape(
-    lambda vae: initial_train_state(experiment, tokenizer, context, vae, {}),
-    vae_shapes(experiment),
+    lambda vae: initial_train_state(experiment, spec, context, vae, {}),
+    spec.vae.abstract_parameters,
   )
   batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
   return make_train_step(context), state, batch

@@ -14,6 +14,7 @@ from tests import process
 from tests.configs import tiny
 from unifluid_jax.config import build
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import make_model_spec
 from unifluid_jax.runs import heldout as heldout_lib
 from unifluid_jax.runs.heldout import heldout_losses
 from unifluid_jax.runs.preflight import check_config
@@ -46,8 +47,9 @@ def experiment_of(file, **data) -> Experiment:
 def measure_of(experiment, workdir):
   tokenizer = experiment.make_tokenizer(workdir)
   mesh = make_mesh(experiment.mesh, jax.devices()[:1])
-  context = make_context(experiment, tokenizer)
-  tasks = check_config(experiment, reads_sources=True).tasks
+  spec = make_model_spec(experiment, tokenizer.boi_id)
+  context = make_context(experiment, spec)
+  tasks = check_config(experiment).tasks
   return tasks, heldout_losses(experiment, tasks, tokenizer, context, mesh)
 
 

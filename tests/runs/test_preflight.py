@@ -10,7 +10,11 @@ from unifluid_jax.config import build
 from unifluid_jax.errors import UserError, UserErrors
 from unifluid_jax.experiment import Experiment
 from unifluid_jax.runs.folder import write_config
-from unifluid_jax.runs.preflight import check_config, check_start
+from unifluid_jax.runs.preflight import (
+  check_config,
+  check_plan,
+  check_start,
+)
 from unifluid_jax.runs.unifluid import train_unifluid
 
 
@@ -162,25 +166,25 @@ def test_more_checks_are_made_with_the_others(tmp_path):
   assert has(messages, 'nothing to measure', '4 examples', '2 rows')
 
 
-@pytest.mark.parametrize('reads_sources', [False, True])
+@pytest.mark.parametrize('check', [check_plan, check_config])
 def test_a_plan_needs_no_files_but_checks_those_that_are_there(
-  reads_sources, tmp_path, caplog
+  check, tmp_path, caplog
 ):
   file = write_lines(tmp_path, ['1' * 150])
   config = own_config(file)
   config.init.update(backbone='no/gemma', new=('.*',))
   experiment = build(Experiment, config)
   with pytest.raises(UserError, match='does not fit; set data.max_text'):
-    check_config(experiment, reads_sources=reads_sources)
+    check(experiment)
   write_lines(tmp_path, ['short'])
-  check_config(experiment, reads_sources=reads_sources)
+  check(experiment)
   assert 'does not have no/gemma' in caplog.text
   file.unlink()
-  if reads_sources:
+  if check is check_config:
     with pytest.raises(UserError, match='cannot read'):
-      check_config(experiment, reads_sources=True)
+      check(experiment)
   else:
-    check_config(experiment, reads_sources=False)
+    check(experiment)
     assert f'not checked here: draw ({file}), read ({file})' in caplog.text
 
 

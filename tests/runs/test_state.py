@@ -9,6 +9,11 @@ from tests.configs import tiny
 from unifluid_jax.config import build
 from unifluid_jax.errors import UserError
 from unifluid_jax.experiment import Experiment
+from unifluid_jax.model_spec import (
+  UNKNOWN_BOI,
+  make_model_spec,
+  make_unifluid_spec,
+)
 from unifluid_jax.runs.state import (
   abstract_train_state,
   check_trained,
@@ -25,8 +30,9 @@ def target(letters):
   experiment = build(Experiment, config)
   # One device that poses as eight: nothing is put on it.
   mesh = Mesh(np.resize(jax.devices(), (1, 4, 2)), MESH_AXES)
-  context = make_context(experiment, letters)
-  return abstract_train_state(experiment, letters, context, mesh)
+  spec = make_model_spec(experiment, letters.boi_id)
+  context = make_context(experiment, spec)
+  return abstract_train_state(experiment, spec, context, mesh)
 
 
 def axes_of(tree) -> dict[str, set[str]]:
@@ -55,22 +61,27 @@ def test_no_device_holds_much_more_than_its_share(target, part):
   assert held < 0.5 * whole
 
 
-def test_gradnorm_needs_layers_that_are_trained(letters):
+def check(config):
+  experiment = build(Experiment, config)
+  check_trained(experiment, make_unifluid_spec(experiment, UNKNOWN_BOI))
+
+
+def test_gradnorm_needs_layers_that_are_trained():
   config = tiny.get_config()
   config.training.update(balance='gradnorm', balance_every=1)
   config.init = {'frozen': ('^gemma/',)}
   with pytest.raises(UserError, match='init.frozen leaves it without'):
-    check_trained(build(Experiment, config), letters)
+    check(config)
 
 
-def test_a_rate_factor_for_no_parameter_is_told(letters):
+def test_a_rate_factor_for_no_parameter_is_told():
   config = tiny.get_config()
   config.optimizer.rate_factors = {'^encoder/': 0.1, '^haed/': 3.0}
   config.init = {'frozen': ('^encoder/',)}  # which does no harm
   with pytest.raises(
     UserError, match=r"^optimizer\.rate_factors has '\^haed/'"
   ):
-    check_trained(build(Experiment, config), letters)
+    check(config)
   config.vae_training.optimizer.rate_factors = {'^bottleneck$': 2.0}
   told = r"^vae_training\.optimizer\.rate_factors has '\^bottleneck\$'"
   with pytest.raises(UserError, match=told):

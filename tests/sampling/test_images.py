@@ -83,7 +83,7 @@ def draw_token(hidden, sources, key, fraction, order_name, guidance):
   guided = predict
   if guidance.scale != 1:
     guided = guidance.guide(predict, fraction)
-  return SOLVER.sample(guided, key[None], tiny.CONFIG.token_dim)[0]
+  return SOLVER.sample(guided, key[None], tiny.IMAGE_TOKENS.dim)[0]
 
 
 def reference(order_name, letters, counts, guidance, example, key, positions):
@@ -96,7 +96,7 @@ def reference(order_name, letters, counts, guidance, example, key, positions):
     row = tiny.RowConfig(48, 0, 1, 1, 1)
     packed, _ = tiny.pack([slots], 1, row, tiny.LAYOUT, letters.pad_id)
     rows.append(jax.tree.map(jnp.asarray, packed))
-  raster = np.zeros((tiny.TOKENS, tiny.CONFIG.token_dim), np.float32)
+  raster = np.zeros((tiny.TOKENS, tiny.IMAGE_TOKENS.dim), np.float32)
   first = 0
   for count in counts:
     drawn = []

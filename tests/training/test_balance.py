@@ -2,9 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from unifluid_jax.errors import UserError
 from unifluid_jax.training.balance import initial_state, make_balance
 
 NORMS = jnp.array([4.0, 1.0])
@@ -58,8 +56,3 @@ def test_gradnorm_waits_where_a_task_is_not_there():
     after = policy.update(state, jnp.array(losses), jnp.array(norms))
     assert (after.weights == state.weights).all()
     assert (after.reference == state.reference).all()
-
-
-def test_an_unknown_policy_is_refused():
-  with pytest.raises(UserError, match="balance is 'pareto'"):
-    make_balance('pareto')

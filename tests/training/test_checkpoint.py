@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.abstract import abstract
 from unifluid_jax.errors import UserError
-from unifluid_jax.training import checkpoint
-from unifluid_jax.training.checkpoint import ABSENT, Checkpoints, abstract
+from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.weights import checkpoint_reader
+from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 
 # TensorStore's threads report to a loop that Orbax has closed after an error.
 pytestmark = pytest.mark.filterwarnings(
@@ -43,11 +45,11 @@ def state(step: int) -> dict[str, jax.Array]:
 
 
 def target() -> dict[str, jax.ShapeDtypeStruct]:
-  return abstract(state(0), jax.tree.map(lambda x: x.sharding, state(0)))
+  return abstract(state(0))
 
 
 def restore(folder: pathlib.Path, identity=IDENTITY) -> dict[str, jax.Array]:
-  return Checkpoints(folder).restore(target(), identity)
+  return CheckpointReader(folder).restore(target(), identity)
 
 
 def is_state(found: dict[str, jax.Array], step: int) -> bool:
@@ -96,17 +98,17 @@ def test_no_checkpoint(tmp_path):
 def test_all_processes_find_the_same(saved, monkeypatch):
   """Of a shared disk that shows another machine's files late."""
   answers = [[2, 1], [2, -1], [2, 2], [2, 1]]
-  monkeypatch.setattr(checkpoint, '_PATIENCE', 3)
-  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
+  monkeypatch.setattr(checkpoint_reader, '_PATIENCE', 3)
+  monkeypatch.setattr(checkpoint_reader.time, 'sleep', lambda seconds: None)
   monkeypatch.setattr(
-    checkpoint.processes, 'gather', lambda step: answers.pop(0)
+    checkpoint_reader.processes, 'gather', lambda step: answers.pop(0)
   )
-  Checkpoints(saved).agree()
+  CheckpointReader(saved).agree()
   assert answers == [[2, 1]]
   answers += [[2, -1], [2, -1]]
   told = 'not the same to all processes: process 0 step 2, process 1 none'
   with pytest.raises(UserError, match=told):
-    Checkpoints(saved).agree()
+    CheckpointReader(saved).agree()
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
@@ -264,7 +266,7 @@ def test_a_run_moves_damaged_checkpoints_aside(saved, caplog):
 def test_large_files_are_checked_when_they_are_restored(tmp_path):
   """Opening the folder reads none of them."""
   numbers = {'x': jax.random.normal(jax.random.key(0), (300, 100))}
-  shapes = abstract(numbers, {'x': numbers['x'].sharding})
+  shapes = abstract(numbers)
   with Checkpoints(tmp_path / 'saved', keep=2) as checkpoints:
     for step in (1, 2):
       checkpoints.save(step, numbers, IDENTITY, 1.0)
@@ -301,21 +303,28 @@ class Divided(NamedTuple):
   ema: dict[str, jax.Array]
 
 
+class Part(NamedTuple):
+  """What is read of it to sample."""
+
+  step: jax.Array
+  ema: dict[str, jax.Array]
+
+
 def test_a_reader_checks_only_what_it_reads(tmp_path):
   big = jax.random.normal(jax.random.key(0), (200, 100))
   whole = Divided(jnp.int32(1), {'w': big}, {'w': big + 1})
-  shapes = abstract(whole, jax.tree.map(lambda x: x.sharding, whole))
+  shapes = abstract(whole)
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(1, whole, IDENTITY, 1.0)
   data = [f for f in all_files(tmp_path / '1') if f.stat().st_size > 2**16]
   ours, others = sorted(data)
   assert ours.is_relative_to(tmp_path / '1' / 'state')
-  partly = shapes._replace(params={'w': ABSENT})
-  reader = Checkpoints(tmp_path)
+  partly = Part(shapes.step, shapes.ema)
+  reader = CheckpointReader(tmp_path)
   assert (reader.restore(shapes, IDENTITY).params['w'] == big).all()
   flip(others, 12345)
   found = reader.restore(partly, IDENTITY)
-  assert (found.ema['w'] == big + 1).all() and found.params['w'] is ABSENT
+  assert (found.ema['w'] == big + 1).all()
   with pytest.raises(UserError, match=f'{others.name} has changed'):
     reader.restore(shapes, IDENTITY)
   flip(ours, 12345)
@@ -355,12 +364,13 @@ def test_a_checkpoint_of_before_loads_with_a_warning(tmp_path, caplog):
 
 def test_a_divided_state_of_before(tmp_path):
   whole = Divided(jnp.int32(1), {'w': jnp.ones(3)}, {'w': jnp.zeros(3)})
-  shapes = abstract(whole, jax.tree.map(lambda x: x.sharding, whole))
+  shapes = abstract(whole)
   save_as_before(tmp_path, 1, whole)
-  found = Checkpoints(tmp_path).restore(shapes, IDENTITY)
+  reader = CheckpointReader(tmp_path)
+  found = reader.restore(shapes, IDENTITY)
   assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), found, whole))
-  partly = shapes._replace(params={'w': ABSENT})
-  assert (Checkpoints(tmp_path).restore(partly, IDENTITY).ema['w'] == 0).all()
+  partly = Part(shapes.step, shapes.ema)
+  assert (reader.restore(partly, IDENTITY).ema['w'] == 0).all()
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
@@ -368,7 +378,7 @@ def test_a_divided_state_of_before(tmp_path):
 def test_what_is_not_finite_is_neither_saved_nor_restored(bad, dtype, tmp_path):
   array = jnp.ones((7, 300), dtype).at[3, 5].set(bad)
   tree = {'ema': {'a': jnp.ones(3), 'b': array}, 'step': jnp.int32(1)}
-  shapes = abstract(tree, jax.tree.map(lambda x: x.sharding, tree))
+  shapes = abstract(tree)
   with (
     pytest.raises(UserError, match='step 1 is not saved .*: ema/b hold NaN'),
     Checkpoints(tmp_path / 'new') as checkpoints,
@@ -377,7 +387,7 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(bad, dtype, tmp_path):
   assert steps(tmp_path / 'new') == []
   save_as_before(tmp_path / 'old', 1, tree)
   with pytest.raises(UserError, match=r'step 1 \(ema/b hold NaN or infinity\)'):
-    Checkpoints(tmp_path / 'old').restore(shapes, IDENTITY)
+    CheckpointReader(tmp_path / 'old').restore(shapes, IDENTITY)
 
 
 def test_processes_agree_on_what_is_damaged(saved, monkeypatch):
@@ -388,7 +398,7 @@ def test_processes_agree_on_what_is_damaged(saved, monkeypatch):
     gathered.append(value)
     return [value, len(gathered) == 1]
 
-  monkeypatch.setattr(checkpoint.processes, 'gather', gather)
+  monkeypatch.setattr(checkpoint_reader.processes, 'gather', gather)
   Checkpoints(saved).put_damaged_aside()
   assert gathered == [False, False]
   assert steps(saved) == [4]

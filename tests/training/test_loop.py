@@ -15,10 +15,11 @@ import pytest
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.goodput import PROCESS
-from unifluid_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from unifluid_jax.interruption import Interrupted, stop_at_once
+from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work, read_log
-from unifluid_jax.training.preemption import Interrupted, stop_at_once
+from unifluid_jax.training_sections import CheckpointConfig
 
 _STEPS = 6
 

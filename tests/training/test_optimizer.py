@@ -4,11 +4,11 @@ import pytest
 
 from unifluid_jax.errors import UserError
 from unifluid_jax.training.optimizer import (
-  OptimizerConfig,
   ema_update,
   make_optimizer,
   make_schedule,
 )
+from unifluid_jax.training_sections import OptimizerConfig
 
 
 @pytest.mark.parametrize(

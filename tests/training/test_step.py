@@ -50,7 +50,7 @@ def context_of(optimizer, **changes) -> StepContext:
     text_weight=0.5,
     repeats=2,
     image_tokens=tiny.TOKENS,
-    token_dim=tiny.CONFIG.token_dim,
+    token_dim=tiny.IMAGE_TOKENS.dim,
     patch=1,
     anneal=None,
     accumulate=1,

@@ -104,5 +104,6 @@ def _fresh_model(
     lambda: [part.fresh_parameters(experiment.seed) for part in spec],
     out_shardings=[shardings_of(part.place(mesh)) for part in spec],
   )
-  weights = EMAWeights(*fresh(), step=0)
+  unifluid, vae = fresh()
+  weights = EMAWeights(unifluid, vae, step=0)
   return Model(experiment, tokenizer, spec, weights, mesh)

@@ -36,10 +36,10 @@ def prefill(model: UniFluid, prefix: Batch, more: int) -> Prefilled:
     more: Slots that will follow.
   """
   rows, length = prefix.token_ids.shape
-  config = model.config
-  no_tokens = jnp.zeros((rows, 0, config.image_tokens, config.token_dim))
+  tokens = model.tokens
+  no_tokens = jnp.zeros((rows, 0, tokens.count, tokens.dim))
   no_order = masking.Order(
-    jnp.zeros((rows, 0, config.image_tokens), jnp.int32),
+    jnp.zeros((rows, 0, tokens.count), jnp.int32),
     jnp.zeros((rows, 0), jnp.int32),
   )
   x = model.embed_row(prefix, no_tokens, no_order)

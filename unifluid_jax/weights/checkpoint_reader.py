@@ -25,9 +25,6 @@ from unifluid_jax.weights.finite import list_not_finite, not_finite
 from unifluid_jax.weights.identity import Identity, differences
 from unifluid_jax.weights.manifest import find_damage, is_old
 
-ABSENT = items.ABSENT
-"""Stands in a state for an array that is not read."""
-
 _PATIENCE = 60
 """Seconds until all processes have to find the same checkpoints."""
 
@@ -67,8 +64,8 @@ class CheckpointReader:
     Where arrays are spread over processes, these choose the same step.
 
     Args:
-      abstract_state: ShapeDtypeStructs, with shardings; `ABSENT` in the place
-        of what is not to be read.
+      abstract_state: ShapeDtypeStructs, with shardings. A named tuple may do
+        without the fields that only training needs, which are not read then.
       identity: What the state must have been made by.
       older: Whether to take an older one if the newest is damaged.
 
@@ -116,7 +113,7 @@ class CheckpointReader:
       UserError: It is of another config.
     """
     folder = self._directory / str(step)
-    names = items.read_names(abstract_state)
+    names = items.divide(abstract_state)
     share = (0, 1)
     if spread:
       share = (jax.process_index(), jax.process_count())
@@ -235,9 +232,7 @@ class CheckpointReader:
 
 def _is_spread(tree: Any) -> bool:
   """Whether arrays lie on devices of several processes."""
-  shardings = [
-    leaf.sharding for leaf in jax.tree.leaves(tree) if leaf is not ABSENT
-  ]
+  shardings = [leaf.sharding for leaf in jax.tree.leaves(tree)]
   return not all(s is None or s.is_fully_addressable for s in shardings)
 
 

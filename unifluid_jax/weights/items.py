@@ -8,7 +8,6 @@ import contextlib
 import json
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_utils
@@ -19,9 +18,6 @@ from unifluid_jax.weights.identity import Identity
 STATE = 'state'
 TRAINING = 'training'
 IDENTITY = 'identity'
-
-ABSENT = ocp.PLACEHOLDER
-"""Stands in a state for an array that is not read."""
 
 _OF_TRAINING = {'params', 'opt_state', 'balance', 'bad_step'}
 """Fields of a state that only training needs."""
@@ -43,32 +39,23 @@ def divide(state: Any) -> dict[str, Any]:
   return {STATE: rest} | ({TRAINING: training} if training else {})
 
 
-def read_names(abstract_state: Any) -> list[str]:
-  """The items that have an array to read."""
-  return [
-    name
-    for name, item in divide(abstract_state).items()
-    if any(leaf is not ABSENT for leaf in jax.tree.leaves(item))
-  ]
-
-
 def read_state(folder: AnyPath, abstract_state: Any, whole: bool) -> Any:
   """Reads a state.
 
   Args:
     folder: The checkpoint's folder.
-    abstract_state: What to read, see `CheckpointReader.restore`. A named tuple
-      may lack fields of the state.
+    abstract_state: What to read, see `CheckpointReader.restore`.
     whole: Whether the state was saved as a single item, as all once were.
 
   Raises:
     Exception: `UNREADABLE`, or no subclass of it where an array cannot be read.
   """
   if whole:
-    return _read_tree(folder / STATE, abstract_state)
-  found = divide(abstract_state)
-  for name in read_names(abstract_state):
-    found[name] = _read_tree(folder / name, found[name])
+    return _read_tree(folder / STATE, abstract_state, partial=True)
+  found = {
+    name: _read_tree(folder / name, item, partial=False)
+    for name, item in divide(abstract_state).items()
+  }
   if not hasattr(abstract_state, '_asdict'):
     return found[STATE]
   return type(abstract_state)(**found[STATE], **found.get(TRAINING, {}))
@@ -79,12 +66,15 @@ def read_identity(folder: AnyPath) -> Identity:
   return json.loads((folder / IDENTITY / 'metadata').read_bytes())
 
 
-def _read_tree(folder: AnyPath, tree: Any) -> Any:
+def _read_tree(folder: AnyPath, tree: Any, partial: bool) -> Any:
+  """Reads the arrays of an item, or of its part that the tree has."""
   # A checkpointer would wait for the other processes, even if one has failed.
   with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
     return handler.restore(
       epath.Path(folder),
       args=ocp.args.PyTreeRestore(
-        tree, checkpoint_utils.construct_restore_args(tree)
+        tree,
+        checkpoint_utils.construct_restore_args(tree),
+        partial_restore=partial,
       ),
     )
