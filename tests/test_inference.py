@@ -155,7 +155,7 @@ def test_images_are_resized_once_from_the_original(model, monkeypatch):
   photo = rng.integers(0, 256, (60, 90, 3), np.uint8)
   seen = []
 
-  def write(sampling, params, prefix, keys):
+  def write(sampling, tokenizer, params, prefix, keys):
     seen.append(prefix)
     rows = len(prefix.kind)
     return np.zeros((rows, 1), int), np.ones(rows, bool)
