@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from unifluid_jax.config import build
 from unifluid_jax.convert import own
@@ -119,7 +118,7 @@ def restore_ema_weights(
   placed, is_frozen = spec.unifluid.place(mesh), experiment.init.is_frozen
   state = CheckpointReader(workdir / 'checkpoints').restore(
     _EMAState(
-      step=abstract_state(mesh, jax.eval_shape(lambda: jnp.int32(0)), {}),
+      step=abstract_state(mesh, jax.ShapeDtypeStruct((), 'int32'), {}),
       frozen={name: leaf for name, leaf in placed.items() if is_frozen(name)},
       vae=spec.vae.place(mesh),
       ema={name: leaf for name, leaf in placed.items() if not is_frozen(name)},
