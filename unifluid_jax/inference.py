@@ -78,8 +78,8 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
   """Loads a trained model onto the devices of this process.
 
   Args:
-    workdir: Folder that `unifluid_jax.train` wrote, of which the averaged
-      parameters of the newest checkpoint are taken, or a whole UniFluid that
+    workdir: Folder that `unifluid_jax.train` wrote, of which the EMA weights
+      of the newest checkpoint are taken, or a whole UniFluid that
       `unifluid_jax.convert` wrote.
     tensor: Devices that each layer is split over. Every so many devices hold a
       copy of the model, which writes rows of its own.

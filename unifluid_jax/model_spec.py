@@ -117,7 +117,10 @@ def _spec_of(make: Callable[[nnx.Rngs], Any]) -> NetworkSpec:
   network = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
   return NetworkSpec(
     nnx.graphdef(network),
-    parameters.flatten(network)[1],
+    {
+      name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+      for name, leaf in parameters.flatten(network)[1].items()
+    },
     parameters.logical_axes(network),
     make,
   )

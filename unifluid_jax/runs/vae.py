@@ -85,10 +85,10 @@ def train_vae(
   checkpoints.check_identity(experiment.vae_identity())
   is_new = checkpoints.latest_step is None
   state = _fit(experiment, workdir, mesh, batches, is_new)
-  averaged = {**state.ema, **state.statistics}
+  weights = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches
   with contextlib.closing(batches(steps)) as others:
-    flat = _calibrate(experiment, mesh, averaged, others, count)
+    flat = _calibrate(experiment, mesh, weights, others, count)
   with final:
     final.save(steps, flat, experiment.vae_identity(), 0.0)
 

@@ -17,7 +17,7 @@ from unifluid_jax.training.vae_step import VAEState
 from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 
 FINAL = 'final'
-"""Folder of the finished VAE: averaged parameters, measured statistics."""
+"""Folder of the finished VAE: EMA weights, measured statistics."""
 
 
 def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
