@@ -18,6 +18,7 @@ from unifluid_jax.goodput import Goodput
 from unifluid_jax.paths import (
   append_text,
   as_on_disk,
+  check_folder,
   local_path,
   to_path,
   write_whole,
@@ -232,3 +233,15 @@ def test_both_forms_are_two_files_where_both_are_there(tmp_path):
   for form in ('NFC', 'NFD'):
     asked = tmp_path / unicodedata.normalize(form, 'é')
     assert as_on_disk(asked).read_text() == form
+
+
+def test_a_folder_is_tried_and_nothing_is_left(tmp_path):
+  check_folder(tmp_path / 'ä' / 'b')
+  assert not [*tmp_path.iterdir()]
+  file = tmp_path / 'file'
+  file.write_text('kept')
+  for folder in (file, file / 'b', tmp_path / 'a' / ('b' * 300)):
+    with pytest.raises(OSError):
+      check_folder(folder)
+  assert [*tmp_path.iterdir()] == [file]
+  assert file.read_text() == 'kept'

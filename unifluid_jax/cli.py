@@ -28,6 +28,7 @@ from unifluid_jax.accelerators import ignore_absent_tpu
 from unifluid_jax.config_file import define_config_flag
 from unifluid_jax.errors import UserError
 from unifluid_jax.interruption import Interrupted, stop_at_once
+from unifluid_jax.leaving import leave_with
 from unifluid_jax.output import (
   CLOSED,
   end_output,
@@ -107,11 +108,22 @@ def run(
   except BaseException as error:
     # The message comes last, also where both go into one file.
     code = end_output()
-    if not isinstance(error, SystemExit) or error.code:
+    own = _exit_code(error)
+    leave_with(own or code)
+    if own:
       processes.fail()
-    elif code:
-      sys.exit(code)
     raise
+
+
+def _exit_code(error: BaseException) -> int:
+  """The code that Python ends with if nothing handles an error."""
+  if isinstance(error, KeyboardInterrupt):
+    return 130
+  if not isinstance(error, SystemExit):
+    return 1
+  if isinstance(error.code, int):
+    return error.code
+  return 0 if error.code is None else 1
 
 
 def _run(main: Callable[[], None], argument: str) -> None:

@@ -14,7 +14,7 @@ import importlib
 import os
 import pathlib
 import shutil
-import sys
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -26,9 +26,11 @@ from unifluid_jax import cli, inference
 from unifluid_jax.data import images
 from unifluid_jax.data.example import Image
 from unifluid_jax.errors import UserError
+from unifluid_jax.leaving import leave
 from unifluid_jax.page import fields, uploads
 from unifluid_jax.page.guard import Guard
 from unifluid_jax.page.turns import Turns
+from unifluid_jax.training.preemption import Interrupted, stop_at_once
 
 _MOST_SAMPLES = 16
 _LARGEST_SEED = 2**32 - 1
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def serve(model: inference.Model, gradio: Any, host: str, port: int) -> None:
-  """Serves the page until Ctrl-C, which ends the process at once.
+  """Serves the page until Ctrl-C or SIGTERM, which ends the process at once.
 
   Args:
     model: The trained model.
@@ -71,19 +73,19 @@ def serve(model: inference.Model, gradio: Any, host: str, port: int) -> None:
   Raises:
     UserError: It cannot be served there.
   """
+  stop_at_once()
   # A folder of this page alone, which Gradio would share with other programs.
   with tempfile.TemporaryDirectory(prefix='unifluid_page_') as uploaded:
     os.environ['GRADIO_TEMP_DIR'] = uploaded
-    address = launch(make_page(model, gradio), host, port)
-    logging.info('the page is at %s; Ctrl-C ends it', address)
     try:
+      address = launch(make_page(model, gradio), host, port)
+      logging.info('the page is at %s; Ctrl-C ends it', address)
       threading.Event().wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as error:
       # Python would wait for the thread that draws.
       shutil.rmtree(uploaded, ignore_errors=True)
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(130)
+      number = getattr(error, 'number', signal.SIGINT)
+      leave(128 + number)
 
 
 def launch(page: Any, host: str, port: int) -> str:

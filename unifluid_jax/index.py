@@ -16,13 +16,12 @@ Images without a caption, and files that Pillow cannot read, are left out, and
 counted in what is said at the end.
 """
 
-import pathlib
-
 from absl import flags, logging
 
 from unifluid_jax import cli
 from unifluid_jax.data.sources.index import Index, check_out, make_index
 from unifluid_jax.errors import UserError
+from unifluid_jax.paths import local_path
 
 _FOLDER = flags.DEFINE_string(
   'folder', None, 'The images; --folder= may be left out.'
@@ -39,11 +38,12 @@ _NAMED = 10
 
 def main() -> None:
   """Reads the flags and writes the file."""
-  folder = pathlib.Path(cli.require(_FOLDER))
-  table = None if _CSV.value is None else pathlib.Path(_CSV.value)
-  out = folder / 'captions.jsonl'
+  folder = local_path(cli.require(_FOLDER), f'--folder={_FOLDER.value}')
+  table, out = None, folder / 'captions.jsonl'
+  if _CSV.value is not None:
+    table = local_path(_CSV.value, f'--csv={_CSV.value}')
   if _OUT.value is not None:
-    out = pathlib.Path(_OUT.value)
+    out = local_path(_OUT.value, f'--out={_OUT.value}')
   check_out(out, folder, table, _FORCE.value)
   index = make_index(folder, table)
   _tell_left_out(index)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -145,6 +146,26 @@ def write_whole(path: AnyPath, content: bytes) -> None:
       partial.replace(path)
     finally:
       partial.unlink(missing_ok=True)
+
+
+def check_folder(folder: pathlib.Path) -> None:
+  """Makes sure that files can be written to a folder; leaves nothing behind.
+
+  Args:
+    folder: The folder; it may not exist yet.
+
+  Raises:
+    OSError: It cannot be made, or no file can be made in it.
+  """
+  made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+  finally:
+    for path in made:
+      # It was not made, or another program uses it meanwhile.
+      with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def append_text(path: AnyPath, text: str) -> None:

@@ -19,7 +19,6 @@ are those of the run's config.
 
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -35,7 +34,7 @@ from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
 from unifluid_jax.errors import UserError
 from unifluid_jax.memory import check_host_memory
-from unifluid_jax.paths import local_path
+from unifluid_jax.paths import check_folder, local_path
 from unifluid_jax.sampling.images import ImageSamplingConfig
 from unifluid_jax.sampling.text import TextSamplingConfig
 
@@ -124,7 +123,13 @@ def main() -> None:
   _check_flags(task)
   given = _given(task)
   out = local_path(_OUT.value, f'--out={_OUT.value}')
-  _check_out(out)
+  try:
+    check_folder(out)
+  except OSError as error:
+    raise UserError(
+      f'--out={out} cannot be written: {error.strerror}; name a folder that '
+      'can be written'
+    ) from error
   model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
@@ -135,18 +140,6 @@ def main() -> None:
     raise UserError(f'--out={out} cannot be written: {error}') from error
   sys.stdout.writelines(f'{line}\n' for line in lines)
   logging.info('the samples are in %s', out)
-
-
-def _check_out(out: pathlib.Path) -> None:
-  """Tells before minutes of work that the folder could not be made after it."""
-  whole = out.absolute()
-  # Unlike a path's own method, False also for what may not be looked at.
-  places = (p for p in (whole, *whole.parents) if os.path.exists(p))
-  place = next(places)
-  if not place.is_dir() or not os.access(place, os.W_OK):
-    raise UserError(
-      f'--out={out} cannot be written: {place} is no folder to write to'
-    )
 
 
 def _check_flags(task: _Task) -> None:

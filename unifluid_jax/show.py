@@ -7,6 +7,8 @@ writes a sheet of pictures, and the texts to standard output. Of the embedded
 data, --config.data.sources.editing.split=cell shows what is held out.
 """
 
+import os
+import pathlib
 import sys
 
 import numpy as np
@@ -38,6 +40,8 @@ _SEED = flags.DEFINE_integer(
 
 def show() -> None:
   """Writes the sheet and the texts that the flags ask for."""
+  out = local_path(_OUT.value, f'--out={_OUT.value}')
+  _check_out(out)
   experiment = build(Experiment, cli.require(_CONFIG))
   sources = {**experiment.vae_training.sources, **experiment.data.sources}
   name = cli.require(_SOURCE)
@@ -52,7 +56,6 @@ def show() -> None:
       f'--index={_INDEX.value} is beyond the {len(task)} records of the source '
       f'{name!r}'
     )
-  out = local_path(_OUT.value, f'--out={_OUT.value}')
   size = experiment.data.image_size
   check_host_memory(
     {'--count, data.image_size': 3 * len(indices) * size**2}, 'the sheet'
@@ -69,6 +72,26 @@ def show() -> None:
     ) from error
   for i, example in zip(indices, examples, strict=True):
     sys.stdout.write(f'{i}: {describe(example)}\n')
+
+
+def _check_out(out: pathlib.Path) -> None:
+  """Tells before the work that the sheet could not be written after it."""
+  kind = Image.registered_extensions().get(out.suffix.lower())
+  if kind not in Image.SAVE:
+    raise UserError(
+      f'--out={_OUT.value} is no name of an image that can be written; let it '
+      'end in .png'
+    )
+  exists = os.path.lexists(out)
+  try:
+    out.open('ab').close()
+    if not exists:
+      out.unlink()
+  except OSError as error:
+    raise UserError(
+      f'--out={_OUT.value} cannot be written: {error.strerror}; name a file in '
+      'a folder that can be written'
+    ) from error
 
 
 if __name__ == '__main__':

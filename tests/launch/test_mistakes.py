@@ -389,6 +389,39 @@ def test_a_wrong_wish(arguments, message, finished, tmp_path):
   assert not out.exists()
 
 
+@pytest.mark.parametrize(
+  ('out', 'reason'),
+  [
+    ('file', 'File exists'),
+    ('file/samples', 'Not a directory'),
+    ('a' * 300, 'File name too long'),
+  ],
+)
+def test_a_place_for_samples_is_tried_before_the_work(out, reason, tmp_path):
+  (tmp_path / 'file').touch()
+  out = tmp_path / out
+  sample = ['--task=generate', '--prompt=fox', f'--workdir={tmp_path}/none']
+  assert process.fail('sample', *sample, f'--out={out}') == (
+    f'--out={out} cannot be written: {reason}; name a folder that can be '
+    'written'
+  )
+
+
+@pytest.mark.parametrize(
+  ('out', 'reason'),
+  [
+    ('none/a.png', 'cannot be written: No such file'),
+    ('folder.png', 'cannot be written: Is a directory'),
+    ('a.txt', 'is no name of an image that can be written'),
+  ],
+)
+def test_a_place_for_a_sheet_is_tried_before_the_work(out, reason, tmp_path):
+  (tmp_path / 'folder.png').mkdir()
+  out = tmp_path / out
+  show = [f'--config={process.CONFIG}', '--source=none', f'--out={out}']
+  assert f'--out={out} {reason}' in process.fail('show', *show)
+
+
 def test_no_run_to_sample_from(tmp_path):
   message = process.fail(
     'sample', f'--workdir={tmp_path}', '--task=generate', '--prompt=fox'

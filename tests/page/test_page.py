@@ -329,7 +329,8 @@ def test_fields_have_labels(site):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_ctrl_c_ends_it_while_it_draws(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_draws(number, tmp_path):
   port = process.free_port()
   command = [sys.executable, '-m', 'tests.page.fake', str(port)]
   page = process.Child(command, {'TMPDIR': str(tmp_path)}, None)
@@ -341,7 +342,7 @@ def test_ctrl_c_ends_it_while_it_draws(tmp_path):
     site.http.post('/call/generate', json=body).raise_for_status()
     told = site.call('generate', 'fox', 1, -1)  # It serves meanwhile.
     assert told[0] == 'error'
-    page.send(signal.SIGINT)
-    assert page.wait() == 130
+    page.send(number)
+    assert page.wait() == 128 + number
     assert 'Traceback' not in page.output
   assert not folder.exists()

@@ -67,6 +67,7 @@ def test_the_training_step_compiles_for_a_tpu(tmp_path):
   assert seconds[plan['bound_by']] == max(seconds.values())
   assert plan['images_per_s'] == pytest.approx(4 / max(seconds.values()))
   assert 'bound by' in output
+  assert output.startswith('unifluid_2b, train, on v5e:2x2')  # not libtpu
 
   process.succeed('plan', f'--table={tmp_path}')
   assert '| v5e:2x2 | 4 | 4 | 2x2x1 |' in (tmp_path / 'README.md').read_text()

@@ -4,6 +4,7 @@ import os
 import pathlib
 import stat
 
+from unifluid_jax import lfs
 from unifluid_jax.errors import UserError
 
 MAX_BYTES = 512 * 2**20
@@ -21,8 +22,8 @@ def read(path: pathlib.Path, name: str) -> bytes:
     Its content.
 
   Raises:
-    UserError: If it cannot be read, is a device, a pipe or a folder, or has
-      more than MAX_BYTES.
+    UserError: If it cannot be read, is a device, a pipe or a folder, has more
+      than MAX_BYTES, or is a Git LFS pointer.
   """
   # Opening a pipe without O_NONBLOCK waits for its writer.
   flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -39,6 +40,8 @@ def read(path: pathlib.Path, name: str) -> bytes:
           f'{MAX_BYTES:,}; scale the image down'
         )
       # A file can grow after the check.
-      return file.read(MAX_BYTES)
+      content = file.read(MAX_BYTES)
   except OSError as error:
     raise UserError(f'{name} cannot be read: {error.strerror}') from error
+  lfs.check(content, path)
+  return content

@@ -18,9 +18,10 @@ from unifluid_jax.chips import CHIPS, Chip, count_chips
 from unifluid_jax.errors import UserError
 
 # Libtpu asks no metadata server, lets other processes plan as well, and does
-# not warn that it finds no TPU.
+# not warn that it finds no TPU. The type is that of this machine; any will do.
 _ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   'TPU_MIN_LOG_LEVEL': '3',

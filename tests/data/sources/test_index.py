@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 
 import PIL.Image
 import pytest
 
+from unifluid_jax.data import files
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.data.sources.captions import from_name
 from unifluid_jax.data.sources.index import check_out, make_index
@@ -220,3 +223,37 @@ def test_nothing_is_overwritten_that_is_not_meant(folder, tmp_path):
   for path, message in wrong.items():
     with pytest.raises(UserError, match=message):
       check_out(path, photos, table, force=True)
+
+
+_POINTER = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
+
+
+@pytest.mark.parametrize('name', ['b.png', 'a.txt', 'metadata.csv'])
+def test_a_git_lfs_pointer_is_told(folder, name):
+  photos = folder('a.png')
+  (photos / name).write_text(_POINTER)
+  with pytest.raises(UserError, match=f'{name} is a Git LFS pointer.*lfs pull'):
+    make_index(photos)
+
+
+def test_a_git_lfs_pointer_is_told_where_images_are_read(tmp_path):
+  file = tmp_path / 'a.png'
+  file.write_text(_POINTER)
+  with pytest.raises(UserError, match='a.png is a Git LFS pointer'):
+    files.read(file, '--image')
+
+
+def test_home_is_expanded_in_every_flag(folder, tmp_path):
+  folder('red_fox.png', 'hare.png')
+  (tmp_path / 'table.csv').write_text('image,text\nred_fox.png,a fox\n')
+  done = subprocess.run(
+    [sys.executable, '-m', 'unifluid_jax.index', '~/photos']
+    + ['--csv=~/table.csv', '--out=~/out.jsonl'],
+    env=os.environ | {'HOME': str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  line = json.loads((tmp_path / 'out.jsonl').read_text())
+  assert line == {'image': 'photos/red_fox.png', 'text': 'a fox'}

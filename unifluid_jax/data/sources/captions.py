@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from unifluid_jax import lfs
 from unifluid_jax.errors import UserError
 
 IMAGE_COLUMNS = ('image', 'file_name')
@@ -67,6 +68,7 @@ def read_table(file: pathlib.Path) -> list[Row]:
 
 def _read(file: pathlib.Path) -> str:
   try:
+    lfs.check_file(file)
     return file.read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'cannot read {file} as UTF-8 text: {error}') from error

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import PIL.Image
 
+from unifluid_jax import lfs
 from unifluid_jax.data import images
 from unifluid_jax.data.sources import captions
 from unifluid_jax.errors import UserError
@@ -256,10 +257,15 @@ def _is_unicode(path: str) -> bool:
 
 
 def _is_readable(file: pathlib.Path) -> bool:
-  """Whether Pillow can open an image; its pixels are not looked at."""
+  """Whether Pillow can open an image; its pixels are not looked at.
+
+  Raises:
+    UserError: It is a Git LFS pointer.
+  """
   if not os.path.isfile(file):
     return False
   try:
+    lfs.check_file(file)
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # Of large images, and odd metadata.
       with PIL.Image.open(file, formats=images.formats()) as image:

@@ -1,0 +1,61 @@
+"""Entry points that end while XLA's threads still run a program."""
+
+import sys
+
+import pytest
+
+from tests.process import Child
+
+# A callback needs the interpreter's lock each time. Of the arrays that are
+# waited for, each is another moment of the computation.
+_PROGRAM = """
+import os, signal, sys, time
+import jax, jax.numpy as jnp
+from unifluid_jax import cli
+from unifluid_jax.errors import UserError
+
+def slow(x):
+  time.sleep(0.001)
+  return x
+
+@jax.jit
+def compute(x):
+  def step(x, _):
+    x = jnp.tanh(x @ x)
+    return jax.pure_callback(slow, x, x), None
+  return jax.lax.scan(step, x, None, length=100)[0]
+
+def main():
+  results = [jnp.ones((64, 64))]
+  for _ in range(40):
+    results.append(compute(results[-1]))
+  results[{done}].block_until_ready()
+  {end}
+  time.sleep(60)
+
+cli.run(main, resumes=True)
+"""
+
+
+_TERM = 'os.kill(os.getpid(), signal.SIGTERM)'
+_STOPPED = 'stopped by SIGTERM; start the same command again to go on'
+
+
+@pytest.mark.parametrize(
+  ('end', 'done', 'code', 'last'),
+  [
+    (_TERM, 0, 0, _STOPPED),
+    (_TERM, 1, 0, _STOPPED),
+    (_TERM, 25, 0, _STOPPED),
+    ('os.kill(os.getpid(), signal.SIGINT)', 1, 130, ''),
+    ('raise UserError("no")', 1, 1, 'error: no'),
+    ('raise RuntimeError("no")', 1, 1, 'RuntimeError: no'),
+    ('print("done"); sys.exit()', 1, 0, 'done'),
+  ],
+)
+def test_it_ends_without_a_crash(end, done, code, last):
+  program = _PROGRAM.format(end=end, done=done)
+  with Child([sys.executable, '-c', program], {}, None) as child:
+    assert child.wait() == code, child.output
+    assert (child.output.splitlines() or [''])[-1] == last
+    assert 'Fatal' not in child.output
