@@ -9,9 +9,9 @@ import ml_collections
 from ml_collections import config_dict
 
 from experiments import tiny
-from unifluid_jax import config as config_lib
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.config import builder as config_lib
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.utils.errors import UserError
 
 
 def parse(

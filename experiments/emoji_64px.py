@@ -11,7 +11,7 @@ batch and the number of steps are estimates. By plan (`unifluid_jax.plan
 import ml_collections
 
 from experiments import arguments, quickstart
-from unifluid_jax import config as config_lib
+from unifluid_jax.config import builder as config_lib
 from unifluid_jax.data.emoji.catalog import ARTISTS
 from unifluid_jax.models import sizes
 

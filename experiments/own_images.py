@@ -13,7 +13,7 @@ makes of them. The README, "Train on your own images", goes through all of it.
 import ml_collections
 
 from experiments import arguments, quickstart
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 _PIXELS = 8
 """Side of the square that makes a token; see `vae` and `model.patch`."""

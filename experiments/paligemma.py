@@ -12,7 +12,7 @@ both reading at 224 px and writing at 256. One accelerator of 80 GB, or a v5e-8.
 import ml_collections
 
 from experiments import arguments, quickstart, unifluid_2b
-from unifluid_jax import config as config_lib
+from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
 _GEMMA = {1: 'gemma1_2b', 2: 'gemma2_2b'}

@@ -3,7 +3,7 @@
 import ml_collections
 
 from experiments import arguments
-from unifluid_jax import config as config_lib
+from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
 

@@ -7,7 +7,7 @@ is public as a decoder, so it starts fresh. See unifluid_2b.py for all else.
 import ml_collections
 
 from experiments import arguments, unifluid_2b
-from unifluid_jax import config as config_lib
+from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
 

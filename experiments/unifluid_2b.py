@@ -22,7 +22,7 @@ makes room for it (plans/README.md).
 import ml_collections
 
 from experiments import arguments
-from unifluid_jax import config as config_lib
+from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
 # What no checkpoint has: it starts fresh.

@@ -8,7 +8,7 @@ needs.
 import ml_collections
 
 from experiments import arguments, unifluid_2b
-from unifluid_jax import config as config_lib
+from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
 

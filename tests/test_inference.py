@@ -7,14 +7,15 @@ import PIL.Image
 import pytest
 
 from tests.configs import tiny
-from unifluid_jax import inference, progress
-from unifluid_jax.config import build
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.model_spec import make_model_spec
-from unifluid_jax.programs import Drawn
-from unifluid_jax.runs.restore import EMAWeights
+from unifluid_jax import inference
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import make_model_spec
+from unifluid_jax.sampling.compiled import Drawn
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
+from unifluid_jax.utils import progress
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.weights.restore import EMAWeights
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 
 from tests.configs import tiny
 from tests.process import ENVIRONMENT, ROOT
-from unifluid_jax.config import build, to_dict
-from unifluid_jax.convert.export import Held, Weights, export_own
-from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.model_spec import make_model_spec
-from unifluid_jax.runs.folder import write_config
-from unifluid_jax.runs.restore import restore_ema_weights
-from unifluid_jax.runs.state import initial_train_state, make_context
+from unifluid_jax.config.builder import build, to_dict
+from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.config.model_spec import make_model_spec
+from unifluid_jax.config.run_config import write_config
 from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.training.state import initial_train_state, make_context
+from unifluid_jax.weights.export import Held, Weights, export_own
+from unifluid_jax.weights.restore import restore_ema_weights
 
 pytestmark = pytest.mark.slow
 

@@ -17,17 +17,18 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from unifluid_jax import cli, processes
-from unifluid_jax.benchmark.sampling import sampling_mesh, time_sampling
-from unifluid_jax.benchmark.training import time_training
-from unifluid_jax.config import build
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.json_output import check_json, write_json
-from unifluid_jax.memory import check_memory, unifluid_needs
-from unifluid_jax.runs.preflight import check_config
+from unifluid_jax.benchmark.sampling_speed import sampling_mesh, time_sampling
+from unifluid_jax.benchmark.training_speed import time_training
+from unifluid_jax.cli import entry_point
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.distributed import processes
+from unifluid_jax.training.host_memory import check_memory, unifluid_needs
+from unifluid_jax.training.preflight import check_config
+from unifluid_jax.utils.json_output import check_json, write_json
 
-_CONFIG = cli.define_config_flag()
-_start = cli.define_process_flags()
+_CONFIG = entry_point.define_config_flag()
+_start = entry_point.define_process_flags()
 _STEPS = flags.DEFINE_integer(
   'steps', 20, 'Training steps to time.', lower_bound=1, upper_bound=10**6
 )
@@ -47,7 +48,7 @@ _JSON = flags.DEFINE_string('json', None, 'Where to write the figures as JSON.')
 def main() -> None:
   """Measures, prints and writes."""
   _start()
-  experiment = build(Experiment, cli.require(_CONFIG))
+  experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(unifluid_needs(experiment), 'a step of the training')
   check_json(_JSON.value)
   start = check_config(experiment, also=[lambda: sampling_mesh(experiment)])
@@ -77,4 +78,4 @@ def _place() -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  entry_point.run(main)

@@ -22,15 +22,16 @@ from typing import Any
 
 from absl import flags, logging
 
-from unifluid_jax import cli, inference
+from unifluid_jax import inference
+from unifluid_jax.cli import entry_point
 from unifluid_jax.data import images
 from unifluid_jax.data.example import Image
-from unifluid_jax.errors import UserError
-from unifluid_jax.leaving import leave
+from unifluid_jax.distributed.interruption import Interrupted, stop_at_once
 from unifluid_jax.page import fields, uploads
 from unifluid_jax.page.guard import Guard
 from unifluid_jax.page.turns import Turns
-from unifluid_jax.training.preemption import Interrupted, stop_at_once
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.process_exit import leave
 
 _MOST_SAMPLES = 16
 _LARGEST_SEED = 2**32 - 1
@@ -54,7 +55,7 @@ def main() -> None:
   """Serves the page until it is interrupted."""
   gradio = _gradio()
   serve(
-    inference.load(cli.require(_WORKDIR), _TENSOR.value),
+    inference.load(entry_point.require(_WORKDIR), _TENSOR.value),
     gradio,
     _HOST.value,
     _PORT.value,
@@ -274,4 +275,4 @@ class _Form:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  entry_point.run(main)

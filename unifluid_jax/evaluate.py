@@ -8,9 +8,10 @@ writes `metrics.json`, the measures with all that is needed to repeat them, and
 
 from absl import flags
 
-from unifluid_jax import cli, inference
-from unifluid_jax.evaluation.run import evaluate_run
-from unifluid_jax.paths import to_path
+from unifluid_jax import inference
+from unifluid_jax.cli import entry_point
+from unifluid_jax.evaluation.runner import evaluate_run
+from unifluid_jax.utils.paths import to_path
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _TENSOR = flags.DEFINE_integer(
@@ -20,8 +21,8 @@ _TENSOR = flags.DEFINE_integer(
 
 def main() -> None:
   """Reads the flags and evaluates."""
-  evaluate_run(to_path(cli.require(_WORKDIR)), _TENSOR.value)
+  evaluate_run(to_path(entry_point.require(_WORKDIR)), _TENSOR.value)
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  entry_point.run(main)

@@ -18,10 +18,10 @@ counted in what is said at the end.
 
 from absl import flags, logging
 
-from unifluid_jax import cli
+from unifluid_jax.cli import entry_point
 from unifluid_jax.data.sources.index import Index, check_out, make_index
-from unifluid_jax.errors import UserError
-from unifluid_jax.paths import local_path
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import local_path
 
 _FOLDER = flags.DEFINE_string(
   'folder', None, 'The images; --folder= may be left out.'
@@ -38,7 +38,7 @@ _NAMED = 10
 
 def main() -> None:
   """Reads the flags and writes the file."""
-  folder = local_path(cli.require(_FOLDER), f'--folder={_FOLDER.value}')
+  folder = local_path(entry_point.require(_FOLDER), f'--folder={_FOLDER.value}')
   table, out = None, folder / 'captions.jsonl'
   if _CSV.value is not None:
     table = local_path(_CSV.value, f'--csv={_CSV.value}')
@@ -77,4 +77,4 @@ def _tell_left_out(index: Index) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main, argument='folder')
+  entry_point.run(main, argument='folder')

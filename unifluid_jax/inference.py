@@ -17,20 +17,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Int, UInt8
 
-from unifluid_jax.accelerators import ignore_absent_tpu
 from unifluid_jax.batch import Batch
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import ModelSpec
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import ArgumentTypeError, UserError
-from unifluid_jax.experiment import Experiment
 from unifluid_jax.masking import writes_raster
-from unifluid_jax.model_spec import ModelSpec
-from unifluid_jax.paths import AnyPath, to_path
-from unifluid_jax.programs import Programs
-from unifluid_jax.progress import track
-from unifluid_jax.runs.restore import EMAWeights, read_trained
 from unifluid_jax.sampling.arguments import (
   check_array,
   check_images,
@@ -40,11 +34,17 @@ from unifluid_jax.sampling.arguments import (
   check_seed,
   check_texts,
 )
-from unifluid_jax.sampling.images import ImageSamplingConfig
+from unifluid_jax.sampling.compiled import Programs
+from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
-from unifluid_jax.sampling.text import TextSamplingConfig
+from unifluid_jax.sampling.text_decoding import TextSamplingConfig
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.sharding.process_rows import ROWS
+from unifluid_jax.utils.accelerators import ignore_absent_tpu
+from unifluid_jax.utils.errors import ArgumentTypeError, UserError
+from unifluid_jax.utils.paths import AnyPath, to_path
+from unifluid_jax.utils.progress import track
+from unifluid_jax.weights.restore import EMAWeights, read_trained
 
 TENSOR_HELP = (
   'Devices that each layer is split over; the others write more at once.'

@@ -28,21 +28,21 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from unifluid_jax import cli
-from unifluid_jax.config import build
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.json_input import parse_json
-from unifluid_jax.json_output import check_json, write_json
-from unifluid_jax.paths import local_path
-from unifluid_jax.planning import report
-from unifluid_jax.planning.plan import PROGRAMS, Setting, plan
+from unifluid_jax.cli import entry_point
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.planning import summary
+from unifluid_jax.planning.planner import PROGRAMS, Setting, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices, describe, prepare
-from unifluid_jax.progress import track
-from unifluid_jax.runs.preflight import check_plan
+from unifluid_jax.training.preflight import check_plan
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.json_input import parse_json
+from unifluid_jax.utils.json_output import check_json, write_json
+from unifluid_jax.utils.paths import local_path
+from unifluid_jax.utils.progress import track
 
-_CONFIG = cli.define_config_flag()
+_CONFIG = entry_point.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'Slice: family and chips along each side, e.g. v5e:16x16.'
 )
@@ -77,11 +77,11 @@ def main() -> None:
   if _TABLE.value is not None:
     _write_table(local_path(_TABLE.value, f'--table={_TABLE.value}'))
     return
-  experiment = build(Experiment, cli.require(_CONFIG))
+  experiment = build(Experiment, entry_point.require(_CONFIG))
   _check_json()
   file = config_flags.get_config_filename(flags.FLAGS['config'])
   prepare()
-  slices = describe(cli.require(_TOPOLOGY), _SLICES.value)
+  slices = describe(entry_point.require(_TOPOLOGY), _SLICES.value)
   name = pathlib.Path(file).stem
   experiment = check_plan(experiment)
   setting = Setting(name, experiment, _PROGRAM.value, _IMAGES.value)
@@ -90,7 +90,7 @@ def main() -> None:
     return
   result = plan(setting, slices)
   write_json(_JSON.value, result)
-  sys.stdout.write(f'{report.describe(result)}\n')
+  sys.stdout.write(f'{summary.describe(result)}\n')
 
 
 def _sweep(setting: Setting, slices: Slices) -> None:
@@ -104,21 +104,21 @@ def _sweep(setting: Setting, slices: Slices) -> None:
     plans.append(plan(way, slices))
     result = {'fastest': fastest(plans), 'plans': plans + others}
     write_json(_JSON.value, result)
-  sys.stdout.write(report.table(plans))
+  sys.stdout.write(summary.table(plans))
   best = fastest(plans)
   if best is None:
     sys.stdout.write('\nNone of them fits.\n')
   else:
-    sys.stdout.write(f'\nThe fastest that fits:\n{report.describe(best)}\n')
+    sys.stdout.write(f'\nThe fastest that fits:\n{summary.describe(best)}\n')
 
 
-def _planned_before() -> list[report.Plan]:
+def _planned_before() -> list[summary.Plan]:
   file = _json_path()
   if file is None or not file.exists():
     return []
   try:
     plans = parse_json(file.read_text(encoding='utf-8'))['plans']
-    report.table(plan for plan in plans if plan['setting'])
+    summary.table(plan for plan in plans if plan['setting'])
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
       f'{file} is of no sweep; name another file, or remove it'
@@ -159,17 +159,17 @@ def _write_table(folder: pathlib.Path) -> None:
     '# Plans\n\nWritten by `bash launch/plans.sh`; speeds are upper bounds, '
     'chip-hours lower ones, see `python -m unifluid_jax.plan --help`.\n\n'
   )
-  text += report.table(map(_read_plan, files))
+  text += summary.table(map(_read_plan, files))
   try:
     (folder / 'README.md').write_text(text, encoding='utf-8')
   except OSError as error:
     raise UserError(f'--table={folder}: {error.strerror}') from error
 
 
-def _read_plan(file: pathlib.Path) -> report.Plan:
+def _read_plan(file: pathlib.Path) -> summary.Plan:
   try:
     plan = parse_json(file.read_text(encoding='utf-8'))
-    report.describe(plan)
+    summary.describe(plan)
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(
       f'{file} is no plan; remove it, or write it anew with --json'
@@ -178,4 +178,4 @@ def _read_plan(file: pathlib.Path) -> report.Plan:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  entry_point.run(main)

@@ -18,29 +18,33 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from unifluid_jax import cli
-from unifluid_jax.config import build, to_dict
-from unifluid_jax.errors import UserError
-from unifluid_jax.evaluation.metrics import TIMING_FILE, read_timing
-from unifluid_jax.evaluation.run import (
+from unifluid_jax.cli import entry_point
+from unifluid_jax.config.builder import build, to_dict
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.run_config import CONFIG_FILE
+from unifluid_jax.evaluation.metrics_file import TIMING_FILE, read_timing
+from unifluid_jax.evaluation.runner import (
   METRICS_FILE,
   REPORT_FILE,
   check_evaluation,
   evaluate_run,
 )
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.goodput import PROCESS
-from unifluid_jax.json_input import parse_json
-from unifluid_jax.memory import check_memory, unifluid_needs, vae_needs
-from unifluid_jax.paths import write_whole
-from unifluid_jax.runs.claim import claimed
-from unifluid_jax.runs.folder import CONFIG_FILE
-from unifluid_jax.runs.limits import with_recorded_limits
-from unifluid_jax.runs.preflight import Start, check_start
-from unifluid_jax.runs.unifluid import train_unifluid
-from unifluid_jax.runs.vae import train_vae
+from unifluid_jax.training.host_memory import (
+  check_memory,
+  unifluid_needs,
+  vae_needs,
+)
+from unifluid_jax.training.preflight import Start, check_start
+from unifluid_jax.training.text_limits import with_recorded_limits
+from unifluid_jax.training.unifluid_run import train_unifluid
+from unifluid_jax.training.vae_run import train_vae
+from unifluid_jax.training.workdir_lock import claimed
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.json_input import parse_json
+from unifluid_jax.utils.paths import write_whole
 
-_CONFIG, _WORKDIR = cli.define_config_flags()
+_CONFIG, _WORKDIR = entry_point.define_config_flags()
 
 _BEAT = 2.0
 """Seconds between two writings of the time: what a kill may lose."""
@@ -48,10 +52,10 @@ _BEAT = 2.0
 
 def main() -> None:
   """Trains and evaluates, as far as that is not done."""
-  experiment = build(Experiment, cli.require(_CONFIG))
+  experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(vae_needs(experiment), 'a step of the VAE')
   check_memory(unifluid_needs(experiment), 'a step of the training')
-  workdir = cli.workdir_path(_WORKDIR)
+  workdir = entry_point.workdir_path(_WORKDIR)
   if not isinstance(workdir, pathlib.Path):
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
   if not _is_done(with_recorded_limits(experiment, workdir), workdir):
@@ -147,4 +151,4 @@ def _peak_rss_gib() -> float:
 
 
 if __name__ == '__main__':
-  cli.run(main, resumes=True)
+  entry_point.run(main, resumes=True)

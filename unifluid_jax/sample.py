@@ -27,16 +27,17 @@ from typing import Any, NamedTuple
 from absl import flags, logging
 from PIL import Image as PillowImage
 
-from unifluid_jax import cli, inference
-from unifluid_jax.config import to_dict
+from unifluid_jax import inference
+from unifluid_jax.cli import entry_point
+from unifluid_jax.config.builder import to_dict
 from unifluid_jax.data import files, images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
-from unifluid_jax.errors import UserError
-from unifluid_jax.memory import check_host_memory
-from unifluid_jax.paths import check_folder, local_path
-from unifluid_jax.sampling.images import ImageSamplingConfig
-from unifluid_jax.sampling.text import TextSamplingConfig
+from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
+from unifluid_jax.sampling.text_decoding import TextSamplingConfig
+from unifluid_jax.training.host_memory import check_host_memory
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import check_folder, local_path
 
 Sampling = ImageSamplingConfig | TextSamplingConfig
 
@@ -119,7 +120,7 @@ flags.DEFINE_float(
 
 def main() -> None:
   """Does what the flags ask for."""
-  task = _TASKS[cli.require(_TASK)]
+  task = _TASKS[entry_point.require(_TASK)]
   _check_flags(task)
   given = _given(task)
   out = local_path(_OUT.value, f'--out={_OUT.value}')
@@ -130,7 +131,7 @@ def main() -> None:
       f'--out={out} cannot be written: {error.strerror}; name a folder that '
       'can be written'
     ) from error
-  model = inference.load(cli.require(_WORKDIR), _TENSOR.value)
+  model = inference.load(entry_point.require(_WORKDIR), _TENSOR.value)
   sampling = _sampling(task, model)
   examples = _sample(task, model, given, sampling)
   try:
@@ -268,4 +269,4 @@ def _printable(text: str) -> str:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  entry_point.run(main)

@@ -15,15 +15,15 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from unifluid_jax import cli
-from unifluid_jax.config import build
+from unifluid_jax.cli import entry_point
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.data.sheet import describe, draw_sheet
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.memory import check_host_memory
-from unifluid_jax.paths import local_path
+from unifluid_jax.training.host_memory import check_host_memory
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import local_path
 
-_CONFIG = cli.define_config_flag()
+_CONFIG = entry_point.define_config_flag()
 _SOURCE = flags.DEFINE_string(
   'source',
   None,
@@ -42,9 +42,9 @@ def show() -> None:
   """Writes the sheet and the texts that the flags ask for."""
   out = local_path(_OUT.value, f'--out={_OUT.value}')
   _check_out(out)
-  experiment = build(Experiment, cli.require(_CONFIG))
+  experiment = build(Experiment, entry_point.require(_CONFIG))
   sources = {**experiment.vae_training.sources, **experiment.data.sources}
-  name = cli.require(_SOURCE)
+  name = entry_point.require(_SOURCE)
   if name not in sources:
     raise UserError(
       f'the config has no source {name!r}; choose one of {", ".join(sources)}'
@@ -95,4 +95,4 @@ def _check_out(out: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(show)
+  entry_point.run(show)

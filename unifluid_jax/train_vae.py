@@ -4,28 +4,28 @@
       --workdir=runs/quickstart
 """
 
-from unifluid_jax import cli
-from unifluid_jax.config import build
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.memory import check_memory, vae_needs
-from unifluid_jax.runs.claim import claimed
-from unifluid_jax.runs.preflight import check_start
-from unifluid_jax.runs.vae import train_vae
+from unifluid_jax.cli import entry_point
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.training.host_memory import check_memory, vae_needs
+from unifluid_jax.training.preflight import check_start
+from unifluid_jax.training.vae_run import train_vae
+from unifluid_jax.training.workdir_lock import claimed
 
-_CONFIG, _WORKDIR = cli.define_config_flags()
-_start = cli.define_process_flags()
+_CONFIG, _WORKDIR = entry_point.define_config_flags()
+_start = entry_point.define_process_flags()
 
 
 def main() -> None:
   """Reads the flags and trains."""
   _start()
-  experiment = build(Experiment, cli.require(_CONFIG))
+  experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(vae_needs(experiment), 'a step of the training')
-  workdir = cli.workdir_path(_WORKDIR)
+  workdir = entry_point.workdir_path(_WORKDIR)
   with claimed(workdir):
     start = check_start(experiment, workdir, trains_vae=True)
     train_vae(start.experiment, workdir / 'vae', start.vae_tasks)
 
 
 if __name__ == '__main__':
-  cli.run(main, resumes=True)
+  entry_point.run(main, resumes=True)

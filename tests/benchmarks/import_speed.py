@@ -21,10 +21,10 @@ import time
 import numpy as np
 import safetensors.numpy
 
-from unifluid_jax.convert.export import Weights, export
-from unifluid_jax.convert.readers.dtypes import BFLOAT16
-from unifluid_jax.convert.shapes import shapes
 from unifluid_jax.models.sizes import GEMMA_SIZES
+from unifluid_jax.weights.export import Weights, export
+from unifluid_jax.weights.readers.dtypes import BFLOAT16
+from unifluid_jax.weights.shapes import shapes
 
 SIZE = 'gemma2_2b'
 GIB = 2**30
@@ -60,8 +60,8 @@ def import_file(folder: pathlib.Path) -> None:
   """Our import, onto the devices."""
   import jax
 
-  from unifluid_jax.convert.place import place
-  from unifluid_jax.convert.pretrained import open_pretrained
+  from unifluid_jax.weights.placement import place
+  from unifluid_jax.weights.pretrained import open_pretrained
 
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   began = time.perf_counter()

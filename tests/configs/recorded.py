@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from tests.configs import tiny
-from unifluid_jax.runs import unifluid
+from unifluid_jax.training import unifluid_run
 
 
 def get_config(arg: str) -> ml_collections.ConfigDict:
@@ -27,7 +27,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
 
 @functools.cache
 def _record(path: str) -> None:
-  put_rows = unifluid.put_rows
+  put_rows = unifluid_run.put_rows
 
   def record(mesh, batch, rows):
     leaves = [np.ascontiguousarray(leaf) for leaf in batch]
@@ -40,4 +40,4 @@ def _record(path: str) -> None:
       file.write(' '.join(digests) + '\n')
     return put_rows(mesh, batch, rows)
 
-  unifluid.put_rows = record
+  unifluid_run.put_rows = record

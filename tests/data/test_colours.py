@@ -13,7 +13,7 @@ import pytest
 
 from tests.data import image_files
 from unifluid_jax.data import colours, images
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 HEIGHT, WIDTH = 3, 5
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from unifluid_jax.data import files
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 
 def test_a_file_is_read_whole_also_through_a_link(tmp_path):

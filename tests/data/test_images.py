@@ -11,7 +11,7 @@ import pytest
 
 from tests.data import image_files
 from unifluid_jax.data import images
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 LEFT_TO_RIGHT = np.tile(
   np.arange(0, 240, 20, dtype=np.uint8)[None, :, None], (6, 1, 3)

@@ -8,7 +8,7 @@ import pytest
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.images import fit
 from unifluid_jax.data.layout import drop_prefix, lay_out, lay_out_prefix
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 READ = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 READ_TOO = READ + 100

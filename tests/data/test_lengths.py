@@ -15,7 +15,7 @@ from unifluid_jax.data.layout import LayoutConfig, lay_out
 from unifluid_jax.data.lengths import check_room
 from unifluid_jax.data.packing import RowConfig, check_fits, needs_of
 from unifluid_jax.data.sources import FolderTask
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 LAYOUT = LayoutConfig(
   understanding_tokens=4,

@@ -16,7 +16,7 @@ from unifluid_jax.data.packing import (
   pack,
   prefix_batch,
 )
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 ROW = RowConfig(
   length=16,

@@ -15,7 +15,7 @@ from unifluid_jax.data.pipeline import (
   make_batches,
   make_image_batches,
 )
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 TASKS = {
   'answers': CountingTask('answers', 900),

@@ -10,7 +10,7 @@ from experiments import quickstart
 from unifluid_jax import show
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.sheet import CELL, describe, draw_sheet
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 
 def color(*rgb):

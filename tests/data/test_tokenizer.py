@@ -9,7 +9,7 @@ import sentencepiece
 from tests.data.counting_task import CountingTask
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import train_tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 TEXTS = [
   'a fox, noto style',

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unifluid_jax.diffusion.guidance import Guidance, guided
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 TOKENS, DIM = 4, 3
 CONDITION = jax.random.normal(jax.random.key(0), (2 * TOKENS, 2 * DIM))

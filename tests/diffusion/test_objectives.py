@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from unifluid_jax.diffusion.objectives import Ddpm, Flow, make_objective
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 DIM = 3
 

@@ -8,7 +8,7 @@ import pytest
 from unifluid_jax.diffusion import chain as markov
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 MU = np.array([0.5, -1.0])
 S = np.array([0.3, 1.5])

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.evaluation import fakes
+from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.data.emoji import concepts as concepts_lib
-from unifluid_jax.evaluation import bank, text_to_image
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.evaluation import bank, text_to_image_metrics
 
 FEW = concepts_lib.DRAWN_ALIKE[:40]
 """The first ten have skin tones."""
@@ -22,7 +22,7 @@ def few():
   def drawings_of(concepts):
     return bank.drawings_of('drawn_alike' if concepts == 'all' else concepts)
 
-  patch.setattr(text_to_image, 'drawings_of', drawings_of)
+  patch.setattr(text_to_image_metrics, 'drawings_of', drawings_of)
   yield
   patch.undo()
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 from experiments import quickstart
-from unifluid_jax.config import build
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import Picture, draw
+from unifluid_jax.data.emoji.drawing import Picture, draw
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
 from unifluid_jax.evaluation.bank import drawings_of
-from unifluid_jax.experiment import Experiment
 from unifluid_jax.inference import Model, Pictures
 
 

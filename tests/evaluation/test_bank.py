@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unifluid_jax.data.emoji.catalog import load_catalog
-from unifluid_jax.data.emoji.pictures import Picture, draw
+from unifluid_jax.data.emoji.drawing import Picture, draw
 from unifluid_jax.evaluation import bank
 
 SIDE = 16

@@ -2,9 +2,9 @@
 
 import pytest
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.evaluation.report.measures import check_targets
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.utils.errors import UserError
 
 
 def test_amounts_are_positive():

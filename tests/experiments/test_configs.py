@@ -11,21 +11,16 @@ import pytest
 
 from experiments import arguments
 from tests.configs import tiny
-from unifluid_jax.config import build, to_dict
+from unifluid_jax.config import run_config
+from unifluid_jax.config.builder import build, to_dict
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_unifluid_spec
 from unifluid_jax.data.layout import lay_out
 from unifluid_jax.diffusion.guidance import Guidance
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.model_spec import UNKNOWN_BOI, make_unifluid_spec
-from unifluid_jax.runs import (
-  folder,
-  restore,
-  start,
-  unifluid,
-  vae,
-  vae_state,
-)
+from unifluid_jax.training import unifluid_run, vae_run, vae_state
 from unifluid_jax.training.metrics import read_log
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.weights import initial_parameters, restore
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
 HELPERS = ('__init__', 'arguments', 'tiny')
@@ -171,7 +166,7 @@ def started(tmp_path_factory):
   """The small variants' VAE and a vocabulary, the same for all."""
   workdir = tmp_path_factory.mktemp('started')
   experiment = build(Experiment, get_config('quickstart', 'tiny'))
-  vae.train_vae(experiment, workdir / 'vae')
+  vae_run.train_vae(experiment, workdir / 'vae')
   experiment.make_tokenizer(workdir)
   return workdir
 
@@ -187,7 +182,7 @@ def language_model(tmp_path_factory, started):
 def run(name, arg, workdir, started):
   shutil.copytree(started, workdir, dirs_exist_ok=True)
   experiment = build(Experiment, get_config(name, arg))
-  return unifluid.train_unifluid(experiment, workdir)
+  return unifluid_run.train_unifluid(experiment, workdir)
 
 
 # One of each kind; the others are long.
@@ -220,9 +215,9 @@ def test_a_run_starts_from_another_ones_decoder(
   experiment = build(Experiment, config)
   tokenizer = experiment.make_tokenizer(tmp_path)
   spec = make_unifluid_spec(experiment, tokenizer.boi_id)
-  taken = start.load_start(experiment, spec, {})
+  taken = initial_parameters.load_start(experiment, spec, {})
   weights = restore.restore_ema_weights(
-    folder.read_experiment(language_model), tokenizer, language_model
+    run_config.read_experiment(language_model), tokenizer, language_model
   )
   other = weights.unifluid
   assert taken
@@ -231,7 +226,7 @@ def test_a_run_starts_from_another_ones_decoder(
     assert (value == other[name]).all()
   config.optimizer.learning_rate = 0.0
   shutil.copytree(started / 'vae', tmp_path / 'vae')
-  state = unifluid.train_unifluid(build(Experiment, config), tmp_path)
+  state = unifluid_run.train_unifluid(build(Experiment, config), tmp_path)
   for name, value in taken.items():
     assert (state.params[name] == value).all(), name
 
@@ -247,13 +242,13 @@ def test_what_knows_a_vaes_tokens_comes_with_that_vae(
   experiment = build(Experiment, config)
   tokenizer = experiment.make_tokenizer(tmp_path)
   vae = vae_state.load_vae(experiment, started / 'vae')
-  taken = start.load_start(experiment, tokenizer, vae)
+  taken = initial_parameters.load_start(experiment, tokenizer, vae)
   assert any(re.search(pattern, name) for name in taken)
   name = max(vae)
   other = vae | {name: vae[name] + 1e-3}
   for wrong in (other, {}):
     with pytest.raises(UserError, match='was trained on another VAE'):
-      start.load_start(experiment, tokenizer, wrong)
+      initial_parameters.load_start(experiment, tokenizer, wrong)
 
 
 def test_edits_are_sampled_as_images_are_until_they_are_told_otherwise():

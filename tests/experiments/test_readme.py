@@ -7,10 +7,10 @@ import PIL.Image
 import pytest
 
 from tests.process import ROOT
-from unifluid_jax.config import build
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.data.sources.index import make_index
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.runs.preflight import check_start
+from unifluid_jax.training.preflight import check_start
 
 
 @pytest.fixture

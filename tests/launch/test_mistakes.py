@@ -15,10 +15,10 @@ import pytest
 
 from tests import process
 from tests.configs import tiny
-from unifluid_jax.config import build
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.runs.unifluid import train_unifluid
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.training.unifluid_run import train_unifluid
+from unifluid_jax.utils.errors import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import process
-from tests.runs.folders import write_lines
+from tests.training.folders import write_lines
 
 pytestmark = pytest.mark.slow
 

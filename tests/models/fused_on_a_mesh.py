@@ -9,9 +9,9 @@ from jax.sharding import NamedSharding
 
 from tests.models.test_fused_attention import arrays, interpreted, results
 from unifluid_jax.models.attention import attend
+from unifluid_jax.sharding.gradient_accumulation import sum_over_rows
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh, on_mesh
 from unifluid_jax.sharding.process_rows import ROWS
-from unifluid_jax.training.sums import sum_over_rows
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import tempfile
 
 import numpy as np
 
-from unifluid_jax.convert.assembly import read
-from unifluid_jax.convert.pretrained import open_pretrained
+from unifluid_jax.weights.assembly import read
+from unifluid_jax.weights.pretrained import open_pretrained
 
 
 def import_weights(model, part: str) -> dict[str, np.ndarray]:

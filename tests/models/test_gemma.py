@@ -16,9 +16,9 @@ from transformers.models.gemma import GemmaForCausalLM
 from transformers.models.gemma2 import Gemma2Config, Gemma2ForCausalLM
 from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
 
-from unifluid_jax.errors import UserError
 from unifluid_jax.models import parameters
 from unifluid_jax.models.gemma import GLOBAL, LOCAL, Gemma, GemmaConfig
+from unifluid_jax.utils.errors import UserError
 
 ROWS, LENGTH = 2, 19
 

@@ -11,9 +11,9 @@ import torch
 from flax import nnx
 from transformers.models.siglip import SiglipVisionConfig, SiglipVisionModel
 
-from unifluid_jax.errors import UserError
 from unifluid_jax.models import parameters
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
+from unifluid_jax.utils.errors import UserError
 
 CONFIGS = {
   'three heads': SiglipConfig(

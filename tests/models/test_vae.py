@@ -10,7 +10,6 @@ from diffusers import AutoencoderKL
 from flax import nnx
 
 from tests.tiny_vae import CONFIG, abstract_vae, make_vae
-from unifluid_jax.errors import UserError
 from unifluid_jax.models import parameters
 from unifluid_jax.models.sizes import VAE_SIZES
 from unifluid_jax.models.vae import (
@@ -21,6 +20,7 @@ from unifluid_jax.models.vae import (
   from_patches,
   to_patches,
 )
+from unifluid_jax.utils.errors import UserError
 
 SD_LIKE = VAEConfig(latent_channels=4, widths=(8, 16, 16), groups=4)
 NO_ATTENTION = VAEConfig(

@@ -54,7 +54,8 @@ class FakeModel:
 if __name__ == '__main__':  # a page of its own process, at the port given
   import gradio
 
-  from unifluid_jax import cli, demo
+  from unifluid_jax import demo
+  from unifluid_jax.cli import entry_point
 
   port = int(sys.argv.pop())
-  cli.run(lambda: demo.serve(FakeModel(), gradio, '127.0.0.1', port))
+  entry_point.run(lambda: demo.serve(FakeModel(), gradio, '127.0.0.1', port))

@@ -7,24 +7,24 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import unifluid_2b, unifluid_2b_sample
-from unifluid_jax.chips import CHIPS
-from unifluid_jax.config import build
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.models.stack import REMAT_POLICIES
-from unifluid_jax.planning import report
-from unifluid_jax.planning.estimate import Work, estimate, roofline
-from unifluid_jax.planning.memory import (
+from unifluid_jax.planning import summary
+from unifluid_jax.planning.device_memory import (
   Overflow,
   find_overflow,
   read_overflow,
 )
-from unifluid_jax.planning.plan import Setting
-from unifluid_jax.planning.programs import Program
+from unifluid_jax.planning.estimate import Work, estimate, roofline
+from unifluid_jax.planning.lowering import Program
+from unifluid_jax.planning.planner import Setting
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic
 from unifluid_jax.sharding.mesh import MeshConfig, sizes_in_slice
+from unifluid_jax.utils.chips import CHIPS
+from unifluid_jax.utils.errors import UserError
 
 # Two chips that are two devices each.
 SLICES = Slices('tpu7x:1x1x2', CHIPS['tpu7x'], 2, (None,) * 4, 1)
@@ -78,9 +78,9 @@ def test_what_does_not_fit_is_a_result(short):
   held = {'parameters': 20, 'activations and temporaries': 180}
   assert found['hbm_components_gib'] == pytest.approx(held)
   assert found['bound_by'] is found['images_per_s'] is None
-  text = report.describe(found | plan)
+  text = summary.describe(found | plan)
   assert 'does not fit: 10.50 GiB a chip over the 189.50 GiB' in text
-  assert '+10.5, does not fit' in report.table([found | plan])
+  assert '+10.5, does not fit' in summary.table([found | plan])
 
 
 class Compiled(jax.stages.Compiled):
@@ -115,7 +115,7 @@ def test_the_hours_of_a_run_are_a_lower_bound():
   numbers += ('mfu_bound', 'images_per_s')
   numbers += ('model_flops_per_step', 'hardware_flops_per_step')
   plan |= dict.fromkeys(numbers, 1.0) | {'chip_hours': 1234.0}
-  assert 'at least 1,234 chip-hours' in report.describe(plan)
+  assert 'at least 1,234 chip-hours' in summary.describe(plan)
 
 
 def test_variants_divide_and_differ():

@@ -11,20 +11,20 @@ from flax import nnx
 from jax.interpreters import partial_eval
 
 from experiments import quickstart, unifluid_2b
-from unifluid_jax.config import build
-from unifluid_jax.experiment import Experiment
-from unifluid_jax.model_spec import UNKNOWN_BOI, make_model_spec
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_model_spec
 from unifluid_jax.models import parameters
 from unifluid_jax.models.vae import VAE, VAEConfig
 from unifluid_jax.planning.estimate import sampling_work
-from unifluid_jax.planning.programs import (
+from unifluid_jax.planning.lowering import (
   abstract_batch,
   image_sampler,
   prefix_slots,
 )
-from unifluid_jax.runs import flops
-from unifluid_jax.runs.state import initial_train_state, make_context
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
+from unifluid_jax.training import flops
+from unifluid_jax.training.state import initial_train_state, make_context
 from unifluid_jax.training.step import make_train_step
 
 # Norms, softmax, activations and the optimizer are not in the formulas.

@@ -8,9 +8,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unifluid_jax.errors import UserError
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.sharding.process_rows import check_rows
+from unifluid_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

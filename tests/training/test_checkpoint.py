@@ -13,8 +13,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.abstract import abstract
-from unifluid_jax.errors import UserError
 from unifluid_jax.training.checkpoint import Checkpoints
+from unifluid_jax.utils.errors import UserError
 from unifluid_jax.weights import checkpoint_reader
 from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 

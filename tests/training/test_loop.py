@@ -13,13 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from unifluid_jax.errors import UserError
-from unifluid_jax.goodput import PROCESS
-from unifluid_jax.interruption import Interrupted, stop_at_once
+from unifluid_jax.config.training_sections import CheckpointConfig
+from unifluid_jax.distributed.interruption import Interrupted, stop_at_once
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import Program, Run, fit
 from unifluid_jax.training.metrics import Work, read_log
-from unifluid_jax.training_sections import CheckpointConfig
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import PROCESS
 
 _STEPS = 6
 

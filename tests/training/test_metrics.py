@@ -2,9 +2,9 @@
 
 import pytest
 
-from unifluid_jax.errors import UserError
-from unifluid_jax.goodput import Goodput
 from unifluid_jax.training.metrics import Meter, Work, read_log
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import Goodput
 
 
 def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path):

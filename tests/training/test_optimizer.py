@@ -2,13 +2,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.config.training_sections import OptimizerConfig
 from unifluid_jax.training.optimizer import (
   ema_update,
   make_optimizer,
   make_schedule,
 )
-from unifluid_jax.training_sections import OptimizerConfig
+from unifluid_jax.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

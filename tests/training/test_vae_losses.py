@@ -7,13 +7,13 @@ import pytest
 from flax import nnx
 
 from tests.tiny_vae import make_vae
+from unifluid_jax.config.training_sections import VAELossConfig
 from unifluid_jax.models.vae import Moments
 from unifluid_jax.training.vae_losses import (
   kl_divergence,
   psnr,
   vae_loss,
 )
-from unifluid_jax.training_sections import VAELossConfig
 
 
 def constant_posterior(mean: float, deviation: float) -> Moments:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unifluid_jax.data.emoji.tasks.task import Task as EmojiTask
+from unifluid_jax.data.emoji.tasks.emoji_task import Task as EmojiTask
 from unifluid_jax.data.layout import LayoutConfig
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.progress import track
+from unifluid_jax.utils.progress import track
 
 _CHUNK = 4096
 """Records that are encoded in one call."""

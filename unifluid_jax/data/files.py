@@ -4,8 +4,8 @@ import os
 import pathlib
 import stat
 
-from unifluid_jax import lfs
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils import lfs
+from unifluid_jax.utils.errors import UserError
 
 MAX_BYTES = 512 * 2**20
 """Bytes that an image file may have."""

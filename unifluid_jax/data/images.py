@@ -14,7 +14,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from unifluid_jax.data import colours
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 MAX_PIXELS = 40_000_000
 """Pixels that an image may have unless the caller allows more."""

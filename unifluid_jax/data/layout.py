@@ -23,7 +23,7 @@ from unifluid_jax.batch import Kind
 from unifluid_jax.data import images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 _SHOWN = 200
 """Most letters of a text in a message."""

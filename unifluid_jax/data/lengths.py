@@ -17,13 +17,13 @@ from unifluid_jax.data.counting import (
   most_of,
   sample_texts,
 )
-from unifluid_jax.data.emoji.tasks.task import Task as EmojiTask
+from unifluid_jax.data.emoji.tasks.emoji_task import Task as EmojiTask
 from unifluid_jax.data.layout import LayoutConfig
 from unifluid_jax.data.packing import RowConfig
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import Collector, UserError, listed
+from unifluid_jax.utils.errors import Collector, UserError, listed
 
 _SHOWN = 60
 """Most letters of a text in a message."""

@@ -3,9 +3,9 @@
 import pathlib
 import shlex
 
-from unifluid_jax import lfs
-from unifluid_jax.errors import UserError
-from unifluid_jax.paths import AnyPath, to_path
+from unifluid_jax.utils import lfs
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import AnyPath, to_path
 
 MODEL, JSON = 'tokenizer.model', 'tokenizer.json'
 

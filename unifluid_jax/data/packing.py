@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from unifluid_jax.batch import Batch, Kind
-from unifluid_jax.config import AUTO, AutoInt
+from unifluid_jax.config.builder import AUTO, AutoInt
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import UserError, check_least, check_most
+from unifluid_jax.utils.errors import UserError, check_least, check_most
 
 # Prefix lengths are rounded up to this, so that few lengths get compiled.
 PREFIX_MULTIPLE = 8

@@ -35,7 +35,7 @@ from unifluid_jax.data.layout import LayoutConfig, Slots, drop_prefix, lay_out
 from unifluid_jax.data.packing import RowConfig, check_fits, needs_of, pack
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.errors import Collector, UserError
+from unifluid_jax.utils.errors import Collector, UserError
 
 # An example, and the generator that its further draws come from.
 Drawn = tuple[Example, np.random.Generator]

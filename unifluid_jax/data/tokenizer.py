@@ -12,8 +12,8 @@ from typing import Any, SupportsIndex
 import sentencepiece
 
 from unifluid_jax.data.model_file import read_model
-from unifluid_jax.errors import UserError
-from unifluid_jax.paths import AnyPath, to_path, write_whole
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import AnyPath, to_path, write_whole
 
 SEPARATOR = '\n'
 BOI = '<start_of_image>'

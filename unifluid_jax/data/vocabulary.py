@@ -7,8 +7,8 @@ import numpy as np
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer, one_line
-from unifluid_jax.errors import UserError
-from unifluid_jax.paths import AnyPath
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import AnyPath
 
 # Examples of a task that the vocabulary is trained on.
 _EXAMPLES = 2000

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unifluid_jax.diffusion.objectives import TIME_SCALE, Predict
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 SCHEDULES = ('constant', 'linear')
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unifluid_jax.diffusion import chain as markov
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 Predict = Callable[[Array, Array], Array]
 """(x_t [n Z], time [n]) -> output [n O]."""

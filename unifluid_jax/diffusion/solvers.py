@@ -23,7 +23,7 @@ from unifluid_jax.diffusion.objectives import (
   Predict,
   Steps,
 )
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 
 from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.pictures import Picture, draw
-from unifluid_jax.progress import track
+from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.utils.progress import track
 
 _CHUNK = 2**22
 """Pixel values of the drawings that are compared at a time."""

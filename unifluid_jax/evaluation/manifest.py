@@ -13,14 +13,14 @@ import jax
 import numpy as np
 
 import unifluid_jax
-from unifluid_jax.config import to_dict
+from unifluid_jax.config.builder import to_dict
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import make_model_spec
+from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.data.emoji.catalog import load_catalog
-from unifluid_jax.evaluation.text_to_image import decodings
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.evaluation.text_to_image_metrics import decodings
 from unifluid_jax.inference import Model
-from unifluid_jax.model_spec import make_model_spec
-from unifluid_jax.sampling.images import ImageSamplingConfig
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 
 
 def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:

@@ -7,22 +7,25 @@ from typing import Any
 
 from absl import logging
 
-from unifluid_jax.evaluation.captioning import Captioning, evaluate_captioning
-from unifluid_jax.evaluation.editing import Edited, evaluate_editing
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.evaluation.captioning_metrics import (
+  Captioning,
+  evaluate_captioning,
+)
+from unifluid_jax.evaluation.editing_metrics import Edited, evaluate_editing
 from unifluid_jax.evaluation.measure import Measures
-from unifluid_jax.evaluation.reconstruction import (
+from unifluid_jax.evaluation.reconstruction_metrics import (
   Reconstruction,
   evaluate_reconstruction,
 )
-from unifluid_jax.evaluation.text_to_image import (
+from unifluid_jax.evaluation.text_to_image_metrics import (
   TextToImage,
   evaluate_text_to_image,
 )
-from unifluid_jax.evaluation.vqa import QuestionAnswering, evaluate_vqa
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.evaluation.vqa_metrics import QuestionAnswering, evaluate_vqa
 from unifluid_jax.inference import Model
-from unifluid_jax.progress import clock
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.utils.progress import clock
 
 
 @dataclasses.dataclass(frozen=True)

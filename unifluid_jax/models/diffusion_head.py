@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models import parameters
 from unifluid_jax.models.norms import LayerNorm
-from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.stack import REMAT_POLICIES, Stack
+from unifluid_jax.sharding.logical_axes import constrain
+from unifluid_jax.utils.errors import UserError, check_least, check_most
 
 _TIME_CHANNELS = 256
 _TIME_STD = 0.02

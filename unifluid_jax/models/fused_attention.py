@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, DTypeLike, Float, Int8
 
 from unifluid_jax.models.attention import MASKED
-from unifluid_jax.models.partition import partition_spec
+from unifluid_jax.sharding.logical_axes import partition_spec
 
 _LANES = 128
 _ROWS = 32  # of a tile of int8, the mask's

@@ -17,7 +17,6 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models.attention import (
   attend,
   rotary_angles,
@@ -28,8 +27,9 @@ from unifluid_jax.models.fused_attention import attend_fused, is_fused
 from unifluid_jax.models.kv_cache import KVCache
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.parameters import fan_in
-from unifluid_jax.models.partition import constrain, look_up
 from unifluid_jax.models.stack import SUBLAYER, Stack
+from unifluid_jax.sharding.logical_axes import constrain, look_up
+from unifluid_jax.utils.errors import UserError, check_least, check_most
 
 _ACTIVATION = ('rows', None, None)
 

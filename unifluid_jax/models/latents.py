@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from unifluid_jax.models.chunks import map_rows
-from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.vae import VAE
+from unifluid_jax.sharding.logical_axes import constrain
+from unifluid_jax.sharding.microbatches import map_rows
 
 PIXELS = 65_536
 """Most pixels that a device encodes or decodes at once, unless an image is

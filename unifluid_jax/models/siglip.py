@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models.attention import attend
 from unifluid_jax.models.norms import LayerNorm
 from unifluid_jax.models.parameters import constant, fan_in, normal
-from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.stack import Stack
+from unifluid_jax.sharding.logical_axes import constrain
+from unifluid_jax.utils.errors import UserError, check_least, check_most
 
 # Patches enter with an RMS of about 1; weaker positions take long to be heard
 # when the encoder is trained from scratch.

@@ -21,7 +21,6 @@ from jaxtyping import Array, Bool, Float, Int
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch, Kind
 from unifluid_jax.diffusion.objectives import make_objective
-from unifluid_jax.errors import UserError, check_least, check_most
 from unifluid_jax.models import parameters
 from unifluid_jax.models.diffusion_head import (
   DiffusionHead,
@@ -30,9 +29,10 @@ from unifluid_jax.models.diffusion_head import (
 from unifluid_jax.models.gemma import Gemma, GemmaConfig, KVCache
 from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.norms import RMSNorm
-from unifluid_jax.models.partition import constrain, look_up
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
 from unifluid_jax.models.stack import REMAT_POLICIES
+from unifluid_jax.sharding.logical_axes import constrain, look_up
+from unifluid_jax.utils.errors import UserError, check_least, check_most
 
 # Image inputs and texts share Gemma's residual stream, whose text embeddings
 # have an RMS of about 1 after their sqrt(D) factor; positions start below it.

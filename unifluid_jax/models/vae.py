@@ -24,12 +24,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from unifluid_jax.errors import (
-  UserError,
-  check_between,
-  check_least,
-  check_most,
-)
 from unifluid_jax.models.convolution import (
   Conv,
   GridAttention,
@@ -37,6 +31,12 @@ from unifluid_jax.models.convolution import (
   ResidualBlock,
   silu,
   unfused,
+)
+from unifluid_jax.utils.errors import (
+  UserError,
+  check_between,
+  check_least,
+  check_most,
 )
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)

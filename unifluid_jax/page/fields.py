@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from unifluid_jax.errors import UserError
 from unifluid_jax.page import uploads
+from unifluid_jax.utils.errors import UserError
 
 Check = Callable[[Any], Any]
 """From a request's value to a valid one; raises a UserError."""

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Hashable, Iterator
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 
 class Turns:

@@ -5,7 +5,7 @@ import pathlib
 import stat
 from typing import Any
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 MOST_BYTES = 32 * 2**20
 """Bytes that an upload may have."""

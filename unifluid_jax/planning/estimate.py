@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 import jax
 
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.masking import MASKED
-from unifluid_jax.planning.memory import (
+from unifluid_jax.planning.device_memory import (
   Overflow,
   find_overflow,
   gib_per_device,
   total_gib,
 )
-from unifluid_jax.planning.programs import Program, prefix_slots
+from unifluid_jax.planning.lowering import Program, prefix_slots
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic, read_traffic
-from unifluid_jax.runs.flops import (
+from unifluid_jax.sampling.image_decoding import tokens_per_step
+from unifluid_jax.training.flops import (
   attention_flops,
   decoder_parameters,
   hardware_flops,
@@ -29,7 +30,6 @@ from unifluid_jax.runs.flops import (
   step_flops,
   vae_decoder_flops,
 )
-from unifluid_jax.sampling.images import tokens_per_step
 
 
 class Work(NamedTuple):

@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from unifluid_jax.models.stack import REMAT_POLICIES
-from unifluid_jax.planning.plan import Setting
-from unifluid_jax.planning.report import Plan
+from unifluid_jax.planning.planner import Setting
+from unifluid_jax.planning.summary import Plan
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.sharding.mesh import MeshConfig, sizes_in_slice
 

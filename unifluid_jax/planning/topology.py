@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from unifluid_jax.chips import CHIPS, Chip, count_chips
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.chips import CHIPS, Chip, count_chips
+from unifluid_jax.utils.errors import UserError
 
 # Libtpu asks no metadata server, lets other processes plan as well, and does
 # not warn that it finds no TPU. The type is that of this machine; any will do.

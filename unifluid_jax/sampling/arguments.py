@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unifluid_jax.data.example import Image
-from unifluid_jax.errors import ArgumentTypeError, ArgumentValueError
+from unifluid_jax.utils.errors import ArgumentTypeError, ArgumentValueError
 
 MAX_SEED = 2**32 - 1
 """Largest seed: JAX keys are made from 32 bits, larger seeds would alias."""

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 ROWS = PartitionSpec(('data', 'fsdp'))
 

@@ -12,22 +12,22 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from unifluid_jax import processes
-from unifluid_jax.errors import UserError
-from unifluid_jax.goodput import PROCESS
-from unifluid_jax.paths import AnyPath
+from unifluid_jax.distributed import processes
 from unifluid_jax.training.manager import ArraysSave, Manager
-from unifluid_jax.training.partial import put_aside, put_damaged_aside
-from unifluid_jax.weights import items
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.paths import AnyPath
+from unifluid_jax.weights import checkpoint_items
+from unifluid_jax.weights.checkpoint_manifest import find_damage
 from unifluid_jax.weights.checkpoint_reader import (
   CheckpointReader,
   Reasons,
   agreed,
   reason_of,
 )
-from unifluid_jax.weights.finite import list_not_finite, not_finite
+from unifluid_jax.weights.finite_arrays import list_not_finite, not_finite
 from unifluid_jax.weights.identity import Identity
-from unifluid_jax.weights.manifest import find_damage
+from unifluid_jax.weights.incomplete_saves import put_aside, put_damaged_aside
 
 
 class Checkpoints(CheckpointReader):
@@ -77,9 +77,10 @@ class Checkpoints(CheckpointReader):
           'data. The checkpoints before are unharmed'
         )
       saves = {
-        name: ArraysSave(item) for name, item in items.divide(state).items()
+        name: ArraysSave(item)
+        for name, item in checkpoint_items.divide(state).items()
       }
-      saves[items.IDENTITY] = ocp.args.JsonSave(dict(identity))
+      saves[checkpoint_items.IDENTITY] = ocp.args.JsonSave(dict(identity))
       try:
         manager.save(
           step, args=ocp.args.Composite(**saves), metrics={'loss': loss}
@@ -138,7 +139,9 @@ class Checkpoints(CheckpointReader):
     for step in steps:
       reason = find_damage(
         self._directory / str(step),
-        (items.STATE, items.TRAINING) if thoroughly else (),
+        (checkpoint_items.STATE, checkpoint_items.TRAINING)
+        if thoroughly
+        else (),
         (jax.process_index(), jax.process_count()),
       )
       reason = agreed(reason, spread=True)

@@ -8,14 +8,14 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import jax
 from absl import logging
 
-from unifluid_jax.errors import UserError
-from unifluid_jax.goodput import PROCESS
-from unifluid_jax.paths import AnyPath
+from unifluid_jax.config.training_sections import CheckpointConfig
+from unifluid_jax.distributed.preemption import StopRequest
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.metrics import Meter, Work
-from unifluid_jax.training.preemption import StopRequest
 from unifluid_jax.training.profile import Profile
-from unifluid_jax.training_sections import CheckpointConfig
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.paths import AnyPath
 
 Metrics = dict[str, jax.Array]
 

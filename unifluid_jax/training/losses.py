@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int
 from unifluid_jax import masking
 from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.objectives import Noise, Objective
-from unifluid_jax.models.chunks import split_rows
 from unifluid_jax.models.gemma import Gemma
-from unifluid_jax.models.partition import constrain
 from unifluid_jax.models.unifluid import ImageTargets, UniFluid
+from unifluid_jax.sharding.logical_axes import constrain
+from unifluid_jax.sharding.microbatches import split_rows
 
 CHUNK = 32_768
 """Most logits of a text target that are held at once."""

@@ -8,8 +8,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers, future
 
-from unifluid_jax.paths import AnyPath
-from unifluid_jax.weights import items, manifest
+from unifluid_jax.utils.paths import AnyPath
+from unifluid_jax.weights import checkpoint_items, checkpoint_manifest
 
 
 class _ArraysHandler(ocp.StandardCheckpointHandler):
@@ -20,7 +20,7 @@ class _ArraysHandler(ocp.StandardCheckpointHandler):
 
     def add_checksums():
       path = directory if isinstance(directory, epath.Path) else directory.path
-      manifest.write_part(path, jax.process_index())
+      checkpoint_manifest.write_part(path, jax.process_index())
 
     return [future.ChainedFuture(futures or [], add_checksums)]
 
@@ -56,9 +56,9 @@ class Manager(ocp.CheckpointManager):
     super().__init__(
       directory,
       item_handlers={
-        items.STATE: _ArraysHandler(),
-        items.TRAINING: _ArraysHandler(),
-        items.IDENTITY: ocp.JsonCheckpointHandler(),
+        checkpoint_items.STATE: _ArraysHandler(),
+        checkpoint_items.TRAINING: _ArraysHandler(),
+        checkpoint_items.IDENTITY: ocp.JsonCheckpointHandler(),
       },
       options=ocp.CheckpointManagerOptions(
         # Without it the losses would not be kept with the checkpoints.
@@ -83,7 +83,9 @@ class Manager(ocp.CheckpointManager):
   def save(self, step: int, *args: Any, **kwargs: Any) -> bool:
     """As Orbax's; the manifest is written when the rest is."""
     self._saving = step
-    return super().save(step, *args, custom_metadata=manifest.MARK, **kwargs)
+    return super().save(
+      step, *args, custom_metadata=checkpoint_manifest.MARK, **kwargs
+    )
 
   def reached_preemption(self, step: int) -> bool:
     """Not for Orbax to know."""
@@ -94,7 +96,7 @@ class Manager(ocp.CheckpointManager):
     final = self.directory / str(self._saving)
     # In a bucket, which cannot rename, the folder has its final name already.
     (folder,) = [*self.directory.glob(f'{final.name}.orbax-*')] or [final]
-    manifest.write_manifest(folder)
+    checkpoint_manifest.write_manifest(folder)
 
   def _wait_for_checkpointers(self) -> None:
     try:

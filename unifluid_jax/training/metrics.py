@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from absl import logging
 from clu import metrics as clu_metrics
 
-from unifluid_jax.chips import chip_of, count_chips
-from unifluid_jax.errors import UserError
-from unifluid_jax.goodput import Goodput, share
-from unifluid_jax.json_input import parse_json
-from unifluid_jax.paths import AnyPath, append_text, write_whole
-from unifluid_jax.progress import clock
+from unifluid_jax.utils.chips import chip_of, count_chips
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import Goodput, share
+from unifluid_jax.utils.json_input import parse_json
+from unifluid_jax.utils.paths import AnyPath, append_text, write_whole
+from unifluid_jax.utils.progress import clock
 
 
 @dataclasses.dataclass(frozen=True)

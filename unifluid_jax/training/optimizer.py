@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unifluid_jax.config.training_sections import OptimizerConfig
 from unifluid_jax.models.parameters import Axes, is_matrix
-from unifluid_jax.training_sections import OptimizerConfig
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

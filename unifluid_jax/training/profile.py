@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from unifluid_jax.paths import AnyPath
+from unifluid_jax.utils.paths import AnyPath
 
 
 class Profile:

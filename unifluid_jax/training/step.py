@@ -22,10 +22,10 @@ from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import encode_tokens
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.models.unifluid import sources_of_written
+from unifluid_jax.sharding.gradient_accumulation import sum_over_rows
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
 from unifluid_jax.training.optimizer import ema_update
-from unifluid_jax.training.sums import sum_over_rows
 
 _HELDOUT = 2**32 - 1
 """Stands for a step in the keys of held-out losses; no step has this number."""

@@ -9,8 +9,8 @@ both need pretrained or extra networks.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from unifluid_jax.config.training_sections import VAELossConfig
 from unifluid_jax.models.vae import VAE, Moments
-from unifluid_jax.training_sections import VAELossConfig
 
 
 def kl_divergence(posterior: Moments) -> Float[Array, '']:

@@ -9,12 +9,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Int, UInt8
 
+from unifluid_jax.config.training_sections import VAELossConfig
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_unit
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.training.optimizer import ema_update
 from unifluid_jax.training.vae_losses import vae_loss
-from unifluid_jax.training_sections import VAELossConfig
 
 
 class VAEState(NamedTuple):

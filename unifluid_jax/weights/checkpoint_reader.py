@@ -16,14 +16,14 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from unifluid_jax import processes
-from unifluid_jax.errors import UserError
-from unifluid_jax.goodput import PROCESS
-from unifluid_jax.paths import AnyPath
-from unifluid_jax.weights import items
-from unifluid_jax.weights.finite import list_not_finite, not_finite
+from unifluid_jax.distributed import processes
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.paths import AnyPath
+from unifluid_jax.weights import checkpoint_items
+from unifluid_jax.weights.checkpoint_manifest import find_damage, is_old
+from unifluid_jax.weights.finite_arrays import list_not_finite, not_finite
 from unifluid_jax.weights.identity import Identity, differences
-from unifluid_jax.weights.manifest import find_damage, is_old
 
 _PATIENCE = 60
 """Seconds until all processes have to find the same checkpoints."""
@@ -113,7 +113,7 @@ class CheckpointReader:
       UserError: It is of another config.
     """
     folder = self._directory / str(step)
-    names = items.divide(abstract_state)
+    names = checkpoint_items.divide(abstract_state)
     share = (0, 1)
     if spread:
       share = (jax.process_index(), jax.process_count())
@@ -122,9 +122,13 @@ class CheckpointReader:
       return None, reason
     self._check_identity(step, identity)
     old, state = is_old(folder), None
-    expected = items.UNREADABLE_UNCHECKED if old else items.UNREADABLE
+    expected = (
+      checkpoint_items.UNREADABLE_UNCHECKED
+      if old
+      else checkpoint_items.UNREADABLE
+    )
     try:
-      state = items.read_state(folder, abstract_state, whole=old)
+      state = checkpoint_items.read_state(folder, abstract_state, whole=old)
     except Exception as error:
       # Of an array that cannot be read, Orbax raises an `Exception` as such.
       if type(error) is not Exception and not isinstance(error, expected):
@@ -212,7 +216,7 @@ class CheckpointReader:
 
   def _check_identity(self, step: int, wanted: Identity) -> None:
     folder = self._directory / str(step)
-    differing = differences(items.read_identity(folder), wanted)
+    differing = differences(checkpoint_items.read_identity(folder), wanted)
     if differing:
       raise UserError(
         f'checkpoint {folder} is of another config: '

@@ -20,7 +20,7 @@ from unifluid_jax.data.emoji.concepts import (
   QUICKSTART,
   concepts_of,
 )
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 # Artist -> untoned, toned, of these with two different tones.
 COUNTS = {

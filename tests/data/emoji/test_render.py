@@ -5,7 +5,7 @@ import pytest
 
 from unifluid_jax.data.emoji import render as render_lib
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
-from unifluid_jax.data.emoji.pictures import (
+from unifluid_jax.data.emoji.drawing import (
   Picture,
   draw,
   draw_augmented,

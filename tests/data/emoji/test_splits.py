@@ -7,7 +7,7 @@ import pytest
 
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.pictures import pictures_of
+from unifluid_jax.data.emoji.drawing import pictures_of
 from unifluid_jax.data.emoji.splits import (
   Cell,
   EmojiConfig,
@@ -15,7 +15,7 @@ from unifluid_jax.data.emoji.splits import (
   is_held_out_pair,
   split_of,
 )
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 ALL = EmojiConfig('all', ARTISTS)
 

@@ -8,14 +8,14 @@ import pytest
 from unifluid_jax.data import task as task_lib
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import Picture
+from unifluid_jax.data.emoji.drawing import Picture
 from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.scenes import Scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import make_task
 from unifluid_jax.data.emoji.tasks.companions import Companions
-from unifluid_jax.data.emoji.tasks.task import Interleaved
-from unifluid_jax.errors import UserError
+from unifluid_jax.data.emoji.tasks.emoji_task import Interleaved
+from unifluid_jax.utils.errors import UserError
 
 CONFIG = EmojiConfig('drawn_alike', ARTISTS)
 NAMES = ('text_to_image', 'captioning', 'vqa', 'editing')

@@ -9,7 +9,7 @@ import pytest
 
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.data.task import Task
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 

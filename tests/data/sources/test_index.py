@@ -13,7 +13,7 @@ from unifluid_jax.data import files
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.data.sources.captions import from_name
 from unifluid_jax.data.sources.index import check_out, make_index
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.data.sources.split import is_heldout
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 NAMES = [f'{i}.png' for i in range(60)]
 

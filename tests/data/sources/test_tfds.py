@@ -16,11 +16,11 @@ from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
 from tensorflow_datasets.proto import tf_feature_generated_pb2 as feature_pb2
 
 from tests.configs import tiny
-from unifluid_jax.config import build
+from unifluid_jax.config.builder import build
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.data.sources import TfdsTask
 from unifluid_jax.data.task import Task
-from unifluid_jax.errors import UserError
-from unifluid_jax.experiment import Experiment
+from unifluid_jax.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 RECORDS = 4

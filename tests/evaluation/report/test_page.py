@@ -7,12 +7,12 @@ import re
 import pytest
 
 from tests.evaluation import fakes
+from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.evaluation.manifest import make_manifest
-from unifluid_jax.evaluation.metrics import TIMING, to_metrics
-from unifluid_jax.evaluation.report import frames, pictures, texts
+from unifluid_jax.evaluation.metrics_file import TIMING, to_metrics
+from unifluid_jax.evaluation.report import frames, image_grids, texts
 from unifluid_jax.evaluation.report.page import Report, render
 from unifluid_jax.evaluation.results import evaluate
-from unifluid_jax.sections import EvaluationConfig
 
 VOID = ('img', 'meta', 'br')
 CONFIG = EvaluationConfig(
@@ -89,18 +89,18 @@ def test_the_page_needs_nothing_else(page):
 
 
 def test_all_pictures_are_there(page, experiment):
-  heldout = min(pictures.HELD_OUT_PROMPTS, 20)
+  heldout = min(image_grids.HELD_OUT_PROMPTS, 20)
   tokens = experiment.grid**2
   expected = (
-    2 * pictures.TRAINING_PROMPTS
+    2 * image_grids.TRAINING_PROMPTS
     + heldout * (1 + CONFIG.samples + 1)
-    + 2 * pictures.PARALLEL_PROMPTS
-    + pictures.FILLING_IN * (1 + min(frames.FRAMES, tokens))
-    + 3 * pictures.EDITS
+    + 2 * image_grids.PARALLEL_PROMPTS
+    + image_grids.FILLING_IN * (1 + min(frames.FRAMES, tokens))
+    + 3 * image_grids.EDITS
     + 2 * texts.CAPTIONS
     + texts.ANSWERS
     + 8  # answers that went wrong
-    + 2 * pictures.RECONSTRUCTIONS
+    + 2 * image_grids.RECONSTRUCTIONS
   )
   checker = Checker(page)
   assert checker.count('img') == expected

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 PACKS = pathlib.Path(__file__).parent / 'packs'
 

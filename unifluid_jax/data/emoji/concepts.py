@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 
 from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 DRAWN_ALIKE = (
   # people and body; all have skin tones

@@ -27,7 +27,7 @@ from unifluid_jax.data.emoji.catalog import (
   load_catalog,
 )
 from unifluid_jax.data.emoji.concepts import DRAWN_ALIKE, concepts_of
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 HELD_OUT_CELLS = 0.10
 HELD_OUT_CONCEPTS = 0.05

@@ -21,7 +21,7 @@ import numpy as np
 
 from unifluid_jax.data import images, prompts
 from unifluid_jax.data.example import Example, Image
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 KEYS = {
   'text_to_image': ('text', 'image'),

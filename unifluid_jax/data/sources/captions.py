@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from unifluid_jax import lfs
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils import lfs
+from unifluid_jax.utils.errors import UserError
 
 IMAGE_COLUMNS = ('image', 'file_name')
 TEXT_COLUMNS = ('text', 'caption')

@@ -18,10 +18,10 @@ from unifluid_jax.data.sources.base import (
   prompt,
 )
 from unifluid_jax.data.sources.split import is_heldout
-from unifluid_jax.errors import UserError, listed
-from unifluid_jax.json_input import parse_json
-from unifluid_jax.paths import as_on_disk, local_path
-from unifluid_jax.progress import track
+from unifluid_jax.utils.errors import UserError, listed
+from unifluid_jax.utils.json_input import parse_json
+from unifluid_jax.utils.paths import as_on_disk, local_path
+from unifluid_jax.utils.progress import track
 
 
 class FolderTask(SourceTask):

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import PIL.Image
 
-from unifluid_jax import lfs
 from unifluid_jax.data import images
 from unifluid_jax.data.sources import captions
-from unifluid_jax.errors import UserError
-from unifluid_jax.paths import write_whole
-from unifluid_jax.progress import track
+from unifluid_jax.utils import lfs
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import write_whole
+from unifluid_jax.utils.progress import track
 
 SUFFIXES = (
   *('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jpe', '.jpeg'),

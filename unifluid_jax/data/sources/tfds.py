@@ -9,7 +9,7 @@ import PIL.Image
 from unifluid_jax.data import colours, images
 from unifluid_jax.data.example import Image
 from unifluid_jax.data.sources.base import KEYS, SourceTask, Texts
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 
 class TfdsTask(SourceTask):

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unifluid_jax.evaluation.draws import some
 from unifluid_jax.evaluation.report.markup import cards, heading
+from unifluid_jax.evaluation.subsampling import some
 
 
 def gallery(

@@ -5,9 +5,9 @@ import html
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from unifluid_jax.errors import UserError
+from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.evaluation.report.markup import mark, table
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.utils.errors import UserError
 
 
 class Row(NamedTuple):

@@ -4,21 +4,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from unifluid_jax.data.emoji.pictures import pictures_of
+from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.data.emoji.drawing import pictures_of
 from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.report.curves import (
   Log,
   curves_section,
 )
+from unifluid_jax.evaluation.report.image_grids import (
+  editing_section,
+  reconstruction_section,
+  text_to_image_section,
+)
 from unifluid_jax.evaluation.report.markup import paragraph, section
 from unifluid_jax.evaluation.report.measures import (
   kinds_table,
   measures_table,
-)
-from unifluid_jax.evaluation.report.pictures import (
-  editing_section,
-  reconstruction_section,
-  text_to_image_section,
 )
 from unifluid_jax.evaluation.report.settings import settings_section
 from unifluid_jax.evaluation.report.template import fill, length, millions
@@ -28,8 +29,7 @@ from unifluid_jax.evaluation.report.texts import (
 )
 from unifluid_jax.evaluation.results import Results
 from unifluid_jax.inference import Model
-from unifluid_jax.progress import clock
-from unifluid_jax.sections import EvaluationConfig
+from unifluid_jax.utils.progress import clock
 
 
 @dataclasses.dataclass(frozen=True)

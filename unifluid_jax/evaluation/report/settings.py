@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unifluid_jax.config import to_dict
+from unifluid_jax.config.builder import to_dict
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.evaluation.report.markup import section, table
-from unifluid_jax.experiment import Experiment
 
 
 def settings_section(

@@ -6,7 +6,7 @@ import string
 from collections.abc import Iterable
 
 from unifluid_jax.evaluation.report.curves import Log, training_seconds
-from unifluid_jax.progress import clock
+from unifluid_jax.utils.progress import clock
 
 TEMPLATE = 'page.html'
 

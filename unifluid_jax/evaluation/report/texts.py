@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from unifluid_jax.data.emoji.pictures import draw
-from unifluid_jax.evaluation.captioning import Captioned, Captioning
-from unifluid_jax.evaluation.draws import rng_of
+from unifluid_jax.data.emoji.drawing import draw
+from unifluid_jax.evaluation.captioning_metrics import Captioned, Captioning
 from unifluid_jax.evaluation.report.gallery import gallery
 from unifluid_jax.evaluation.report.markup import (
   card,
@@ -12,7 +11,8 @@ from unifluid_jax.evaluation.report.markup import (
   section,
   tile,
 )
-from unifluid_jax.evaluation.vqa import QuestionAnswering
+from unifluid_jax.evaluation.subsampling import rng_of
+from unifluid_jax.evaluation.vqa_metrics import QuestionAnswering
 
 CAPTIONS = 12
 ANSWERS = 30

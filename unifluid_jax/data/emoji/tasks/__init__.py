@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks.captioning import Captioning
 from unifluid_jax.data.emoji.tasks.editing import Editing
+from unifluid_jax.data.emoji.tasks.emoji_task import Task
 from unifluid_jax.data.emoji.tasks.picture import PictureTask
-from unifluid_jax.data.emoji.tasks.task import Task
 from unifluid_jax.data.emoji.tasks.text_to_image import TextToImage
 from unifluid_jax.data.emoji.tasks.vqa import VisualQuestionAnswering
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 
 TASKS: dict[str, type[Task]] = {
   task.name: task

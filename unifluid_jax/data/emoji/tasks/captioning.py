@@ -7,14 +7,14 @@ import numpy as np
 from unifluid_jax.data import prompts
 from unifluid_jax.data.emoji.catalog import Emoji
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import (
+from unifluid_jax.data.emoji.drawing import (
   VARIED_SHARE,
   Picture,
   draw,
   draw_augmented,
 )
 from unifluid_jax.data.emoji.splits import Cell, cells_of
-from unifluid_jax.data.emoji.tasks.task import Task, pick, shuffled
+from unifluid_jax.data.emoji.tasks.emoji_task import Task, pick, shuffled
 from unifluid_jax.data.example import Example
 
 

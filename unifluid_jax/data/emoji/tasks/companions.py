@@ -4,7 +4,7 @@ import numpy as np
 
 from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
-from unifluid_jax.data.emoji.tasks.task import pick
+from unifluid_jax.data.emoji.tasks.emoji_task import pick
 
 
 class Companions:

@@ -7,14 +7,14 @@ import numpy as np
 from unifluid_jax.data import prompts
 from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import Picture, draw
+from unifluid_jax.data.emoji.drawing import Picture, draw
 from unifluid_jax.data.emoji.scenes import Scene, draw_scene
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import object_edits, scene_edits
 from unifluid_jax.data.emoji.tasks.companions import Companions
+from unifluid_jax.data.emoji.tasks.emoji_task import Interleaved, Task, pick
 from unifluid_jax.data.emoji.tasks.object_edits import ObjectEdit
 from unifluid_jax.data.emoji.tasks.scene_edits import SceneEdit
-from unifluid_jax.data.emoji.tasks.task import Interleaved, Task, pick
 from unifluid_jax.data.example import Example
 
 WORDINGS = object_edits.WORDINGS | scene_edits.WORDINGS

@@ -9,7 +9,7 @@ from unifluid_jax.data.emoji.colors import (
   color_families,
   thing_and_color,
 )
-from unifluid_jax.data.emoji.pictures import Picture
+from unifluid_jax.data.emoji.drawing import Picture
 from unifluid_jax.data.emoji.splits import (
   Cell,
   EmojiConfig,

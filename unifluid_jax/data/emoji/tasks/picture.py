@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import Picture, draw, draw_augmented
+from unifluid_jax.data.emoji.drawing import Picture, draw, draw_augmented
 from unifluid_jax.data.emoji.scenes import QUADRANTS, arrange, draw_scene
 from unifluid_jax.data.emoji.splits import Cell, cells_of
-from unifluid_jax.data.emoji.tasks.task import Task, pick, shuffled
+from unifluid_jax.data.emoji.tasks.emoji_task import Task, pick, shuffled
 from unifluid_jax.data.example import Example
 
 SCENE_SHARE = 0.1

@@ -6,9 +6,9 @@ import numpy as np
 
 from unifluid_jax.data.emoji.catalog import TONES, Emoji
 from unifluid_jax.data.emoji.colors import thing_and_color
-from unifluid_jax.data.emoji.pictures import Picture
+from unifluid_jax.data.emoji.drawing import Picture
 from unifluid_jax.data.emoji.splits import Cell
-from unifluid_jax.data.emoji.tasks.task import pick
+from unifluid_jax.data.emoji.tasks.emoji_task import pick
 
 WORDINGS = {
   'name': ('what is this?', 'what is in the picture?'),

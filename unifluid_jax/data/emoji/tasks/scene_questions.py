@@ -6,7 +6,7 @@ import numpy as np
 
 from unifluid_jax.data.emoji.catalog import Emoji
 from unifluid_jax.data.emoji.scenes import QUADRANTS, Scene, arrange
-from unifluid_jax.data.emoji.tasks.task import pick
+from unifluid_jax.data.emoji.tasks.emoji_task import pick
 
 WORDINGS = {
   'count': ('how many objects are there?', 'how many things are here?'),

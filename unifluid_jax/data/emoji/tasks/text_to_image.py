@@ -6,9 +6,9 @@ import numpy as np
 
 from unifluid_jax.data.emoji.catalog import Emoji
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.pictures import Picture, draw
+from unifluid_jax.data.emoji.drawing import Picture, draw
 from unifluid_jax.data.emoji.splits import Cell, cells_of
-from unifluid_jax.data.emoji.tasks.task import Task, pick, shuffled
+from unifluid_jax.data.emoji.tasks.emoji_task import Task, pick, shuffled
 from unifluid_jax.data.example import Example
 
 VARIANTS = (

@@ -10,7 +10,7 @@ from unifluid_jax.data import prompts
 from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.pictures import (
+from unifluid_jax.data.emoji.drawing import (
   VARIED_SHARE,
   Picture,
   draw,
@@ -20,7 +20,7 @@ from unifluid_jax.data.emoji.scenes import QUADRANTS, Scene, draw_scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import picture_questions, scene_questions
 from unifluid_jax.data.emoji.tasks.companions import Companions
-from unifluid_jax.data.emoji.tasks.task import Interleaved, Task, pick
+from unifluid_jax.data.emoji.tasks.emoji_task import Interleaved, Task, pick
 from unifluid_jax.data.example import Example
 
 WORDINGS = picture_questions.WORDINGS | scene_questions.WORDINGS

@@ -1,0 +1,71 @@
+"""The folder of a run: its config and its vocabulary."""
+
+import json
+
+import jax
+
+from unifluid_jax.config.builder import build, to_dict
+from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.distributed import processes
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.json_input import parse_json
+from unifluid_jax.utils.paths import AnyPath, write_whole
+
+CONFIG_FILE = 'config.json'
+"""The whole config of a run, in the run's folder."""
+
+_MEND = 'start the training again, which writes it anew'
+
+
+def read_experiment(workdir: AnyPath) -> Experiment:
+  """The config of a run, from its folder.
+
+  Raises:
+    UserError: If it is no folder of a run.
+  """
+  file = workdir / CONFIG_FILE
+  if not file.exists():
+    raise UserError(
+      f'{file} does not exist; {workdir} must be the --workdir of a training '
+      'run'
+    )
+  try:
+    config = parse_json(file.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise UserError(f'{file} is no JSON ({error}); {_MEND}') from error
+  if not isinstance(config, dict):
+    raise UserError(f'{file} is no JSON object; {_MEND}')
+  return build(Experiment, config, f'{file}: config')
+
+
+def write_config(experiment: Experiment, workdir: AnyPath) -> None:
+  """Writes the config of a run into its folder, which it makes; process 0 does.
+
+  The same config stays the file that it is, which may be older than results.
+  """
+  if processes.is_main():
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = workdir / CONFIG_FILE
+    content = f'{json.dumps(to_dict(experiment), indent=2)}\n'.encode()
+    if not file.exists() or file.read_bytes() != content:
+      write_whole(file, content)
+
+
+def share_tokenizer(
+  experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
+) -> None:
+  """Writes the vocabulary of a run into its folder; process 0 does.
+
+  Raises:
+    UserError: In a process whose vocabulary is another one.
+  """
+  if processes.is_main():
+    experiment.keep_tokenizer(tokenizer, workdir)
+  processes.wait('tokenizer')
+  file = workdir / TOKENIZER_FILE
+  if Tokenizer.load(file).fingerprint != tokenizer.fingerprint:
+    raise UserError(
+      f'{file} of process 0 is another vocabulary than that of process '
+      f'{jax.process_index()}; give all processes the same data and versions'
+    )

@@ -1,0 +1,104 @@
+"""The parts of a config's training sections, as frozen dataclasses.
+
+What carries them out is in `training`, which a config does without.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from unifluid_jax.utils.errors import (
+  UserError,
+  check_between,
+  check_least,
+  check_pattern,
+)
+
+SCHEDULES = ('constant', 'cosine', 'rsqrt')
+"""Courses of the learning rate after the warm-up, see `training.optimizer`."""
+
+BALANCES = ('fixed', 'uncertainty', 'gradnorm')
+"""Policies of the loss balance, see `training.balance`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW (Loshchilov and Hutter, arXiv 1711.05101) and what surrounds it.
+
+  Attributes:
+    learning_rate: Peak learning rate.
+    schedule: After the linear warm-up: 'constant', 'cosine' (to 0 at the last
+      step) or 'rsqrt' (peak * sqrt(warmup / step)).
+    warmup: Steps of linear warm-up.
+    b1: First-moment decay.
+    b2: Second-moment decay.
+    weight_decay: Decay of matrices; vectors, norms and biases have none.
+    no_decay: Regular expressions of parameter names that have none either.
+    clip: Largest global gradient norm.
+    ema: Decay of the parameters' moving average.
+    rate_factors: Factors of the learning rate by regular expressions of
+      parameter names, of which the first match counts; a pretrained or a small
+      encoder wants a lower rate than fresh parts.
+  """
+
+  learning_rate: float = 1e-4
+  schedule: str = 'constant'
+  warmup: int = 0
+  b1: float = 0.9
+  b2: float = 0.95
+  weight_decay: float = 0.02
+  no_decay: tuple[str, ...] = ('head/',)
+  clip: float = 1.0
+  ema: float = 0.9999
+  rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    check_between('optimizer', self, 0, 1, 'b1', 'b2', 'ema')
+    rates = ('learning_rate', 'weight_decay')
+    check_between('optimizer', self, 0, math.inf, *rates)
+    if not self.clip > 0:
+      raise UserError(
+        f'optimizer.clip is {self.clip}; it must be more than 0, and a large '
+        'number to clip nothing'
+      )
+    check_least('optimizer', self, 0, 'warmup')
+    for pattern in (*self.no_decay, *self.rate_factors):
+      check_pattern('optimizer.no_decay or rate_factors', pattern)
+    if self.schedule not in SCHEDULES:
+      raise UserError(
+        f'optimizer.schedule is {self.schedule!r}; it must be one of '
+        f'{SCHEDULES}'
+      )
+    if self.schedule == 'rsqrt' and not self.warmup:
+      raise UserError(
+        "optimizer.schedule 'rsqrt' falls from the end of the warm-up on: set "
+        'optimizer.warmup'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class VAELossConfig:
+  """Weights of the loss.
+
+  Attributes:
+    kl_weight: Weight of the KL divergence (nats per latent) relative to the
+      mean squared error of values in [-1, 1].
+  """
+
+  kl_weight: float = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """When checkpoints are made, and which are kept.
+
+  Attributes:
+    every: Steps between two saves.
+    keep: Newest checkpoints that are kept, besides the one of least loss.
+  """
+
+  every: int = 1000
+  keep: int = 2
+
+  def __post_init__(self):
+    check_least('checkpoint', self, 1, 'every', 'keep')

@@ -1,0 +1,215 @@
+"""Start-up of the processes that train together, one for each machine.
+
+On a Cloud TPU they find one another. Elsewhere flags say where process 0 is,
+how many there are, and which of them this is:
+
+  --coordinator=HOST --processes=2 --process_id=0
+
+On one mesh, another number of processes gives the same bits. On processors one
+process sums over its devices in another order, unless it is told to be one of
+`--processes=1`.
+"""
+
+import collections
+import dataclasses
+import os
+import threading
+
+import jax
+import numpy as np
+from absl import logging
+from jax._src import clusters
+from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
+from jax._src.clusters.cloud_tpu_cluster import BaseTpuCluster
+from jax.experimental import multihost_utils
+
+from unifluid_jax.distributed.rendezvous import call_roll
+from unifluid_jax.utils.errors import UserError
+
+PORT = 8476
+"""Port of the coordinator where none is given; JAX has its own on a TPU."""
+
+_MOST = 2**16
+"""Processes that can train together; no cloud lends more machines."""
+
+_END = 60
+"""Seconds that a process that has done its work waits for the others."""
+
+_MERCY = 10
+"""Seconds that a process that has failed waits for them to fail likewise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """A process among those that train together.
+
+  Attributes:
+    coordinator: HOST:PORT of process 0.
+    count: Number of processes.
+    index: Id of this one, from 0.
+    machines: What the machine of each is called, where that is known.
+  """
+
+  coordinator: str
+  count: int
+  index: int
+  machines: tuple[str, ...] = ()
+
+
+def make_place(coordinator: str, count: int, index: int) -> Place:
+  """What flags say.
+
+  Args:
+    coordinator: HOST or HOST:PORT.
+    count: Number of processes.
+    index: Id of this process.
+
+  Raises:
+    UserError: There can be no such process.
+  """
+  if not 0 <= index < count:
+    raise UserError(
+      f'--process_id is {index} and --processes is {count}; ids are 0 to '
+      f'{count - 1}'
+    )
+  if count > _MOST:
+    raise UserError(f'--processes is {count}; it must be at most {_MOST}')
+  host, colon, port = coordinator.rpartition(':')
+  if not colon:
+    host, port = coordinator, str(PORT)
+  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    raise UserError(
+      f'--coordinator is {coordinator!r}; it must be HOST or HOST:PORT'
+    )
+  return Place(f'{host}:{port}', count, index)
+
+
+def start(place: Place | None, timeout: float) -> None:
+  """Joins the other processes, before JAX is used for anything else.
+
+  From here on `jax.devices()` are those of all processes, and only process 0
+  logs what is no warning.
+
+  Args:
+    place: Which process this is; None to ask the TPU, which where there is none
+      is the only process.
+    timeout: Seconds within which all of them must be there.
+
+  Raises:
+    UserError: Some are missing, or have another number of devices; or the TPU
+      does not tell of them.
+  """
+  if place is None:
+    place = _place_on_tpu(timeout)
+    if place is None or place.count == 1:
+      return
+  call_roll(
+    place.coordinator, place.count, place.index, timeout, place.machines
+  )
+  jax.distributed.initialize(
+    place.coordinator,
+    place.count,
+    place.index,
+    cluster_detection_method='deactivate',
+    shutdown_timeout_seconds=_END,
+  )
+  _check_devices()
+  if not is_main():
+    logging.set_verbosity(logging.WARNING)
+
+
+def fail() -> None:
+  """To be called by a process that fails, lest the others wait for it forever.
+
+  A mistake in a config makes all processes fail, each with its message: they
+  end together. If only this one fails, it is gone after some seconds, and JAX
+  ends the others: at once if it is process 0 that is missing, else within the
+  100 seconds after which a process counts as dead.
+  """
+  if jax.distributed.is_initialized():
+    timer = threading.Timer(_MERCY, os._exit, [1])
+    timer.daemon = True
+    timer.start()
+
+
+def gather(value: bool | int) -> list[int]:
+  """The values of all processes, which wait for one another."""
+  if jax.process_count() == 1:
+    return [int(value)]
+  return multihost_utils.process_allgather(np.asarray(value, np.int32)).tolist()
+
+
+def is_main() -> bool:
+  """Whether this process is the one that logs and writes."""
+  return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+  """Returns when all processes have come to the place of that name."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def _place_on_tpu(timeout: float) -> Place | None:
+  """What the metadata of a Cloud TPU say; None elsewhere.
+
+  Raises:
+    UserError: They cannot be had, or process 0's machine has no address yet.
+  """
+  if not running_in_cloud_tpu_vm:
+    return None
+  # As `jax.distributed.initialize` does it; there is no public name for it.
+  detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
+  try:
+    coordinator, count, index, _ = detect(
+      None, None, None, None, None, int(timeout)
+    )
+  except (OSError, RuntimeError) as error:
+    raise UserError(
+      f'the TPU does not tell the other processes ({error}) within {timeout:g} '
+      "s; look whether process 0's machine is there, and start all processes "
+      'anew'
+    ) from error
+  if coordinator is None or count is None or index is None:
+    return None
+  machines = _machines(count, index) if count > 1 else ()
+  return Place(coordinator, count, index, machines)
+
+
+def _machines(count: int, index: int) -> tuple[str, ...]:
+  """What the machines are called, with addresses of those of this slice.
+
+  Returns:
+    Nothing where it was not the TPU that told of the processes, or will not
+    tell of their machines: only messages need the names.
+  """
+  known = clusters.ClusterEnv._cluster_types
+  try:
+    cluster = next(
+      c for c in known if not c.opt_in_only_method and c.is_env_present()
+    )
+    if not issubclass(cluster, BaseTpuCluster):
+      return ()
+    workers = cluster._get_worker_list_in_slice()
+  except (OSError, RuntimeError, StopIteration, ValueError):
+    return ()
+  here, size = index // len(workers), len(workers)
+  return tuple(
+    f'worker {i % size}'
+    + (f' of slice {i // size}' if count > size else '')
+    + (f' at {workers[i % size]}' if i // size == here else '')
+    for i in range(count)
+  )
+
+
+def _check_devices() -> None:
+  """A machine that has lost devices would make no mesh, or an odd one."""
+  counts = collections.Counter(d.process_index for d in jax.devices())
+  most = max(counts.values())
+  fewer = {i: counts[i] for i in range(jax.process_count()) if counts[i] < most}
+  if fewer:
+    told = ', '.join(f'process {i} has {n}' for i, n in fewer.items())
+    raise UserError(
+      f'the processes have {most} devices each, but {told}; replace that '
+      'machine, or give all processes the same devices'
+    )

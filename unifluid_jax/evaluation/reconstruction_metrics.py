@@ -1,0 +1,52 @@
+"""How well the VAE keeps images of concepts that training never saw."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from unifluid_jax.data.emoji.catalog import load_catalog
+from unifluid_jax.data.emoji.drawing import Picture, draw, pictures_of
+from unifluid_jax.evaluation.measure import Measure, Measures
+from unifluid_jax.inference import Model
+from unifluid_jax.models.latents import to_unit
+from unifluid_jax.training.vae_losses import psnr
+
+MOST_PSNR = 100.0
+"""Stands for an error below 1/400 of a grey level, and for none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+  """Images before and after the VAE.
+
+  Attributes:
+    pictures: What was encoded.
+    images: What was decoded again.
+    psnr: Peak signal-to-noise ratio of each, in dB.
+  """
+
+  pictures: tuple[Picture, ...]
+  images: UInt8[np.ndarray, 'n S S 3']
+  psnr: Float[np.ndarray, ' n']
+
+  @property
+  def measures(self) -> Measures:
+    """The mean over the images."""
+    mean = float(self.psnr.mean(dtype=np.float64))
+    return {'vae_psnr_heldout_db': Measure(mean, len(self.psnr))}
+
+
+def evaluate_reconstruction(model: Model) -> Reconstruction:
+  """Encodes and decodes every untoned drawing of the held-out concepts."""
+  emoji = model.experiment.emoji('all')
+  emojis = load_catalog().emojis
+  pictures = tuple(
+    p for p in pictures_of(emoji, 'concept') if not emojis[p.hex].tone
+  )
+  images = np.stack([draw(p, emoji.image_size) for p in pictures])
+  decoded = model.reconstruct(images)
+  ratios = np.asarray(psnr(to_unit(jnp.asarray(images)), jnp.asarray(decoded)))
+  rounded = np.clip(np.round((decoded + 1) * 127.5), 0, 255).astype(np.uint8)
+  return Reconstruction(pictures, rounded, np.minimum(ratios, MOST_PSNR))

@@ -1,0 +1,177 @@
+"""Question answering: is the likeliest answer the right one, word for word?
+
+All questions are asked in the canonical wording. Those about one emoji are
+asked about every image of a split, in all tones; those about scenes about one
+scene for each cell.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.data.emoji.drawing import Picture, pictures_of
+from unifluid_jax.data.emoji.scenes import Scene
+from unifluid_jax.data.emoji.splits import Cell, EmojiConfig
+from unifluid_jax.data.emoji.tasks.vqa import (
+  WORDINGS,
+  VisualQuestionAnswering,
+  candidates,
+  draw_view,
+  list_questions,
+)
+from unifluid_jax.data.example import Image
+from unifluid_jax.evaluation.bank import emoji_of, nearest
+from unifluid_jax.evaluation.measure import Measure, Measures, share, shares
+from unifluid_jax.evaluation.subsampling import rng_of, some
+from unifluid_jax.inference import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """A question about an image.
+
+  Attributes:
+    kind: Type of the question, a key of WORDINGS.
+    cell: What it is about.
+    view: What is seen.
+    question: The question.
+    answer: The right answer.
+  """
+
+  kind: str
+  cell: Cell
+  view: Picture | Scene
+  question: str
+  answer: str
+
+  def draw(self, side: int) -> Image:
+    """The image."""
+    return draw_view(self.view, side)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+  """A question and the model's answer."""
+
+  asked: Asked
+  said: str
+
+  @property
+  def right(self) -> bool:
+    """Whether the answer is the right one."""
+    return self.said == self.asked.answer
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswering:
+  """Answers to questions about held-out cells.
+
+  Attributes:
+    heldout: The answers.
+    measures: Shares of the answers that are right.
+  """
+
+  heldout: list[Answered]
+  measures: Measures
+
+
+def evaluate_vqa(model: Model, config: EvaluationConfig) -> QuestionAnswering:
+  """Asks every type of question about held-out cells, greedily."""
+  emoji = model.experiment.emoji()
+  rng = rng_of(config.seed, 'questions')
+  questions = [
+    asked
+    for group in _by_kind(_questions(emoji, 'cell', rng)).values()
+    for asked in some(group, config.questions, rng)
+  ]
+  training = _by_kind(_questions(emoji, 'train', rng))
+  heldout = _answer(model, questions, config.seed)
+  measures = _measures(heldout, training)
+  measures |= {
+    'vqa_category_heldout': measures['vqa_heldout/category'],
+    'vqa_category_majority': measures['vqa_majority/category'],
+    'vqa_category_nn_baseline': _neighbours(questions, emoji),
+  }
+  return QuestionAnswering(heldout, measures)
+
+
+def _questions(
+  config: EmojiConfig, split: str, rng: np.random.Generator
+) -> Iterator[Asked]:
+  """Every type of question about every cell of a split."""
+  task = VisualQuestionAnswering(config, split)
+  for kind, (wording, *_) in WORDINGS.items():
+    for question in list_questions(kind, config, split):
+      for emoji in candidates(question):
+        view, words, answer = task.ask(question, emoji, rng, vary=False)
+        text = wording.format(**words)
+        yield Asked(kind, question.cell, view, text, answer)
+
+
+def _by_kind(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
+  groups = collections.defaultdict(list)
+  for asked in questions:
+    groups[asked.kind].append(asked)
+  return dict(groups)
+
+
+def _answer(
+  model: Model, questions: Sequence[Asked], seed: int
+) -> list[Answered]:
+  logging.info('question answering: %d questions', len(questions))
+  side = model.experiment.data.image_size
+  said = model.answer(
+    [asked.draw(side) for asked in questions],
+    [asked.question for asked in questions],
+    seed=seed,
+    sampling=dataclasses.replace(
+      model.experiment.text_sampling, temperature=0.0
+    ),
+  )
+  return [Answered(a, s) for a, s in zip(questions, said, strict=True)]
+
+
+def _measures(
+  heldout: Sequence[Answered], training: Mapping[str, Sequence[Asked]]
+) -> Measures:
+  """Accuracy by type, beside that of training's most frequent answer.
+
+  A cell gives each of its answers one vote: its skin tones, which are but
+  drawings of one concept, would make the few concepts that have them win.
+  """
+  votes = {
+    kind: dict.fromkeys((asked.cell, asked.answer) for asked in group)
+    for kind, group in training.items()
+  }
+  seen = {
+    kind: collections.Counter(answer for _, answer in pairs)
+    for kind, pairs in votes.items()
+  }
+  chances = {kind: 1 / len(answers) for kind, answers in seen.items()}
+  majority = {
+    kind: answers.most_common(1)[0][0] for kind, answers in seen.items()
+  }
+  asked = [answered.asked for answered in heldout]
+  kinds = [a.kind for a in asked]
+  majority_rights = [a.answer == majority[a.kind] for a in asked]
+  return {
+    **shares('vqa_heldout', kinds, [a.right for a in heldout], chances),
+    **shares('vqa_majority', kinds, majority_rights),
+  }
+
+
+def _neighbours(questions: Sequence[Asked], config: EmojiConfig) -> Measure:
+  """The nearest training image's category, for the questions about it."""
+  asked = [a for a in questions if a.kind == 'category']
+  images = np.stack([a.draw(config.image_size) for a in asked])
+  found = nearest(images, pictures_of(config, 'train'))
+  return share(
+    [
+      emoji_of(neighbours[0]).group == a.answer
+      for a, neighbours in zip(asked, found, strict=True)
+    ]
+  )

@@ -1,1 +1,0 @@
-"""Runs: an experiment carried out in a folder."""

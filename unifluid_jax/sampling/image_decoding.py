@@ -1,0 +1,234 @@
+"""Writes images: prefill, decoding steps over a KV cache, a diffusion head.
+
+A decoding step writes m tokens at once. In order 'causal' the last token
+written is fed m times, each time with another target position (see
+`masking.decoding_mask`); nothing but inputs that training has seen. Sequential
+decoding is m = 1 throughout.
+
+Legend: B images, R rows (2 B with guidance: conditional first), N tokens of an
+image, Z channels of a token, m tokens of a step.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.diffusion.guidance import Guidance
+from unifluid_jax.diffusion.solvers import Solver
+from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.sampling.decoding_step import (
+  Images,
+  Step,
+  asked_sources,
+  hidden_states,
+  to_raster,
+)
+from unifluid_jax.sampling.prefill import prefill
+from unifluid_jax.utils.errors import UserError, check_most
+
+MAX_TEMPERATURE = 100.0
+MAX_GUIDANCE = 1000.0
+"""Bounds far beyond any use; above them float32 overflows in the head."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSamplingConfig:
+  """How images are written.
+
+  Attributes:
+    steps: Decoding steps of an image; None for one a token.
+    solver: Diffusion solver of the head.
+    head_steps: Steps of that solver.
+    guidance: Classifier-free guidance.
+    temperature: Scale of the noise, see `solvers`.
+  """
+
+  steps: int | None = None
+  solver: str = 'heun'
+  head_steps: int = 10
+  guidance: Guidance = Guidance()
+  temperature: float = 1.0
+
+  def __post_init__(self):
+    check_most('sampling', self, 2**14, 'head_steps')
+    scale = self.guidance.scale
+    if not 0 <= self.temperature <= MAX_TEMPERATURE:
+      raise UserError(
+        f'image sampling with temperature {self.temperature}; it must be in '
+        f'0..{MAX_TEMPERATURE:g}'
+      )
+    if not abs(scale) <= MAX_GUIDANCE:
+      raise UserError(
+        f'image sampling with guidance scale {scale}; it must be in '
+        f'{-MAX_GUIDANCE:g}..{MAX_GUIDANCE:g}'
+      )
+
+
+class Written(NamedTuple):
+  """Images as tokens.
+
+  Attributes:
+    tokens: Tokens in raster order.
+    positions: Grid position of the token written j-th.
+  """
+
+  tokens: Float[Array, 'B N Z']
+  positions: Int[Array, 'B N']
+
+
+def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
+  """Tokens written in each decoding step: MaskGIT's cosine schedule.
+
+  After step k of K, floor(N cos(pi/2 (k+1)/K)) tokens are left, but every
+  step writes one at least (Chang et al., arXiv 2202.04200; MAR). The floors
+  make counts go up and down by one; here they are sorted, since each change of
+  the count is a program more to compile.
+
+  Raises:
+    UserError: More steps than tokens, or none.
+  """
+  steps = tokens if steps is None else steps
+  if not 1 <= steps <= tokens:
+    raise UserError(
+      f'{steps} decoding steps; an image of {tokens} tokens takes 1 to {tokens}'
+    )
+  counts, left = [], tokens
+  for step in range(1, steps + 1):
+    goal = math.floor(tokens * math.cos(math.pi / 2 * step / steps))
+    # Later steps need a token each.
+    goal = max(min(goal, left - 1), steps - step)
+    counts.append(left - goal)
+    left = goal
+  return tuple(sorted(counts))
+
+
+def _spans(counts: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
+  """Consecutive steps of one shape, each by the tokens written before it."""
+  firsts = [0, *itertools.accumulate(counts)][:-1]
+  steps = map(Step, (1, *counts[:-1]), counts)
+  # The first step has BOI for an input, which no other step has.
+  for (step, _), group in itertools.groupby(
+    zip(steps, firsts, strict=True), lambda pair: (pair[0], pair[1] == 0)
+  ):
+    yield step, tuple(first for _, first in group)
+
+
+def draw_positions(
+  keys: Key[Array, ' B'], tokens: int, raster: bool
+) -> Int[Array, 'B N']:
+  """The order of each image: random, or raster for a model of that order."""
+  order = jnp.broadcast_to(jnp.arange(tokens), (keys.shape[0], tokens))
+  if raster:
+    return order
+  return jax.vmap(jax.random.permutation)(
+    jax.vmap(jax.random.fold_in)(keys, jnp.full(keys.shape, tokens)), order
+  )
+
+
+def write_images(
+  model: UniFluid,
+  solver: Solver,
+  guidance: Guidance,
+  temperature: float,
+  counts: tuple[int, ...],
+  prefix: Batch,
+  keys: Key[Array, ' B'],
+  positions: Int[Array, 'B N'],
+  sources: Float[Array, 'R E N Z'] | None = None,
+) -> Written:
+  """Writes one image after each prefix.
+
+  Args:
+    model: The model.
+    solver: Solver of the diffusion head.
+    guidance: Guidance; with a scale other than 1 the prefixes are R = 2 B,
+      the conditional ones first, then as many unconditional ones.
+    temperature: Scale of the noise.
+    counts: Tokens of each decoding step.
+    prefix: Prefixes, padded on the left.
+    keys: One key an image.
+    positions: Order that each image is written in.
+    sources: Tokens of the images that are edited, if there are any; E = 1.
+  """
+  state = prefill(model, prefix, model.tokens.count)
+  total = positions.shape[1]
+
+  def advance(images: Images, first, step: Step) -> Images:
+    hidden, cache = hidden_states(model, images, first, step)
+    slots = first + jnp.arange(step.queries)
+    token_keys = jax.vmap(
+      lambda key: jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slots)
+    )(keys)
+    fraction = (first + step.queries) / total
+    tokens = _draw_tokens(
+      model,
+      solver,
+      guidance,
+      temperature,
+      fraction,
+      hidden,
+      asked_sources(images, first, step),
+      token_keys,
+    )
+    written = jax.lax.dynamic_update_slice(
+      images.written, tokens, (0, first, 0)
+    )
+    return images._replace(cache=cache, written=written)
+
+  def advance_all(images: Images, firsts, step: Step) -> Images:
+    return jax.lax.scan(
+      lambda images, first: (advance(images, first, step), None),
+      images,
+      jnp.array(firsts),
+    )[0]
+
+  if sources is not None:
+    present = (prefix.source_slots >= 0)[..., None, None]
+    sources = jnp.where(present, sources, 0.0)[:, 0]
+  empty = jnp.zeros((*positions.shape, model.tokens.dim))
+  images = Images(
+    state.valid, state.length, positions, sources, state.cache, empty
+  )
+  for step, firsts in _spans(counts):
+    if firsts == (0,):
+      images = advance(images, 0, step)
+    else:
+      images = advance_all(images, firsts, step)
+  return Written(to_raster(images), positions)
+
+
+def _draw_tokens(
+  model: UniFluid,
+  solver: Solver,
+  guidance: Guidance,
+  temperature: float,
+  fraction: Float[Array, ''] | float,
+  hidden: Float[Array, 'R m D'],
+  sources: Float[Array, 'R m Z'] | None,
+  keys: Key[Array, 'B m'],
+) -> Float[Array, 'B m Z']:
+  """The diffusion head's samples for a step's hidden states."""
+
+  def flat(values):
+    return values.reshape(-1, values.shape[-1])
+
+  condition = model.head.embed_condition(
+    flat(hidden), None if sources is None else flat(sources)
+  )
+
+  def predict(x_t, time):
+    return model.head(x_t, time, condition)
+
+  if hidden.shape[0] != keys.shape[0]:
+    predict = guidance.guide(predict, fraction)
+  tokens = solver.sample(
+    predict, keys.reshape(-1), model.tokens.dim, temperature
+  )
+  return tokens.reshape(*keys.shape, -1)

@@ -1,0 +1,135 @@
+"""Writes text: prefill, then one token a step over a KV cache."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from unifluid_jax.batch import Batch
+from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.sampling.prefill import prefill
+from unifluid_jax.utils.errors import UserError, check_least, check_most
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSamplingConfig:
+  """How texts are written.
+
+  Attributes:
+    max_tokens: Longest text, in tokens.
+    temperature: Divides the logits; 0 takes the likeliest token (greedy).
+    top_k: Keeps the k likeliest tokens; 0 keeps all.
+    top_p: Keeps the likeliest tokens whose probabilities sum up to p (nucleus
+      sampling, Holtzman et al., arXiv 1904.09751).
+  """
+
+  max_tokens: int = 32
+  temperature: float = 0.0
+  top_k: int = 0
+  top_p: float = 1.0
+
+  def __post_init__(self):
+    check_least('text_sampling', self, 1, 'max_tokens')
+    check_most('text_sampling', self, 2**16, 'max_tokens')
+    if (
+      not 0 <= self.temperature < math.inf
+      or self.top_k < 0
+      or not 0 < self.top_p <= 1
+    ):
+      raise UserError(
+        f'text sampling with temperature {self.temperature}, top_k '
+        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must be '
+        'finite and not negative, and 0 < top_p <= 1'
+      )
+
+
+def choose(
+  logits: Float[Array, 'B V'],
+  keys: Key[Array, ' B'],
+  config: TextSamplingConfig,
+) -> Int[Array, ' B']:
+  """Draws each row's next token."""
+  if config.temperature == 0:
+    return jnp.argmax(logits, axis=-1)
+  # Behind the likeliest, and by a normal number: nothing overflows or is 0 / 0.
+  least = float(jnp.finfo(jnp.float32).tiny)
+  logits = logits - logits.max(axis=-1, keepdims=True)
+  logits = logits / max(config.temperature, least)
+  if config.top_k:
+    kth = jax.lax.top_k(logits, min(config.top_k, logits.shape[-1]))[0][:, -1:]
+    logits = jnp.where(logits < kth, -jnp.inf, logits)
+  if config.top_p < 1:
+    ranked = jnp.sort(logits, axis=-1, descending=True)
+    probabilities = jax.nn.softmax(ranked, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    kept = jnp.where(before < config.top_p, ranked, jnp.inf)
+    logits = jnp.where(
+      logits < kept.min(axis=-1, keepdims=True), -jnp.inf, logits
+    )
+  return jax.vmap(jax.random.categorical)(keys, logits)
+
+
+def write_texts(
+  model: UniFluid,
+  config: TextSamplingConfig,
+  prefix: Batch,
+  keys: Key[Array, ' B'],
+  pieces: int,
+  pad_id: int,
+  eos_id: int,
+) -> tuple[Int[Array, 'B T'], Bool[Array, ' B']]:
+  """Writes one text after each prefix, until all have ended.
+
+  Args:
+    model: The model.
+    config: How tokens are chosen.
+    prefix: Prefixes, padded on the left.
+    keys: One key a text.
+    pieces: Pieces of the vocabulary; rows of the embedding table beyond them
+      are padding, which is never drawn.
+    pad_id: Token that fills a text behind its end.
+    eos_id: Token that ends a text; not part of the result.
+
+  Returns:
+    Tokens, T = `config.max_tokens`, padded behind the end; and whether all
+    logits of a row's tokens were finite.
+  """
+  state = prefill(model, prefix, config.max_tokens)
+  rows, length = state.valid.shape
+  shown = jnp.pad(
+    state.valid, ((0, 0), (0, config.max_tokens)), constant_values=True
+  )
+  columns = jnp.arange(shown.shape[1])
+
+  def ended(carry):
+    step, _, _, done, _, _ = carry
+    return (step < config.max_tokens) & ~done.all()
+
+  def body(carry):
+    step, cache, last, done, texts, finite = carry
+    step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
+    logits = model.gemma.logits(last)
+    finite = finite & (done | jnp.isfinite(logits[:, :pieces]).all(-1))
+    logits = jnp.where(jnp.arange(logits.shape[-1]) < pieces, logits, -jnp.inf)
+    token = choose(logits, step_keys, config)
+    done = done | (token == eos_id)
+    token = jnp.where(done, pad_id, token)
+    texts = jax.lax.dynamic_update_slice(texts, token[:, None], (0, step))
+    mask = (shown & (columns <= length + step))[:, None]
+    hidden, cache = model(
+      model.gemma.embed(token[:, None]),
+      (state.length + step)[:, None],
+      mask,
+      cache,
+      length + step,
+    )
+    return step + 1, cache, hidden[:, 0], done, texts, finite
+
+  texts = jnp.full((rows, config.max_tokens), pad_id)
+  done = jnp.zeros(rows, bool)
+  finite = jnp.ones(rows, bool)
+  carry = (jnp.int32(0), state.cache, state.last, done, texts, finite)
+  *_, texts, finite = jax.lax.while_loop(ended, body, carry)
+  return texts, finite

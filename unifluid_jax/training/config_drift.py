@@ -1,0 +1,101 @@
+"""Whether a run goes on by the config that it began with."""
+
+from typing import Any
+
+from absl import logging
+
+from unifluid_jax.config.builder import to_dict
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.run_config import CONFIG_FILE, read_experiment
+from unifluid_jax.distributed import processes
+from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.paths import AnyPath
+from unifluid_jax.weights.identity import differences
+
+Recipe = dict[str, Any]
+
+
+def check_same(
+  experiment: Experiment, workdir: AnyPath, trained: int | None
+) -> None:
+  """Tells in what a run's config differs from the one that it began with.
+
+  Args:
+    experiment: The config.
+    workdir: The run's folder.
+    trained: Steps that there is a checkpoint of, of the same shapes; None for
+      no checkpoint.
+
+  Raises:
+    UserError: It differs, and there is nothing left to train by it: the results
+      would be told as those of the config.
+  """
+  if trained is None:
+    return
+  steps = experiment.training.steps
+  changes = _changes(workdir, _recipe, experiment)
+  if trained > steps:
+    changes = [f'training.steps: {trained} -> {steps}', *changes]
+  _tell(workdir, changes, trained >= steps)
+
+
+def check_same_vae(
+  experiment: Experiment, workdir: AnyPath, is_done: bool
+) -> None:
+  """The same for the run of a VAE.
+
+  Args:
+    experiment: The config.
+    workdir: The folder of the VAE's run.
+    is_done: Whether there is nothing left to train by the config.
+
+  Raises:
+    UserError: As `check_same`.
+  """
+  _tell(workdir, _changes(workdir, _vae_recipe, experiment), is_done)
+
+
+def _changes(workdir: AnyPath, recipe, experiment: Experiment) -> list[str]:
+  if not (workdir / CONFIG_FILE).exists():
+    return []
+  try:
+    before = read_experiment(workdir)
+  except UserError as error:
+    logging.warning('%s', error)
+    return []
+  return differences(recipe(before), recipe(experiment))
+
+
+def _tell(workdir: AnyPath, changes: list[str], is_done: bool) -> None:
+  if changes and is_done:
+    raise UserError(
+      f'{workdir} has been trained to its end by another config: '
+      f'{"; ".join(changes[:5])}. Use another --workdir, or more steps to go '
+      'on by this one'
+    )
+  if changes and processes.is_main():
+    logging.info('goes on by another config: %s', '; '.join(changes))
+
+
+def _recipe(experiment: Experiment) -> Recipe:
+  """The parts of a config that make a difference to what is learnt."""
+  names = ('tokenizer', 'data', 'optimizer', 'training', 'init')
+  recipe = {name: to_dict(getattr(experiment, name)) for name in names}
+  del recipe['data']['num_workers'], recipe['tokenizer']['path']
+  how = ('steps', 'log_every', 'heldout_every', 'checkpoint', 'profile')
+  for key in (*how, 'accumulate'):
+    del recipe['training'][key]
+  return recipe
+
+
+def _vae_recipe(experiment: Experiment) -> Recipe:
+  """The parts that make a difference to what a VAE learns."""
+  data, training = to_dict(experiment.data), to_dict(experiment.vae_training)
+  for key in ('steps', 'log_every', 'checkpoint'):
+    del training[key]
+  for source in training['sources'].values():
+    source['concepts'] = source['concepts'] or data['concepts']
+  return {
+    'data': {key: data[key] for key in ('image_size', 'artists', 'heldout')},
+    'vae_training': training,
+  }

@@ -1,0 +1,67 @@
+"""Opens the sources of a config for the checks before a start."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from absl import logging
+
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.sections import SourceConfig, check_source
+from unifluid_jax.data.pipeline import check_weights
+from unifluid_jax.data.task import Task
+from unifluid_jax.utils.errors import Collector
+from unifluid_jax.utils.paths import to_path
+
+
+class Opener:
+  """Opens sources, each once, and collects what is wrong with them."""
+
+  def __init__(self, experiment: Experiment, problems: Collector, needed: bool):
+    """Nothing is opened yet.
+
+    Args:
+      experiment: The config.
+      problems: Where problems go.
+      needed: Whether sources that are not on this machine are a problem;
+        otherwise a line of the log tells of them, and those of TFDS are left
+        out.
+    """
+    self._experiment = experiment
+    self._problems = problems
+    self._needed = needed
+    self._opened: dict[str, Task] = {}
+
+  def open(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
+    """The sources that can be opened, by name, with their weights checked."""
+    tasks: dict[str, Task] = {}
+    absent = []
+    for name, source in sources.items():
+      with self._problems.catch():
+        check_source(name, source)
+        if self._needed or _is_here(source):
+          tasks[name] = self._open(name, source)
+        else:
+          absent.append(f'{name} ({source.path})')
+    if absent:
+      logging.warning(
+        'the texts of these sources are not checked here: %s', ', '.join(absent)
+      )
+    weights = {n: s.weight for n, s in sources.items() if n in tasks}
+    if tasks or not sources:
+      with self._problems.catch():
+        check_weights(weights, tasks)
+    return tasks
+
+  def _open(self, name: str, source: SourceConfig) -> Task:
+    # Several sources may be the same but for their weights.
+    key = repr(dataclasses.replace(source, weight=0.0))
+    if key not in self._opened:
+      self._opened[key] = self._experiment.make_task(name, source)
+    return self._opened[key]
+
+
+def _is_here(source: SourceConfig) -> bool:
+  """Whether the texts of a source can be known on this machine."""
+  if source.kind == 'folder':
+    return to_path(source.path).exists()
+  return source.kind != 'tfds'

@@ -1,0 +1,150 @@
+"""The training state of UniFluid at step 0, and what the step needs besides."""
+
+import jax
+import jax.numpy as jnp
+
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import ModelSpec, NetworkSpec
+from unifluid_jax.diffusion.objectives import make_objective
+from unifluid_jax.models.parameters import Parameters
+from unifluid_jax.sharding.mesh import abstract_state, on_mesh, shardings_of
+from unifluid_jax.training.balance import initial_state, make_balance
+from unifluid_jax.training.optimizer import make_optimizer
+from unifluid_jax.training.step import (
+  SHARED,
+  StepContext,
+  TrainState,
+  make_train_step,
+)
+from unifluid_jax.utils.errors import Collector, UserError, check_matches
+from unifluid_jax.weights.init_from_files import check_patterns
+
+
+def make_context(experiment: Experiment, spec: ModelSpec) -> StepContext:
+  """What the training step needs besides arrays."""
+  config, optimizer = experiment.training, experiment.optimizer
+  axes = {
+    name: axes
+    for name, axes in spec.unifluid.logical_axes.items()
+    if not experiment.init.is_frozen(name)
+  }
+  return StepContext(
+    graphdef=spec.unifluid.graphdef,
+    vae_graphdef=spec.vae.graphdef,
+    objective=make_objective(experiment.model.objective),
+    optimizer=make_optimizer(optimizer, config.steps, axes),
+    balance=make_balance(config.balance),
+    text_weight=config.text_weight,
+    repeats=config.repeats,
+    image_tokens=experiment.grid**2,
+    token_dim=experiment.token_dim,
+    patch=experiment.model.patch,
+    anneal=config.anneal,
+    accumulate=config.accumulate,
+    ema=optimizer.ema,
+    seed=experiment.seed,
+  )
+
+
+def check_trained(experiment: Experiment, spec: NetworkSpec) -> None:
+  """Refuses what the config says of parameters that are not there or trained.
+
+  Args:
+    experiment: The config.
+    spec: UniFluid.
+
+  Raises:
+    UserError: A factor of the learning rate or a pattern of `init` is for no
+      parameter, or the loss balance measures gradients of frozen ones.
+  """
+  names = spec.logical_axes
+  problems = Collector()
+  for pattern in experiment.optimizer.rate_factors:
+    with problems.catch():
+      check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, names)
+  with problems.catch():
+    check_patterns(experiment.init, names)
+  shared = [name for name in names if name.startswith(SHARED)]
+  measures = experiment.training.balance == 'gradnorm'
+  if measures and all(map(experiment.init.is_frozen, shared)):
+    told = UserError(
+      "training.balance 'gradnorm' measures the gradients of what both tasks "
+      f'share, {SHARED}, and init.frozen leaves it without; use another'
+    )
+    problems.add(told)
+  problems.check()
+
+
+def initial_train_state(
+  experiment: Experiment,
+  spec: ModelSpec,
+  context: StepContext,
+  vae: Parameters,
+  start: Parameters,
+) -> TrainState:
+  """The state of step 0; to be jitted.
+
+  Args:
+    experiment: The config.
+    spec: The model.
+    context: Holder of the optimizer.
+    vae: Parameters of the VAE.
+    start: Parameters of the model that are not to be fresh ones, in their
+      storage dtypes.
+  """
+  flat = spec.unifluid.fresh_parameters(experiment.seed) | start
+  is_frozen = experiment.init.is_frozen
+  params = {name: v for name, v in flat.items() if not is_frozen(name)}
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    frozen={name: v for name, v in flat.items() if is_frozen(name)},
+    vae=vae,
+    opt_state=context.optimizer.init(params),
+    ema=params,
+    balance=initial_state(),
+    bad_step=jnp.int32(-1),
+  )
+
+
+def abstract_train_state(
+  experiment: Experiment,
+  spec: ModelSpec,
+  context: StepContext,
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """Shape, dtype and sharding of each array of the state."""
+  shapes = jax.eval_shape(
+    lambda vae: initial_train_state(experiment, spec, context, vae, {}),
+    spec.vae.abstract_parameters,
+  )
+  state = abstract_state(mesh, shapes, spec.unifluid.logical_axes)
+  return state._replace(vae=spec.vae.place(mesh))
+
+
+_TPU_OPTIONS = {
+  'xla_tpu_enable_windowed_einsum_for_all_gather': False,
+  'xla_tpu_enable_windowed_einsum_for_reduce_scatter': False,
+}
+"""A windowed einsum multiplies by each device's share of a weight as it
+arrives, and for large batches reads and writes its sum of activations each
+time: nine times the HBM traffic of gathering the weight (0.7B on v5p-128)."""
+
+
+def jit_train_step(
+  context: StepContext, mesh: jax.sharding.Mesh, target: TrainState
+) -> jax.stages.Wrapped:
+  """The training step on a mesh: (state, batch) -> (state, metrics).
+
+  Args:
+    context: What the step needs besides arrays.
+    mesh: The mesh.
+    target: Where the arrays of the state lie, before and after.
+  """
+  is_tpu = mesh.devices.flat[0].platform == 'tpu'
+  return jax.jit(
+    on_mesh(mesh, make_train_step(context)),
+    out_shardings=(shardings_of(target), None),
+    donate_argnums=0,
+    compiler_options=_TPU_OPTIONS if is_tpu else None,
+  )
