@@ -23,11 +23,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = quickstart.get_config()
   steps = config.training.steps
   orders = {
-    'random': ('causal', None),
-    'raster': ('causal', (0, 0)),
-    'anneal': ('causal', (steps // 2, steps)),
-    'masked': ('masked', None),
+    'random': ('causal', 'random', None),
+    'raster': ('causal', 'raster', None),
+    'anneal': ('causal', 'anneal', (steps // 2, steps)),
+    'masked': ('masked', 'random', None),
   }
   values, is_tiny = arguments.parse(arg, {'order': orders}, order='random')
-  config.model.order, config.training.anneal = orders[values['order']]
+  decoding, order, anneal_steps = orders[values['order']]
+  config.model.decoding = decoding
+  config.training.update(order=order, anneal_steps=anneal_steps)
   return arguments.finish(config, is_tiny)

@@ -26,10 +26,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     concepts='all',
     artists=ARTISTS,
     examples=680,
-    rows=128,
-    groups=8,
+    batch_rows=128,
+    packing_windows=8,
   )
-  config.data.row = {
+  config.data.row_capacity = {
     'length': 512,
     'text_targets': 40,
     'understanding_images': 4,
@@ -56,7 +56,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Otherwise the backward pass would keep 129 GiB.
   config.model.remat = 'sublayers'
   config.model.head = {'width': 768, 'depth': 4, 'remat': 'full'}
-  config.training.update(steps=100_000, log_every=100, accumulate=2)
+  config.training.update(steps=100_000, log_every=100, grad_accum_steps=2)
   config.training.checkpoint = {'every': 2000}
   config.optimizer.update(learning_rate=5e-4, warmup=2000, ema=0.9999)
   config.evaluation.samples = 4  # there are hundreds of held-out prompts

@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.data.update(image_size=size, heldout=0.1, examples=32)
   # Set from the captions when training starts.
   config.data.max_text = 'auto'
-  config.data.row = {
+  config.data.row_capacity = {
     'length': 'auto',
     'text_targets': 'auto',
     'understanding_images': 4,

@@ -30,10 +30,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model.gemma = gemma | {'vocab_size': _VOCABULARY}
   config.tokenizer = {'path': f'{folder}/tokenizer.model'}
   config.data.sources = quickstart.get_config().data.sources
-  config.data.update(rows=8, examples=8, groups=2, max_text=96, num_workers=2)
+  config.data.update(
+    batch_rows=8, examples=8, packing_windows=2, max_text=96, num_workers=2
+  )
   # An edit is the longest: 256 soft tokens, 96 of text, 256 of the result; the
   # rest of the row is for a short example beside it.
-  config.data.row.update(length=640, understanding_images=2, generated_images=2)
+  config.data.row_capacity.update(
+    length=640, understanding_images=2, generated_images=2
+  )
   config.init.update(
     backbone=folder,
     encoder=folder,

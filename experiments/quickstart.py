@@ -31,9 +31,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
     'max_text': 40,
     'examples': 40,
-    'rows': 8,
-    'groups': 1,
-    'row': {
+    'batch_rows': 8,
+    'packing_windows': 1,
+    'row_capacity': {
       'length': 144,
       'text_targets': 24,
       'understanding_images': 4,
@@ -100,7 +100,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'ema': 0.998,
     'no_decay': (),
     # Fresh linear maps and a small MLP learn faster than attention does.
-    'rate_factors': {'^(head|token|mask|known|target|source)': 3.0},
+    'lr_multipliers': {'^(head|token|mask|known|target|source)': 3.0},
   }
   config.sampling = {
     'solver': 'euler',

@@ -26,11 +26,11 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     }
     for name, source in config.data.sources.items()
   }
-  config.data.update(rows=2, examples=4, groups=2)
+  config.data.update(batch_rows=2, examples=4, packing_windows=2)
   with config.data.ignore_type():  # It may be 'auto'.
     config.data.max_text = 48
   config.data.num_workers = 0  # Each takes seconds to start.
-  config.data.row = {
+  config.data.row_capacity = {
     'length': 128,
     'text_targets': 32,
     'understanding_images': 4,

@@ -15,7 +15,7 @@ TFDS prepares them. Gemma, SigLIP and the VAE are folders that are downloaded
 
 What a mesh axis does not divide is not split over it: widths of 1152 divide by
 128, so 256 chips are best told --config.mesh.data=2. Where arithmetic binds,
---config.model.remat=dots is faster; on v5e --config.training.accumulate=2
+--config.model.remat=dots is faster; on v5e --config.training.grad_accum_steps=2
 makes room for it (plans/README.md).
 """
 
@@ -65,9 +65,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
     'max_text': 124,
     'examples': 2048,
-    'rows': 2048,
-    'groups': 256,
-    'row': {
+    'batch_rows': 2048,
+    'packing_windows': 256,
+    'row_capacity': {
       'length': 384,
       'text_targets': 128,
       'understanding_images': 1,

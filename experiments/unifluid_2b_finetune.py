@@ -20,7 +20,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg, source='runs/unifluid_2b', data='images/train.jsonl'
   )
   config = unifluid_2b.get_config()
-  config.data.update(rows=64, examples=64, groups=8, num_workers=4)
+  config.data.update(
+    batch_rows=64, examples=64, packing_windows=8, num_workers=4
+  )
   folder = {'kind': 'folder', 'path': values['data']}
   config.data.sources = {
     task: folder | {'task': task, 'weight': 0.5}

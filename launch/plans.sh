@@ -32,7 +32,7 @@ done
 # Where arithmetic binds and HBM has room, dots is faster than sublayers; on v5e
 # two microbatches make the room.
 plan 2b_dots_v5e-256 unifluid_2b v5e:16x16 "$copies" \
-  --config.model.remat=dots --config.training.accumulate=2
+  --config.model.remat=dots --config.training.grad_accum_steps=2
 plan 2b_dots_v5p-128 unifluid_2b v5p:4x4x4 --config.model.remat=dots
 plan 2b_finetune_v5e-8 unifluid_2b_finetune v5e:2x4
 for chip in v5e v6e; do

@@ -11,7 +11,7 @@ from unifluid_jax import inference
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import make_model_spec
-from unifluid_jax.sampling.compiled import Drawn
+from unifluid_jax.sampling.compiled import Samples
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.utils import progress
 from unifluid_jax.utils.errors import UserError
@@ -177,7 +177,7 @@ def test_images_that_are_not_finite(model, monkeypatch):
     rows = len(keys)
     finite = np.ones(rows, bool)
     finite[1] = False
-    return Drawn(
+    return Samples(
       images(rows),
       np.zeros((rows, 4, 16), np.float32),
       np.zeros((rows, 4), int),
@@ -231,7 +231,7 @@ def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
     rows = len(keys)
     tokens = np.zeros((rows, 4, 16), np.float32)
     positions = np.zeros((rows, 4), np.int32)
-    return Drawn(images(rows), tokens, positions, np.ones(rows, bool))
+    return Samples(images(rows), tokens, positions, np.ones(rows, bool))
 
   monkeypatch.setattr(model._programs, 'write_images', write)
   model.generate(['a'])

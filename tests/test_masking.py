@@ -71,7 +71,7 @@ def test_annealing_goes_from_random_to_raster():
 
 
 @pytest.mark.parametrize(
-  ('step', 'anneal', 'raster'),
+  ('step', 'raster_fade', 'raster'),
   [
     (100, None, False),
     (100, (0, 0), True),
@@ -83,9 +83,9 @@ def test_annealing_goes_from_random_to_raster():
   ],
 )
 def test_a_model_writes_in_the_order_that_training_ended_with(
-  step, anneal, raster
+  step, raster_fade, raster
 ):
-  assert masking.writes_raster(step, anneal) == raster
+  assert masking.writes_raster(step, raster_fade) == raster
 
 
 def test_image_index_numbers_the_blocks():
@@ -167,7 +167,7 @@ def influences(model: UniFluid, letters, order: masking.Order) -> np.ndarray:
     tiny.pack(
       [tiny.lay_out(tiny.examples()[0], letters, tiny.LAYOUT)],
       1,
-      tiny.RowConfig(24, 0, 0, 1),
+      tiny.RowCapacity(24, 0, 0, 1),
       tiny.LAYOUT,
       letters.pad_id,
     )[0],
@@ -193,7 +193,7 @@ def test_causal_order_sees_exactly_what_is_written(letters, seed):
 
 
 def test_masked_order_sees_exactly_the_visible(letters):
-  config = dataclasses.replace(tiny.CONFIG, order='masked')
+  config = dataclasses.replace(tiny.CONFIG, decoding='masked')
   order = masking.draw_order(jax.random.key(0), 1, 1, tiny.TOKENS)
   order = order._replace(visible=jnp.array([[4]]))
   sees = influences(tiny.make_model(config), letters, order)

@@ -10,7 +10,7 @@ from flax import nnx
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, lay_out
-from unifluid_jax.data.packing import RowConfig, pack
+from unifluid_jax.data.packing import RowCapacity, pack
 from unifluid_jax.models import parameters
 from unifluid_jax.models.diffusion_head import DiffusionHeadConfig
 from unifluid_jax.models.gemma import GemmaConfig
@@ -91,7 +91,7 @@ def examples() -> list[Example]:
 def batch(tokenizer, rows: int = 2, length: int = 64) -> Batch:
   """The examples, packed."""
   slots = [lay_out(example, tokenizer, LAYOUT) for example in examples()]
-  row = RowConfig(length, 24, 2, 2, 1)
+  row = RowCapacity(length, 24, 2, 2, 1)
   packed, dropped = pack(slots, rows, row, LAYOUT, tokenizer.pad_id)
   assert not dropped
   return jax.tree.map(jnp.asarray, packed)

@@ -34,7 +34,7 @@ from unifluid_jax.sampling.arguments import (
   check_seed,
   check_texts,
 )
-from unifluid_jax.sampling.compiled import Programs
+from unifluid_jax.sampling.compiled import CompiledSamplers
 from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sampling.text_decoding import TextSamplingConfig
@@ -60,7 +60,7 @@ _BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class ImageSamples:
   """Images, and how they came about.
 
   Attributes:
@@ -134,8 +134,8 @@ class Model:
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
-    self.raster = writes_raster(weights.step, experiment.training.anneal)
-    self._programs = Programs(experiment, spec, self.raster, mesh)
+    self.raster = writes_raster(weights.step, experiment.training.raster_fade)
+    self._programs = CompiledSamplers(experiment, spec, self.raster, mesh)
     self._copies = mesh.shape['data'] * mesh.shape['fsdp']
     self._rows = NamedSharding(mesh, ROWS)
     self._params = weights.unifluid
@@ -149,7 +149,7 @@ class Model:
     seed: int = 0,
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
-  ) -> Pictures:
+  ) -> ImageSamples:
     """Draws `samples` images for each prompt, one prompt after the other.
 
     Args:
@@ -172,7 +172,7 @@ class Model:
     *,
     seed: int = 0,
     sampling: ImageSamplingConfig | None = None,
-  ) -> Pictures:
+  ) -> ImageSamples:
     """Edits each image [H W 3] by its instruction.
 
     Without `sampling`, the config's `edit_sampling` is used.
@@ -234,7 +234,7 @@ class Model:
     seed: int = 0,
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
-  ) -> Pictures:
+  ) -> ImageSamples:
     """Draws images after the prefixes of examples; targets are ignored.
 
     Without `sampling`, the config's `sampling` is used.
@@ -268,7 +268,7 @@ class Model:
       parts.append(drawn[:3])
     images, tokens, positions = map(np.concatenate, zip(*parts, strict=True))
     count = len(rows)
-    return Pictures(images[:count], tokens[:count], positions[:count])
+    return ImageSamples(images[:count], tokens[:count], positions[:count])
 
   def write_texts(
     self,
@@ -285,7 +285,7 @@ class Model:
       sampling = self.experiment.text_sampling
     check_instance('sampling', sampling, TextSamplingConfig)
     seed = check_seed(seed)
-    longest = self.experiment.data.row.length
+    longest = self.experiment.data.row_capacity.length
     if sampling.max_tokens > longest:
       raise UserError(
         f'max_tokens is {sampling.max_tokens}; the model was trained on rows '
@@ -348,9 +348,9 @@ class Model:
     parts[-1] += parts[-1][-1:] * (size - len(parts[-1]))
     return parts
 
-  def _no_pictures(self) -> Pictures:
+  def _no_pictures(self) -> ImageSamples:
     side, count = self.experiment.data.image_size, self.experiment.grid**2
-    return Pictures(
+    return ImageSamples(
       np.zeros((0, side, side, 3), np.uint8),
       np.zeros((0, count, self.experiment.token_dim), np.float32),
       np.zeros((0, count), np.int32),

@@ -39,7 +39,10 @@ from unifluid_jax.batch import Kind
 
 CAUSAL = 'causal'
 MASKED = 'masked'
-ORDERS = (CAUSAL, MASKED)
+DECODINGS = (CAUSAL, MASKED)
+
+ORDERS = ('random', 'raster', 'anneal')
+"""Orders of image tokens in training; 'anneal' fades from random to raster."""
 
 # MAR's distribution of the masked share: N(1, 0.25^2) cut to [0.7, 1]
 # (LTH14/mar, models/mar.py).
@@ -60,26 +63,26 @@ class Order(NamedTuple):
 
 
 def random_share(
-  step: Int[Array, ''], anneal: tuple[int, int] | None
+  step: Int[Array, ''], raster_fade: tuple[int, int] | None
 ) -> Float[Array, '']:
-  """Share of images in random order: 1, falling linearly to 0 over `anneal`.
+  """Share of images in random order: 1, falling linearly to 0 over the fade.
 
   Random-to-raster annealing is RAR's (bytedance/1d-tokenizer, rar.py).
 
   Args:
     step: Training step.
-    anneal: First step of the fall, and first step without random order; None
-      keeps random order.
+    raster_fade: First step of the fade to raster order, and first step
+      without random order; None keeps random order.
   """
-  if anneal is None:
+  if raster_fade is None:
     return jnp.float32(1)
-  start, end = anneal
+  start, end = raster_fade
   if start >= end:
     return jnp.float32(step < end)
   return 1 - jnp.clip((step - start) / (end - start), 0, 1)
 
 
-def writes_raster(step: int, anneal: tuple[int, int] | None) -> bool:
+def writes_raster(step: int, raster_fade: tuple[int, int] | None) -> bool:
   """Whether a trained model writes its images in raster order.
 
   It does once its training had no random order left. Before that, and so where
@@ -88,9 +91,9 @@ def writes_raster(step: int, anneal: tuple[int, int] | None) -> bool:
 
   Args:
     step: Steps that it was trained for.
-    anneal: As in `random_share`.
+    raster_fade: As in `random_share`.
   """
-  return bool(random_share(jnp.int32(step), anneal) == 0)
+  return bool(random_share(jnp.int32(step), raster_fade) == 0)
 
 
 def draw_order(

@@ -32,7 +32,7 @@ from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.planning import summary
-from unifluid_jax.planning.planner import PROGRAMS, Setting, plan
+from unifluid_jax.planning.planner import PROGRAMS, PlanSettings, plan
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices, describe, prepare
 from unifluid_jax.training.preflight import check_plan
@@ -84,7 +84,7 @@ def main() -> None:
   slices = describe(entry_point.require(_TOPOLOGY), _SLICES.value)
   name = pathlib.Path(file).stem
   experiment = check_plan(experiment)
-  setting = Setting(name, experiment, _PROGRAM.value, _IMAGES.value)
+  setting = PlanSettings(name, experiment, _PROGRAM.value, _IMAGES.value)
   if _SWEEP.value:
     _sweep(setting, slices)
     return
@@ -93,7 +93,7 @@ def main() -> None:
   sys.stdout.write(f'{summary.describe(result)}\n')
 
 
-def _sweep(setting: Setting, slices: Slices) -> None:
+def _sweep(setting: PlanSettings, slices: Slices) -> None:
   settings = list(variants(setting, slices))
   if not settings:
     plan(setting, slices)  # Tells of the batch that does, before compiling.

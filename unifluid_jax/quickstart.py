@@ -34,11 +34,11 @@ from unifluid_jax.training.host_memory import (
   unifluid_needs,
   vae_needs,
 )
-from unifluid_jax.training.preflight import Start, check_start
+from unifluid_jax.training.preflight import PreparedRun, check_start
 from unifluid_jax.training.text_limits import with_recorded_limits
 from unifluid_jax.training.unifluid_run import train_unifluid
 from unifluid_jax.training.vae_run import train_vae
-from unifluid_jax.training.workdir_lock import claimed
+from unifluid_jax.training.workdir_lock import workdir_lock
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.goodput import PROCESS
 from unifluid_jax.utils.json_input import parse_json
@@ -46,7 +46,7 @@ from unifluid_jax.utils.paths import write_whole
 
 _CONFIG, _WORKDIR = entry_point.define_config_flags()
 
-_BEAT = 2.0
+_TIMING_INTERVAL_SECONDS = 2.0
 """Seconds between two writings of the time: what a kill may lose."""
 
 
@@ -60,14 +60,14 @@ def main() -> None:
     raise UserError(f'--workdir: {workdir} must be a folder of this machine')
   if not _is_done(with_recorded_limits(experiment, workdir), workdir):
     watch = _Stopwatch(workdir)
-    with claimed(workdir):
+    with workdir_lock(workdir):
       start = check_start(
         experiment,
         workdir,
         trains_vae=True,
         also=[lambda: check_evaluation(experiment)],
       )
-      with _beating(watch):
+      with _writing_timing(watch):
         _train(start, workdir)
         watch.end_training()
         with PROCESS.spend('evaluation'):
@@ -76,7 +76,7 @@ def main() -> None:
   logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
 
 
-def _train(start: Start, workdir: pathlib.Path) -> None:
+def _train(start: PreparedRun, workdir: pathlib.Path) -> None:
   """Trains the VAE, and UniFluid on it."""
   train_vae(start.experiment, workdir / 'vae', start.vae_tasks)
   train_unifluid(start.experiment, workdir, start)
@@ -124,12 +124,12 @@ class _Stopwatch:
 
 
 @contextlib.contextmanager
-def _beating(watch: _Stopwatch) -> Iterator[None]:
+def _writing_timing(watch: _Stopwatch) -> Iterator[None]:
   """Writes a stopwatch's time every few seconds, in case of a kill."""
   stopped = threading.Event()
 
   def beat():
-    while not stopped.wait(_BEAT):
+    while not stopped.wait(_TIMING_INTERVAL_SECONDS):
       # A full disk is for the checkpoints to tell of.
       with contextlib.suppress(OSError):
         watch.write()

@@ -52,7 +52,7 @@ class _Task(NamedTuple):
     settings: Flags that change them.
   """
 
-  run: Callable[..., inference.Pictures | list[str]]
+  run: Callable[..., inference.ImageSamples | list[str]]
   reads: tuple[str, ...]
   section: str
   settings: tuple[str, ...]
@@ -211,7 +211,7 @@ def _sample(
   written = task.run(
     model, *columns, seed=_SEED.value, sampling=sampling, **extra
   )
-  if isinstance(written, inference.Pictures):
+  if isinstance(written, inference.ImageSamples):
     targets: list[Any] = list(written.images)
   else:
     targets = written

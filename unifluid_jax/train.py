@@ -13,7 +13,7 @@ from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.training.host_memory import check_memory, unifluid_needs
 from unifluid_jax.training.preflight import check_start
 from unifluid_jax.training.unifluid_run import train_unifluid
-from unifluid_jax.training.workdir_lock import claimed
+from unifluid_jax.training.workdir_lock import workdir_lock
 
 _CONFIG, _WORKDIR = entry_point.define_config_flags()
 _start = entry_point.define_process_flags()
@@ -25,7 +25,7 @@ def main() -> None:
   experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(unifluid_needs(experiment), 'a step of the training')
   workdir = entry_point.workdir_path(_WORKDIR)
-  with claimed(workdir):
+  with workdir_lock(workdir):
     start = check_start(experiment, workdir, trains_vae=False)
     train_unifluid(start.experiment, workdir, start)
 

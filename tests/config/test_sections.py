@@ -15,29 +15,56 @@ from unifluid_jax.utils.errors import UserError
     ('seed', 2**32, 'config.seed is 4294967296; it must be .* less than'),
     ('optimizer.ema', 1.5, 'optimizer.ema is 1.5; it must be at least 0, less'),
     ('optimizer.learning_rate', -1.0, 'optimizer.learning_rate is -1.0'),
-    ('optimizer.clip', 0.0, 'optimizer.clip is 0.0; it must be more than 0'),
+    (
+      'optimizer.grad_clip_norm',
+      0.0,
+      'optimizer.grad_clip_norm is 0.0; it must be more than 0',
+    ),
     ('optimizer.warmup', -1, 'optimizer.warmup is -1'),
     ('optimizer.no_decay', ('(',), r"has '\(', which is no regular expr"),
-    ('optimizer.rate_factors', {'(': 2.0}, 'is no regular expression'),
+    ('optimizer.lr_multipliers', {'(': 2.0}, 'is no regular expression'),
     ('model.gemma.kv_heads', 0, 'Gemma.kv_heads is 0; it must be at least 1'),
     ('model.encoder.heads', 0, 'SigLIP.heads is 0; it must be at least 1'),
     ('model.encoder.patch_size', 0, 'SigLIP.patch_size is 0'),
     ('model.head.depth', 0, 'model.head.depth is 0; it must be at least 1'),
     ('model.head.remat', 'half', "model.head.remat is 'half'; it must be one"),
-    ('model.order', 'foo', "model.order is 'foo'; it must be one of"),
+    ('training.order', 'foo', "training.order is 'foo'; it must be one of"),
+    ('training.order', 'anneal', "'anneal' needs a first and a last step"),
+    ('training.anneal_steps', (1, 2), "'random' and training.anneal_steps is"),
+    ('model.decoding', 'foo', "model.decoding is 'foo'; it must be one of"),
     ('vae.latent_scale', 0.0, 'vae.latent_scale is 0'),
     ('training.text_weight', float('nan'), 'training.text_weight is nan'),
-    ('data.groups', 0, 'data.groups is 0; it must be at least 1'),
+    (
+      'data.packing_windows',
+      0,
+      'data.packing_windows is 0; it must be at least 1',
+    ),
     ('data.examples', 0, 'data.examples is 0; it must be at least 1'),
     ('data.num_workers', -1, 'data.num_workers is -1; it must be at least 0'),
-    ('data.drop_prefix', 1.5, 'data.drop_prefix is 1.5; it must be in 0..1'),
+    (
+      'data.cond_drop_prob',
+      1.5,
+      'data.cond_drop_prob is 1.5; it must be in 0..1',
+    ),
     ('data.heldout', 1.0, 'data.heldout is 1.0; it must be at least 0, less'),
     ('data.heldout', -0.1, 'data.heldout is -0.1; it must be at least 0'),
     ('training.heldout_every', 0, 'training.heldout_every is 0'),
-    ('data.row.length', 0, 'data.row.length is 0; it must be at least 1'),
-    ('data.row.text_targets', -1, 'data.row.text_targets is -1'),
+    (
+      'data.row_capacity.length',
+      0,
+      'data.row_capacity.length is 0; it must be at least 1',
+    ),
+    (
+      'data.row_capacity.text_targets',
+      -1,
+      'data.row_capacity.text_targets is -1',
+    ),
     ('model.unroll', 0, 'model.unroll is 0; it must be at least 1'),
-    ('training.repeats', 0, 'training.repeats is 0; it must be at least 1'),
+    (
+      'training.diffusion_batch_mul',
+      0,
+      'training.diffusion_batch_mul is 0; it must be at least 1',
+    ),
     ('training.log_every', 0, 'training.log_every is 0'),
     ('training.checkpoint.every', 0, 'checkpoint.every is 0'),
     ('training.checkpoint.keep', 0, 'checkpoint.keep is 0'),
@@ -52,17 +79,25 @@ from unifluid_jax.utils.errors import UserError
       'data.image_size .*; it must be at most 4096',
     ),
     ('data.examples', 10**9, 'data.examples is 1000000000; it must be at most'),
-    ('data.rows', 10**9, 'data.rows is 1000000000; it must be at most'),
+    (
+      'data.batch_rows',
+      10**9,
+      'data.batch_rows is 1000000000; it must be at most',
+    ),
     (
       'data.num_workers',
       10**4,
       'data.num_workers is 10000; it must be at most',
     ),
-    ('data.row.length', 10**8, 'data.row.length is .*; it must be at most'),
     (
-      'data.row.generated_images',
+      'data.row_capacity.length',
       10**8,
-      'data.row.generated_images is .* most',
+      'data.row_capacity.length is .*; it must be at most',
+    ),
+    (
+      'data.row_capacity.generated_images',
+      10**8,
+      'data.row_capacity.generated_images is .* most',
     ),
     ('vae_training.batch', 10**8, 'vae_training.batch is .*; it must be at mo'),
     (
@@ -88,9 +123,9 @@ from unifluid_jax.utils.errors import UserError
     ('sampling.head_steps', 10**6, 'head_steps is 1000000; it must be at most'),
     ('training.steps', 10**30, 'config.training.steps is out of range'),
     (
-      'training.anneal',
+      'training.anneal_steps',
       (0, 2**31),
-      r'config.training.anneal\[1\] is out of ra',
+      r'config.training.anneal_steps\[1\] is out of ra',
     ),
     ('optimizer.warmup', -(2**40), 'config.optimizer.warmup is out of range'),
     ('vae.groups', 3, r'vae.widths is \[8\]; .* a multiple of vae.groups = 3'),
@@ -98,7 +133,11 @@ from unifluid_jax.utils.errors import UserError
     ('text_sampling.max_tokens', 0, 'text_sampling.max_tokens is 0'),
     ('tokenizer.vocab_size', 321, 'tokenizer.vocab_size is 321 and model.gemm'),
     ('training.balance', 'gradnrom', "training.balance is 'gradnrom'"),
-    ('training.accumulate', 0, 'training.accumulate is 0; it must be at least'),
+    (
+      'training.grad_accum_steps',
+      0,
+      'training.grad_accum_steps is 0; it must be at least',
+    ),
     ('model.remat', 'half', "^model.remat is 'half'; it must be one of"),
     ('model.dtype', 'floot', "model.dtype is 'floot'; it must be one of"),
     ('model.objective', 'flo', "objective 'flo' is unknown"),
@@ -110,7 +149,11 @@ from unifluid_jax.utils.errors import UserError
     ('sampling.steps', 99, '^sampling: 99 decoding steps; an image'),
     ('edit_sampling.steps', 99, '^edit_sampling: 99 decoding steps; an image'),
     ('edit_sampling.solver', 'ancestrl', '^edit_sampling: diffusion solver'),
-    ('data.row.source_images', 2, 'data.row.source_images is 2, but'),
+    (
+      'data.row_capacity.source_images',
+      2,
+      'data.row_capacity.source_images is 2, but',
+    ),
     ('evaluation.prompts', 0, 'evaluation.prompts is 0'),
   ],
 )
@@ -134,7 +177,7 @@ def test_how_a_model_is_computed_does_not_change_its_checkpoints(letters):
   )
   first = build(Experiment, tiny.get_config()).identity(letters)
   assert build(Experiment, config).identity(letters) == first
-  config.model.order = 'masked'
+  config.model.decoding = 'masked'
   assert build(Experiment, config).identity(letters) != first
 
 

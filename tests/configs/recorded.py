@@ -21,7 +21,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
   """
   _record(arg)
   config = tiny.get_config()
-  config.data.groups = 2
+  config.data.packing_windows = 2
   return config
 
 

@@ -31,9 +31,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'sources': {'text_to_image': folder} if arg else emoji,
     'max_text': 96,
     'examples': 4,
-    'rows': 2,
-    'groups': 1,
-    'row': {
+    'batch_rows': 2,
+    'packing_windows': 1,
+    'row_capacity': {
       'length': 128,
       'text_targets': 64,
       'understanding_images': 2,

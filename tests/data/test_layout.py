@@ -7,7 +7,7 @@ import pytest
 
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.images import fit
-from unifluid_jax.data.layout import drop_prefix, lay_out, lay_out_prefix
+from unifluid_jax.data.layout import drop_condition, lay_out, lay_out_prefix
 from unifluid_jax.utils.errors import UserError
 
 READ = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
@@ -162,16 +162,16 @@ def test_the_last_image_is_the_source(tokenizer, layout):
 def test_drop_prefix_at_its_rate():
   example = Example((READ, 'a'), WRITTEN, task='edit', facts={'x': 1})
   rng = np.random.default_rng(0)
-  dropped = [not drop_prefix(example, 0.1, rng).prefix for _ in range(4000)]
+  dropped = [not drop_condition(example, 0.1, rng).prefix for _ in range(4000)]
   assert np.mean(dropped) == pytest.approx(0.1, abs=0.02)
   kept = dataclasses.replace(example, prefix=())
-  assert drop_prefix(example, 1.0, rng).facts == kept.facts
-  assert drop_prefix(example, 0.0, rng) is example
+  assert drop_condition(example, 1.0, rng).facts == kept.facts
+  assert drop_condition(example, 0.0, rng) is example
 
 
 def test_drop_prefix_leaves_text_targets_alone():
   example = Example((READ, 'a'), 'f')
-  assert drop_prefix(example, 1.0, np.random.default_rng(0)) is example
+  assert drop_condition(example, 1.0, np.random.default_rng(0)) is example
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import make_task as make_emoji_task
 from unifluid_jax.data.layout import LayoutConfig, lay_out
 from unifluid_jax.data.lengths import check_room
-from unifluid_jax.data.packing import RowConfig, check_fits, needs_of
+from unifluid_jax.data.packing import RowCapacity, check_fits, needs_of
 from unifluid_jax.data.sources import FolderTask
 from unifluid_jax.utils.errors import UserError
 
@@ -25,7 +25,7 @@ LAYOUT = LayoutConfig(
   generated_size=4,
   max_text=60,
 )
-ROW = RowConfig(99, 99, 9, 9, 9)
+ROW = RowCapacity(99, 99, 9, 9, 9)
 LINES = [
   {'text': 'a b', 'question': 'a', 'answer': 'b', 'instruction': 'c'},
   {
@@ -81,10 +81,12 @@ def limits_in(message, room):
   ],
 )
 def test_a_row_without_any_room_is_told(kind, key, letters):
-  row = RowConfig(99, 9, 1, 1, 1)
+  row = RowCapacity(99, 9, 1, 1, 1)
   check_room({}, {'mine': kind}, letters, LAYOUT, row)
   wrong = dataclasses.replace(row, **{key: 0})
-  with pytest.raises(UserError, match=rf'data\.row\.{key} is 0, .* of mine'):
+  with pytest.raises(
+    UserError, match=rf'data\.row_capacity\.{key} is 0, .* of mine'
+  ):
     check_room({}, {'mine': kind}, letters, LAYOUT, wrong)
 
 
@@ -93,10 +95,10 @@ def test_texts_that_are_not_known_need_a_length(kind, letters):
   """That of the longest prompt with its images, or of any text at all."""
   images = 4 * (kind != 'text_to_image')
   needed = images + 2 + (1 if kind in ('captioning', 'vqa') else 60 + 9)
-  row = RowConfig(needed, 9, 1, 1, 1)
+  row = RowCapacity(needed, 9, 1, 1, 1)
   check_room({}, {'mine': kind}, letters, LAYOUT, row)
   wrong = dataclasses.replace(row, length=needed - 1)
-  told = rf'^data\.row\.length is {needed - 1}, .* to {needed} or more'
+  told = rf'^data\.row_capacity\.length is {needed - 1}, .* to {needed} or more'
   with pytest.raises(UserError, match=told):
     check_room({}, {'mine': kind}, letters, LAYOUT, wrong)
 
@@ -113,7 +115,7 @@ def longest_example(task, tokenizer):
 def test_a_row_of_just_the_longest_example_is_enough(kind, letters, tmp_path):
   task = make_task(tmp_path, kind)
   slots = longest_example(task, letters)
-  row = RowConfig(*needs_of(slots))
+  row = RowCapacity(*needs_of(slots))
   check_fits(needs_of(slots), row)
   check(task, letters, row=row)
   needed = {k: v for k, v in dataclasses.asdict(row).items() if v}
@@ -122,7 +124,7 @@ def test_a_row_of_just_the_longest_example_is_enough(kind, letters, tmp_path):
     less = dataclasses.replace(row, **{field: value - 1})
     with pytest.raises(UserError):
       check_fits(needs_of(slots), less)
-    with pytest.raises(UserError, match=rf'data\.row\.{field}'):
+    with pytest.raises(UserError, match=rf'data\.row_capacity\.{field}'):
       check(task, letters, row=less)
 
 

@@ -10,7 +10,7 @@ from unifluid_jax.batch import Batch, Kind
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import lay_out, lay_out_prefix
 from unifluid_jax.data.packing import (
-  RowConfig,
+  RowCapacity,
   check_fits,
   needs_of,
   pack,
@@ -18,7 +18,7 @@ from unifluid_jax.data.packing import (
 )
 from unifluid_jax.utils.errors import UserError
 
-ROW = RowConfig(
+ROW = RowCapacity(
   length=16,
   text_targets=5,
   understanding_images=2,
@@ -196,9 +196,9 @@ def test_maxima_of_a_row(example, per_row, tokenizer, layout):
 @pytest.mark.parametrize(
   ('row', 'message'),
   [
-    (RowConfig(6, 5, 2, 2), 'length = 7, but a row has 6'),
-    (RowConfig(16, 5, 0, 2), 'understanding_images = 1, but a row has 0'),
-    (RowConfig(16, 2, 1, 0), 'text_targets = 3, but a row has 2'),
+    (RowCapacity(6, 5, 2, 2), 'length = 7, but a row has 6'),
+    (RowCapacity(16, 5, 0, 2), 'understanding_images = 1, but a row has 0'),
+    (RowCapacity(16, 2, 1, 0), 'text_targets = 3, but a row has 2'),
   ],
 )
 def test_an_example_that_fits_no_row(row, message, tokenizer, layout):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.counting_task import CountingTask
 from unifluid_jax.batch import Batch
-from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.packing import RowCapacity
 from unifluid_jax.data.pipeline import (
   PipelineConfig,
   make_batches,
@@ -25,10 +25,10 @@ CONFIG = PipelineConfig(
   seed=3,
   weights={'answers': 3.0, 'drawings': 1.0},
   examples=12,
-  rows=4,
-  groups=4,
-  row=RowConfig(32, 8, 0, 3),
-  drop_prefix=0.25,
+  batch_rows=4,
+  packing_windows=4,
+  row_capacity=RowCapacity(32, 8, 0, 3),
+  cond_drop_prob=0.25,
 )
 
 
@@ -99,7 +99,7 @@ def test_steps_differ(run):
 @pytest.mark.parametrize('groups', [1, 2, 4])
 @pytest.mark.parametrize('rows', [[0, 1], [1], [0, 3], [1, 2, 3]])
 def test_a_process_gets_its_rows_of_the_global_batch(run, groups, rows):
-  config = dataclasses.replace(CONFIG, groups=groups)
+  config = dataclasses.replace(CONFIG, packing_windows=groups)
   whole = run(3, start_step=2, config=config)
   parts = run(3, start_step=2, config=config, rows=rows)
   for (batch, dropped), (part, part_dropped) in zip(whole, parts, strict=True):
@@ -116,7 +116,11 @@ def test_workers_change_nothing(run):
 def test_an_epoch_shows_each_record_once_and_epochs_differ(run, tokenizer):
   tasks = {'answers': CountingTask('answers', 12)}
   config = dataclasses.replace(
-    CONFIG, weights={'answers': 1.0}, examples=4, groups=1, drop_prefix=0.0
+    CONFIG,
+    weights={'answers': 1.0},
+    examples=4,
+    packing_windows=1,
+    cond_drop_prob=0.0,
   )
   steps = run(12, config=config, tasks=tasks)
   assert not any(dropped for _, dropped in steps)
@@ -155,7 +159,7 @@ def test_draws_differ_between_epochs_of_a_record(run):
 
 
 def test_what_does_not_fit_is_counted(run):
-  tight = dataclasses.replace(CONFIG, row=RowConfig(14, 8, 0, 3))
+  tight = dataclasses.replace(CONFIG, row_capacity=RowCapacity(14, 8, 0, 3))
   for batch, dropped in run(3, config=tight):
     assert dropped > 0
     assert batch.segment_ids.max(1).sum() + dropped == CONFIG.examples
@@ -163,7 +167,7 @@ def test_what_does_not_fit_is_counted(run):
 
 @pytest.mark.parametrize('groups', [1, 12])
 def test_windows_of_any_size(run, groups):
-  config = dataclasses.replace(CONFIG, rows=12, groups=groups)
+  config = dataclasses.replace(CONFIG, batch_rows=12, packing_windows=groups)
   batch, dropped = run(2, config=config, start_step=5)[1]
   assert dropped == 0
   assert batch.segment_ids.max(1).sum() == CONFIG.examples
@@ -190,7 +194,7 @@ class PlacedTask(CountingTask):
 
 def test_a_record_without_room_is_told_by_its_place(run):
   config = dataclasses.replace(CONFIG, weights={'answers': 1.0})
-  config = dataclasses.replace(config, row=RowConfig(32, 1, 0, 0))
+  config = dataclasses.replace(config, row_capacity=RowCapacity(32, 1, 0, 0))
   told = r'^record \d: an example needs text_targets = 2, but a row has 1'
   with pytest.raises(UserError, match=told):
     run(1, config=config, tasks={'answers': PlacedTask('answers', 9)})
@@ -226,7 +230,7 @@ def test_a_vae_does_not_learn_from_texts():
   ('change', 'message'),
   [
     ({'examples': 14}, '14 examples .* 4 groups; .*: 12, 16'),
-    ({'rows': 3}, '3 rows .* 4 groups; .*: 4'),
+    ({'batch_rows': 3}, '3 rows .* 4 groups; .*: 4'),
     ({'weights': {'songs': 1.0}}, "no task 'songs'.*'answers', 'drawings'"),
     ({'weights': {'answers': 0.0}}, "weight of task 'answers' is 0.0"),
     ({'weights': {'empty': 1.0}}, "'empty' has no records"),

@@ -5,13 +5,15 @@ from jax._src.clusters import cloud_tpu_cluster
 
 from tests import process
 from unifluid_jax.distributed import processes
-from unifluid_jax.distributed.processes import Place, make_place
+from unifluid_jax.distributed.processes import ProcessAddress, make_address
 from unifluid_jax.utils.errors import UserError
 
 
 def test_the_port_is_pinned():
-  assert make_place('host', 2, 0) == Place('host:8476', 2, 0)
-  assert make_place('10.0.0.1:99', 4, 3) == Place('10.0.0.1:99', 4, 3)
+  assert make_address('host', 2, 0) == ProcessAddress('host:8476', 2, 0)
+  assert make_address('10.0.0.1:99', 4, 3) == ProcessAddress(
+    '10.0.0.1:99', 4, 3
+  )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ def test_the_port_is_pinned():
 )
 def test_flags_that_make_no_process(flags, message):
   with pytest.raises(UserError, match=message):
-    make_place(*flags)
+    make_address(*flags)
 
 
 @pytest.mark.parametrize(

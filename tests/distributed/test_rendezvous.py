@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests import process
-from unifluid_jax.distributed.rendezvous import call_roll
+from unifluid_jax.distributed.rendezvous import rendezvous
 from unifluid_jax.utils.errors import UserError
 
 
@@ -21,7 +21,7 @@ def call(address: str, count: int, present: list[int], timeout: float):
   """What each process that is present is told; '' if nothing is wrong."""
   with concurrent.futures.ThreadPoolExecutor() as pool:
     calls = [
-      pool.submit(call_roll, address, count, index, timeout)
+      pool.submit(rendezvous, address, count, index, timeout)
       for index in present
     ]
   return [str(call.exception() or '') for call in calls]
@@ -48,7 +48,7 @@ def test_process_0_is_missing(address):
 
 def test_a_stranger_is_not_counted(address):
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    listening = pool.submit(call_roll, address, 2, 0, 2)
+    listening = pool.submit(rendezvous, address, 2, 0, 2)
     while True:
       try:
         stranger = socket.create_connection(address.split(':'))
@@ -62,7 +62,7 @@ def test_a_stranger_is_not_counted(address):
 
 def test_another_number_of_processes(address):
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    calls = [pool.submit(call_roll, address, n, n - 2, 30) for n in (2, 3)]
+    calls = [pool.submit(rendezvous, address, n, n - 2, 30) for n in (2, 3)]
   for each in calls:
     assert str(each.exception()).startswith(
       'process 1 was started with --processes=3, and process 0 with '
@@ -77,7 +77,7 @@ def test_an_id_that_two_have(address):
 
 def test_one_that_is_restarted_meanwhile(address):
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    calls = [pool.submit(call_roll, address, 3, 0, 30)]
+    calls = [pool.submit(rendezvous, address, 3, 0, 30)]
     while True:
       try:
         with socket.create_connection(address.split(':')) as first:
@@ -85,9 +85,9 @@ def test_one_that_is_restarted_meanwhile(address):
         break
       except ConnectionRefusedError:
         continue
-    calls += [pool.submit(call_roll, address, 3, 2, 30)]
+    calls += [pool.submit(rendezvous, address, 3, 2, 30)]
     time.sleep(0.5)  # The others are there before it calls anew.
-    calls += [pool.submit(call_roll, address, 3, 1, 30)]
+    calls += [pool.submit(rendezvous, address, 3, 1, 30)]
     assert [each.exception() for each in calls] == [None] * 3
 
 
@@ -97,7 +97,7 @@ def test_another_program_at_the_port(address):
     concurrent.futures.ThreadPoolExecutor() as pool,
     socket.create_server((host, int(port))) as server,
   ):
-    calling = pool.submit(call_roll, address, 2, 1, 0.5)
+    calling = pool.submit(rendezvous, address, 2, 1, 0.5)
     with server.accept()[0] as caller:
       caller.sendall(b'HTTP/1.1 400 Bad Request\n')
     assert 'ids: 0.' in str(calling.exception())
@@ -109,4 +109,4 @@ def test_a_port_in_use(address):
     socket.create_server((host, int(port))),
     pytest.raises(UserError, match=f'cannot listen on port {port}'),
   ):
-    call_roll(address, 2, 0, 1)
+    rendezvous(address, 2, 0, 1)

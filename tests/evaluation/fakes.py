@@ -7,10 +7,10 @@ from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
 from unifluid_jax.evaluation.bank import drawings_of
-from unifluid_jax.inference import Model, Pictures
+from unifluid_jax.inference import ImageSamples, Model
 
 
 def make_experiment(concepts: str) -> Experiment:
@@ -78,7 +78,7 @@ class FakeModel(Model):
     rng = np.random.default_rng(0)
     orders = [rng.permutation(grid**2) for _ in images]
     tokens = np.ones((count, grid**2, self.experiment.token_dim), np.float32)
-    return Pictures(np.stack(images), tokens, np.stack(orders))
+    return ImageSamples(np.stack(images), tokens, np.stack(orders))
 
 
 class Oracle(FakeModel):
@@ -96,7 +96,7 @@ class Oracle(FakeModel):
       for picture in [drawing._replace(background=background)]
     }
 
-  def seen(self, image) -> Picture:
+  def seen(self, image) -> Drawing:
     """The picture of an image."""
     return self.of_pixels[np.ascontiguousarray(image).tobytes()]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unifluid_jax.data.emoji.catalog import load_catalog
-from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.evaluation import bank
 
 SIDE = 16
@@ -48,7 +48,7 @@ def test_drawings_that_are_alike_tie(monkeypatch, chunk):
   monkeypatch.setattr(bank, '_CHUNK', chunk)
   by_concept = {e.name: e for e in load_catalog().emojis.values()}
   names = ('flag, norway', 'fox', 'flag, svalbard and jan mayen')
-  pictures = [Picture('twemoji', by_concept[name].hex) for name in names]
+  pictures = [Drawing('twemoji', by_concept[name].hex) for name in names]
   (found,) = bank.nearest(draw(pictures[0], 32)[None], pictures)
   assert found == (pictures[0], pictures[2])
 

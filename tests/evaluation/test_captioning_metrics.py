@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
-from unifluid_jax.data.emoji.drawing import draw, pictures_of
+from unifluid_jax.data.emoji.drawing import draw, list_drawings
 from unifluid_jax.evaluation.bank import emoji_of
 from unifluid_jax.evaluation.captioning_metrics import evaluate_captioning
 
@@ -18,20 +18,20 @@ def result(oracle, config):
 
 
 def test_true_names_are_all_right(result, emoji):
-  held_out = pictures_of(emoji, 'cell')
+  held_out = list_drawings(emoji, 'cell')
   untoned = [p for p in held_out if not emoji_of(p).tone]
   assert 0 < len(untoned) < len(held_out)
   found = {name: (m.value, m.count) for name, m in result.measures.items()}
   del found['caption_heldout_nn_baseline']
   assert found == {
-    'caption_train_exact': (1.0, len(pictures_of(emoji, 'train'))),
+    'caption_train_exact': (1.0, len(list_drawings(emoji, 'train'))),
     'caption_heldout_exact': (1.0, len(held_out)),
     'caption_heldout_exact_untoned': (1.0, len(untoned)),
   }
 
 
 def test_the_baseline_names_the_nearest_training_image(result, emoji):
-  training = pictures_of(emoji, 'train')
+  training = list_drawings(emoji, 'train')
   rights = []
   for captioned in result.heldout:
     found = brute_force(draw(captioned.picture, 16), training)

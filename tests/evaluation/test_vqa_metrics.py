@@ -9,7 +9,7 @@ from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
 from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.data.emoji.catalog import load_catalog
-from unifluid_jax.data.emoji.drawing import draw, pictures_of
+from unifluid_jax.data.emoji.drawing import draw, list_drawings
 from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.data.emoji.tasks.vqa import WORDINGS, YES_NO
 from unifluid_jax.evaluation.bank import emoji_of
@@ -22,7 +22,7 @@ def result(oracle, config):
 
 
 def groups_of(split, emoji):
-  return [emoji_of(p).group for p in pictures_of(emoji, split)]
+  return [emoji_of(p).group for p in list_drawings(emoji, split)]
 
 
 def test_true_categories_are_all_right(result, emoji):
@@ -56,10 +56,10 @@ def test_category_baselines(result, emoji):
   assert result.measures['vqa_category_majority'].value == pytest.approx(
     held_out.count(majority) / len(held_out)
   )
-  training = pictures_of(emoji, 'train')
+  training = list_drawings(emoji, 'train')
   neighbours = [
     emoji_of(brute_force(draw(p, 16), training).pop()).group
-    for p in pictures_of(emoji, 'cell')
+    for p in list_drawings(emoji, 'cell')
   ]
   right = np.equal(neighbours, held_out).mean()
   assert result.measures['vqa_category_nn_baseline'].value == right
@@ -72,7 +72,9 @@ def test_the_majority_counts_a_cell_once_in_every_type(result, emoji):
       for cell in cells_of(emoji, 'train')
     )
     majority = answers.most_common(1)[0][0]
-    held_out = [getattr(emoji_of(p), field) for p in pictures_of(emoji, 'cell')]
+    held_out = [
+      getattr(emoji_of(p), field) for p in list_drawings(emoji, 'cell')
+    ]
     assert result.measures[f'vqa_majority/{kind}'].value == pytest.approx(
       held_out.count(majority) / len(held_out)
     )

@@ -67,10 +67,10 @@ def test_ones_own_images_are_those_that_are_named(arg):
 @pytest.mark.parametrize('name', NAMES)
 def test_a_config_is_new_at_each_call(name):
   first = get_config(name, '')
-  first.data.rows = -1
+  first.data.batch_rows = -1
   first.training.text_weight = -1.0
   again = get_config(name, '')
-  assert again.data.rows != -1 and again.training.text_weight != -1.0
+  assert again.data.batch_rows != -1 and again.training.text_weight != -1.0
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_published_sizes():
 @pytest.mark.parametrize('name', NAMES)
 def test_all_that_writes_images_is_treated_alike(name):
   config = get_config(name, 'tiny')
-  config.model.update(order='masked', source_tokens=True)
+  config.model.update(decoding='masked', source_tokens=True)
   experiment = build(Experiment, config)
   names = make_unifluid_spec(experiment, UNKNOWN_BOI).logical_axes
-  new, factors = experiment.init.new, experiment.optimizer.rate_factors
+  new, factors = experiment.init.new, experiment.optimizer.lr_multipliers
   treated = {
     (
       any(re.search(pattern, name) for pattern in new),

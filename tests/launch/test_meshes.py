@@ -43,8 +43,8 @@ def _train(
   flags = [
     *process.flags(workdir),
     # Two groups of rows: of four processes, two pack the same one.
-    '--config.data.rows=8',
-    '--config.data.groups=2',
+    '--config.data.batch_rows=8',
+    '--config.data.packing_windows=2',
     '--config.data.examples=16',
     f'--config.training.steps={steps}',
     f'--config.training.checkpoint.every={_STEPS}',
@@ -131,7 +131,7 @@ def test_two_processes_train_the_same_vae(vae, tmp_path):
     *process.flags(tmp_path),
     '--config.mesh.fsdp=4',
     # The whole config is checked, and the devices share rows, too.
-    '--config.data.rows=4',
+    '--config.data.batch_rows=4',
   ]
   ends = process.end_together(
     process.start_together('train_vae', 2, *flags, devices=2)

@@ -56,12 +56,19 @@ def test_a_wrong_flag(flag, message, tmp_path):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'data.rows': 3, 'training.accumulate': 2}, 'data.rows is 3'),
-    ({'data.groups': 3}, '4 examples do not split evenly over 3 groups'),
+    (
+      {'data.batch_rows': 3, 'training.grad_accum_steps': 2},
+      'data.batch_rows is 3',
+    ),
+    (
+      {'data.packing_windows': 3},
+      '4 examples do not split evenly over 3 groups',
+    ),
     ({'mesh.fsdp': 2}, 'mesh'),
     (
-      {'data.row.length': 101},
-      'data.row.length is 101, but an example of text_to_image may take 102',
+      {'data.row_capacity.length': 101},
+      'data.row_capacity.length is 101, but an example of text_to_image may '
+      'take 102',
     ),
     ({'data.sources.captioning.weight': float('nan')}, 'captioning.* is nan;'),
   ],

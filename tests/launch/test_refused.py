@@ -30,14 +30,14 @@ def test_nothing_is_left(module, output, flags, tmp_path):
   code, told = process.run(
     module,
     f'--config={process.CONFIG}:{captions}',
-    "--config.optimizer.rate_factors={'^haed/': 3.0}",
+    "--config.optimizer.lr_multipliers={'^haed/': 3.0}",
     f'{output}={place}',
     *flags,
   )
   assert code == 1, told
   assert 'Traceback' not in told
   message = told[told.index('error: ') :]
-  assert "optimizer.rate_factors has '^haed/'" in message
+  assert "optimizer.lr_multipliers has '^haed/'" in message
   assert '15 records do not fit; set data.max_text = 150 (it is 96)' in message
   assert 'captions.jsonl, line 2 needs data.max_text = 150' in message
   assert 'and 5 more' in message

@@ -122,7 +122,7 @@ def test_images_are_written_in_the_order_that_training_ended_with(finished):
   """Which is random order where it was stopped before raster order."""
   file = finished / 'config.json'
   config = json.loads(file.read_text())
-  config['training']['anneal'] = [2, 6]
+  config['training'] |= {'order': 'anneal', 'anneal_steps': [2, 6]}
   file.write_text(json.dumps(config))
   orders = []
   for _ in range(2):

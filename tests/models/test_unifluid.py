@@ -19,7 +19,7 @@ EXAMPLES = tiny.examples()
 
 @functools.cache
 def model(order='causal'):
-  return tiny.make_model(dataclasses.replace(tiny.CONFIG, order=order))
+  return tiny.make_model(dataclasses.replace(tiny.CONFIG, decoding=order))
 
 
 def forward(unifluid, batch, tokens, order, sources=None):
@@ -37,7 +37,7 @@ def forward(unifluid, batch, tokens, order, sources=None):
 
 def pack(letters, examples, rows, length=96):
   slots = [tiny.lay_out(e, letters, tiny.LAYOUT) for e in examples]
-  row = tiny.RowConfig(length, 32, 3, 3, 1)
+  row = tiny.RowCapacity(length, 32, 3, 3, 1)
   packed, dropped = tiny.pack(slots, rows, row, tiny.LAYOUT, letters.pad_id)
   assert not dropped
   return jax.tree.map(jnp.asarray, packed)
@@ -167,7 +167,7 @@ def test_each_edit_has_its_own_source(letters):
     Example((tiny.image(2), 'edit: dark'), tiny.image(12)),
   ]
   slots = [tiny.lay_out(e, letters, tiny.LAYOUT) for e in examples]
-  row = tiny.RowConfig(96, 0, 3, 4, 3)
+  row = tiny.RowCapacity(96, 0, 3, 4, 3)
   batch, _ = tiny.pack(slots, 1, row, tiny.LAYOUT, letters.pad_id)
   tokens = tiny.tokens(1, 3)
   written = sources_of_written(jax.tree.map(jnp.asarray, batch), tokens)

@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 
-from unifluid_jax.inference import Pictures
+from unifluid_jax.inference import ImageSamples
 
 SIZE = 8
 
@@ -48,7 +48,7 @@ class FakeModel:
   def _pictures(self, images):
     count = len(images)
     tokens, positions = np.zeros((count, 1, 1)), np.zeros((count, 1), int)
-    return Pictures(images, tokens, positions)
+    return ImageSamples(images, tokens, positions)
 
 
 if __name__ == '__main__':  # a page of its own process, at the port given

@@ -16,9 +16,9 @@ from unifluid_jax.planning.device_memory import (
   find_overflow,
   read_overflow,
 )
-from unifluid_jax.planning.estimate import Work, estimate, roofline
-from unifluid_jax.planning.lowering import Program
-from unifluid_jax.planning.planner import Setting
+from unifluid_jax.planning.estimate import StepCost, estimate, roofline
+from unifluid_jax.planning.lowering import LoweredProgram
+from unifluid_jax.planning.planner import PlanSettings
 from unifluid_jax.planning.sweep import fastest, split, variants
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic
@@ -37,7 +37,7 @@ def gib(count: int) -> jax.ShapeDtypeStruct:
 
 
 def test_each_resource_takes_its_time():
-  work = Work(10, 1e15, 2307e12 * 2 * 3, 100)
+  work = StepCost(10, 1e15, 2307e12 * 2 * 3, 100)
   seconds = roofline(SLICES, work, Traffic(7380e9 / 2, 600e9, 12.5e9 * 2))
   assert seconds == pytest.approx(
     {'arithmetic': 3, 'hbm': 1, 'ici': 2, 'dcn': 4}
@@ -67,11 +67,11 @@ def test_the_compilers_words_for_too_much(message, expected):
   'short', [Overflow(90.0, 94.75, True), Overflow(100.0, 94.75, False)]
 )
 def test_what_does_not_fit_is_a_result(short):
-  program = Program({'parameters': gib(10)}, short, 2.0)
+  program = LoweredProgram({'parameters': gib(10)}, short, 2.0)
   plan = {'config': 'x', 'program': 'train', 'batch': 8, 'mesh': '1'}
   plan |= {'remat': 'full', 'microbatches': 1}
   plan |= {'hbm_components_gib': {'parameters': 1.0}}
-  found = estimate(SLICES, program, Work(10, 1e15, 2e15, 100))
+  found = estimate(SLICES, program, StepCost(10, 1e15, 2e15, 100))
   assert not found['fits']
   assert found['hbm_over_gib'] == pytest.approx(10.5)  # of both devices
   assert found['hbm_gib_per_chip'] == pytest.approx(200)
@@ -100,8 +100,8 @@ class Compiled(jax.stages.Compiled):
 
 
 def test_arguments_need_room_beside_temporaries():
-  work = Work(10, 1e15, 2e15, 100)
-  found = estimate(SLICES, Program({}, Compiled(10, 90), 2.0), work)
+  work = StepCost(10, 1e15, 2e15, 100)
+  found = estimate(SLICES, LoweredProgram({}, Compiled(10, 90), 2.0), work)
   assert not found['fits']
   assert found['hbm_over_gib'] == pytest.approx(2 * (100 - 94.75))
   assert find_overflow(Compiled(10, 80), 10, 94.75) is None
@@ -121,10 +121,10 @@ def test_the_hours_of_a_run_are_a_lower_bound():
 def test_variants_divide_and_differ():
   """Of 8 rows on 2 x 4 devices."""
   config = unifluid_2b.get_config('tiny')
-  config.data.update(rows=8, examples=8)
+  config.data.update(batch_rows=8, examples=8)
   experiment = build(Experiment, config)
   slices = Slices('v5e:2x2', CHIPS['v5e'], 8, (None,) * 8, 2)
-  training = list(variants(Setting('x', experiment, 'train', 32), slices))
+  training = list(variants(PlanSettings('x', experiment, 'train', 32), slices))
   # 4 rows over 4 groups; 8 and 16 rows over 8 groups of one copy or four, or
   # over 4; each with every remat policy.
   assert len(training) == (1 + 3 + 3) * len(REMAT_POLICIES)
@@ -132,8 +132,8 @@ def test_variants_divide_and_differ():
   for way in training:
     mesh = way.experiment.mesh
     assert mesh.data * mesh.tensor <= 4
-    assert way.experiment.data.rows == way.experiment.data.examples
-  sampling = list(variants(Setting('x', experiment, 'sample', 32), slices))
+    assert way.experiment.data.batch_rows == way.experiment.data.examples
+  sampling = list(variants(PlanSettings('x', experiment, 'sample', 32), slices))
   # A copy for each device, or for two.
   assert {(way.images, way.mesh(4)) for way in sampling} == {
     (images, MeshConfig(data=-1, fsdp=1, tensor=tensor))
@@ -142,7 +142,7 @@ def test_variants_divide_and_differ():
   }
   assert len({way.digest for way in sampling}) == len(sampling) == 6
   with pytest.raises(UserError, match="program is 'serve'"):
-    Setting('x', experiment, 'serve', 1)
+    PlanSettings('x', experiment, 'serve', 1)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_variants_divide_and_differ():
 def test_the_meshes_of_a_sweep_hold_the_configs_own(mesh, sizes):
   config = unifluid_2b.get_config('tiny')
   config.mesh = mesh
-  config.data.update(rows=16, examples=16)
+  config.data.update(batch_rows=16, examples=16)
   experiment = build(Experiment, config)
   slices = Slices('v5e:2x4', CHIPS['v5e'], 8, (None,) * 8, 1)
   own = sizes_in_slice(experiment.mesh, 8)
-  training = list(variants(Setting('x', experiment, 'train', 16), slices))
+  training = list(variants(PlanSettings('x', experiment, 'train', 16), slices))
   found = {sizes_in_slice(way.mesh(8), 8) for way in training}
   assert sizes | {own} <= found
-  sampling = list(variants(Setting('x', experiment, 'sample', 16), slices))
+  sampling = list(variants(PlanSettings('x', experiment, 'sample', 16), slices))
   assert {sizes_in_slice(way.mesh(8), 8) for way in sampling} == {
     (8 // tensor, 1, tensor) for tensor in {1, 2, own[2]}
   }
@@ -172,17 +172,17 @@ def test_the_meshes_of_a_sweep_hold_the_configs_own(mesh, sizes):
 def test_a_sampler_is_planned_on_the_mesh_that_it_runs_on():
   config = unifluid_2b.get_config('tiny')
   config.mesh = {'data': 1, 'fsdp': -1, 'tensor': 2}
-  setting = Setting('x', build(Experiment, config), 'sample', 8)
+  setting = PlanSettings('x', build(Experiment, config), 'sample', 8)
   assert sizes_in_slice(setting.mesh(8), 8) == (4, 1, 2)
   config = unifluid_2b_sample.get_config()
-  setting = Setting('x', build(Experiment, config), 'sample', 8)
+  setting = PlanSettings('x', build(Experiment, config), 'sample', 8)
   assert sizes_in_slice(setting.mesh(8), 8) == (2, 1, 4)
 
 
 def test_a_sweep_makes_what_is_not_there():
   experiment = build(Experiment, unifluid_2b.get_config('tiny'))
   slices = Slices('v5e:2x2', CHIPS['v5e'], 4, (None,) * 4, 1)
-  settings = [Setting('x', experiment, 'sample', n) for n in (1, 2, 3)]
+  settings = [PlanSettings('x', experiment, 'sample', n) for n in (1, 2, 3)]
   plans = [
     {'setting': settings[n].digest, 'topology': topology, 'slices': 1, 'n': n}
     for n, topology in ((2, 'v5e:2x2'), (0, 'v6e:2x2'), (1, 'v5e:2x2'))

@@ -38,7 +38,7 @@ def experiment(remat, frozen=(), edits=False):
   config.model.encoder.update(width=128, layers=2, mlp_dim=512, heads=2)
   config.model.update(remat=remat, unroll=2, source_tokens=edits)
   config.model.head = {'width': 256, 'depth': 2, 'unroll': 2}
-  config.data.row.source_images = 2 * edits
+  config.data.row_capacity.source_images = 2 * edits
   config.vae = {'latent_channels': 4, 'widths': (64,), 'patch_size': 4}
   config.init = {'frozen': frozen}
   return build(Experiment, config)
@@ -52,7 +52,9 @@ def step_of(experiment):
     lambda vae: initial_train_state(experiment, spec, context, vae, {}),
     spec.vae.abstract_parameters,
   )
-  batch = abstract_batch(experiment, experiment.data.rows, experiment.data.row)
+  batch = abstract_batch(
+    experiment, experiment.data.batch_rows, experiment.data.row_capacity
+  )
   return make_train_step(context), state, batch
 
 
@@ -116,7 +118,7 @@ def test_work_of_the_sampler_is_that_of_its_program(order):
     head_steps=1,
     guidance=guidance,
   )
-  model = dataclasses.replace(config.model, order=order)
+  model = dataclasses.replace(config.model, decoding=order)
   config = dataclasses.replace(config, model=model, sampling=sampling)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   executable = image_sampler(config, mesh, 8).executable
@@ -145,11 +147,11 @@ def test_flops_of_attention_by_the_kernel(remat, frozen):
   """Against the kernels that a step has: two products forward, five back."""
   config = experiment(remat, FROZEN[frozen])
   data, model = config.data, config.model
-  row = dataclasses.replace(data.row, length=256)
+  row = dataclasses.replace(data.row_capacity, length=256)
   gemma = dataclasses.replace(model.gemma, head_dim=128)
   model = dataclasses.replace(model, gemma=gemma, dtype='bfloat16')
   config = dataclasses.replace(
-    config, data=dataclasses.replace(data, row=row), model=model
+    config, data=dataclasses.replace(data, row_capacity=row), model=model
   )
   plain = dataclasses.replace(
     config, model=dataclasses.replace(model, fused_attention=False)

@@ -8,18 +8,18 @@ from experiments import unifluid_2b_sample
 from tests import process
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.planning.planner import Setting
+from unifluid_jax.planning.planner import PlanSettings
 from unifluid_jax.planning.sweep import split, variants
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.utils.chips import CHIPS
 
 CONFIG = '--config=experiments/unifluid_2b.py:tiny'
-ROWS = ('--config.data.rows=4', '--config.data.examples=4')
+ROWS = ('--config.data.batch_rows=4', '--config.data.examples=4')
 # What the recipes have and their small variants lack: bfloat16, rows and heads
 # that the attention kernel is made for, a vocabulary in chunks, two copies.
 LIKE_THE_RECIPE = (
   '--config.model.dtype=bfloat16',
-  '--config.data.row.length=128',
+  '--config.data.row_capacity.length=128',
   '--config.model.gemma.head_dim=128',
   '--config.model.gemma.vocab_size=40000',
   '--config.model.remat=sublayers',
@@ -83,7 +83,7 @@ def test_a_step_on_a_mesh_of_three_axes_compiles(tmp_path):
     'plan',
     CONFIG,
     *LIKE_THE_RECIPE,
-    '--config.data.rows=16',
+    '--config.data.batch_rows=16',
     '--config.mesh.data=1',
     '--config.mesh.fsdp=2',
     '--config.mesh.tensor=2',
@@ -131,7 +131,7 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
   assert first['fastest'] == only
   assert 'The fastest that fits:' in output
   config = unifluid_2b_sample.get_config('tiny')
-  setting = Setting(
+  setting = PlanSettings(
     'unifluid_2b_sample', build(Experiment, config), 'sample', 1
   )
   slices = Slices('v5e:2x2', CHIPS['v5e'], 4, (None,) * 4, 1)
@@ -161,12 +161,12 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
     ),
     (['--topology=v5p:4x4'], 'a slice of v5p has 3 dimensions'),
     (['--topology=v5litepod:4x4'], 'tpu7x; did you mean v5e?'),
-    (['--topology=v5e:2x2', '--config.data.rows=6'], 'use 4 or 8'),
+    (['--topology=v5e:2x2', '--config.data.batch_rows=6'], 'use 4 or 8'),
     (
       [
         '--topology=v5e:2x2',
         '--num_slices=3',
-        '--config.data.rows=8',
+        '--config.data.batch_rows=8',
         '--sweep',
       ],
       'use 12',

@@ -32,7 +32,7 @@ NOTHING = Example((), '')
 
 @functools.cache
 def model(order):
-  return tiny.make_model(dataclasses.replace(tiny.CONFIG, order=order))
+  return tiny.make_model(dataclasses.replace(tiny.CONFIG, decoding=order))
 
 
 def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
@@ -93,7 +93,7 @@ def reference(order_name, letters, counts, guidance, example, key, positions):
   for prefix in (example, NOTHING):
     whole = dataclasses.replace(prefix, target=tiny.image(0))
     slots = tiny.lay_out(whole, letters, tiny.LAYOUT)
-    row = tiny.RowConfig(48, 0, 1, 1, 1)
+    row = tiny.RowCapacity(48, 0, 1, 1, 1)
     packed, _ = tiny.pack([slots], 1, row, tiny.LAYOUT, letters.pad_id)
     rows.append(jax.tree.map(jnp.asarray, packed))
   raster = np.zeros((tiny.TOKENS, tiny.IMAGE_TOKENS.dim), np.float32)

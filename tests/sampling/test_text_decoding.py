@@ -52,7 +52,7 @@ def whole_row_choice(model, letters, example, ids, length):
   start = int(slots.text_slots[0]) + 1
   token_ids = slots.token_ids.copy()
   token_ids[start : start + length] = ids[:length]
-  row = tiny.RowConfig(48, LENGTH + 1, 1, 0)
+  row = tiny.RowCapacity(48, LENGTH + 1, 1, 0)
   batch, _ = tiny.pack(
     [slots._replace(token_ids=token_ids)], 1, row, tiny.LAYOUT, 0
   )

@@ -78,8 +78,10 @@ def test_a_mesh_that_the_devices_do_not_make_up(config, slices, message):
 
 def test_rows_that_do_not_divide():
   mesh = make_mesh(MeshConfig(data=2, tensor=2), devices())
-  check_rows(mesh, 'data.rows', 12)
-  with pytest.raises(UserError, match='data.rows is 30.*4 dev.*use 24 or 32'):
-    check_rows(mesh, 'data.rows', 30, accumulate=2)
+  check_rows(mesh, 'data.batch_rows', 12)
+  with pytest.raises(
+    UserError, match='data.batch_rows is 30.*4 dev.*use 24 or 32'
+  ):
+    check_rows(mesh, 'data.batch_rows', 30, grad_accum_steps=2)
   with pytest.raises(UserError, match='batch is 3,.*4 device.*use 4$'):
     check_rows(mesh, 'batch', 3)

@@ -53,9 +53,17 @@ def test_no_more_than_the_parameters_that_there_are():
   [
     (vae_needs, {'vae_training__batch': 2**17}, 'vae_training.batch of data'),
     (vae_needs, {'vae__widths': (2**15,)}, 'what is trained (vae) takes'),
-    (unifluid_needs, {'data__rows': 2**17}, 'data.rows of images takes'),
+    (
+      unifluid_needs,
+      {'data__batch_rows': 2**17},
+      'data.batch_rows of images takes',
+    ),
     (unifluid_needs, {'data__examples': 2**17}, 'data.examples of data.image'),
-    (unifluid_needs, {'data__row__length': 2**16}, 'attention over data.row'),
+    (
+      unifluid_needs,
+      {'data__row_capacity__length': 2**16},
+      'attention over data.row_capacity',
+    ),
     (unifluid_needs, {'model__gemma__mlp_dim': 2**20}, 'model.gemma takes'),
     (unifluid_needs, {'model__gemma__vocab_size': 2**24}, 'model.gemma takes'),
     (unifluid_needs, {'model__head__width': 2**14}, 'model.head takes'),

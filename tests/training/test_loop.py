@@ -16,8 +16,8 @@ import pytest
 from unifluid_jax.config.training_sections import CheckpointConfig
 from unifluid_jax.distributed.interruption import Interrupted, stop_at_once
 from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.loop import Program, Run, fit
-from unifluid_jax.training.metrics import Work, read_log
+from unifluid_jax.training.loop import LoopFunctions, LoopSettings, fit
+from unifluid_jax.training.metrics import StepWork, read_log
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.goodput import PROCESS
 
@@ -50,21 +50,21 @@ def batches(start, put=jax.device_put, before=lambda step: None):
 
 
 def train(workdir, every=2, log_every=1, profile=None, heldout=None, **options):
-  run = Run(
+  run = LoopSettings(
     name='sum',
     workdir=workdir,
     steps=_STEPS,
     log_every=log_every,
     checkpoint=CheckpointConfig(every=every),
     identity={},
-    work=Work(1, 1),
+    work=StepWork(1, 1),
     profile=profile,
   )
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
     initialise(),
   )
-  program = Program(
+  program = LoopFunctions(
     initialise,
     shapes,
     add,

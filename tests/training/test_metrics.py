@@ -2,7 +2,7 @@
 
 import pytest
 
-from unifluid_jax.training.metrics import Meter, Work, read_log
+from unifluid_jax.training.metrics import Meter, StepWork, read_log
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.goodput import Goodput
 
@@ -21,4 +21,4 @@ def test_a_damaged_line_is_named(tmp_path):
   with pytest.raises(UserError, match='metrics.jsonl is damaged'):
     read_log(tmp_path)
   with pytest.raises(UserError, match='metrics.jsonl is damaged'):
-    Meter(tmp_path, 'x', 3, 2, Work(1, 1), Goodput())  # A run goes on.
+    Meter(tmp_path, 'x', 3, 2, StepWork(1, 1), Goodput())  # A run goes on.

@@ -52,7 +52,7 @@ def test_rate_factors_scale_updates_by_the_first_match():
   config = OptimizerConfig(
     learning_rate=0.1,
     weight_decay=0.0,
-    rate_factors={'^head/out': 4.0, '^head/': 0.5},
+    lr_multipliers={'^head/out': 4.0, '^head/': 0.5},
   )
   names = ('a', 'head/in', 'head/out')
   params = {name: jnp.zeros(3) for name in names}
@@ -66,7 +66,7 @@ def test_rate_factors_scale_updates_by_the_first_match():
 
 def test_gradients_are_clipped_by_their_global_norm():
   """Adam's first step is its sign: clipping shows in the first moment."""
-  config = OptimizerConfig(learning_rate=1.0, clip=1.0, b1=0.0)
+  config = OptimizerConfig(learning_rate=1.0, grad_clip_norm=1.0, b1=0.0)
   params = {'a': jnp.zeros(1), 'b': jnp.zeros(1)}
   optimizer = make_optimizer(config, 10, {'a': (None,), 'b': (None,)})
   gradient = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}

@@ -50,14 +50,14 @@ def test_a_config_that_is_right_passes(tmp_path):
 
 def test_problems_of_all_kinds_are_told_at_once(tmp_path):
   config = tiny.get_config()
-  config.data.rows = 3
-  config.data.groups = 2
+  config.data.batch_rows = 3
+  config.data.packing_windows = 2
   config.mesh.fsdp = 64
-  config.data.row.length = 50
+  config.data.row_capacity.length = 50
   config.data.sources.captioning.weight = float('nan')
   config.data.sources.text_to_image.concepts = 'quikstart'
-  config.optimizer.rate_factors = {'^haed/': 3.0}
-  config.vae_training.optimizer.rate_factors = {'^bottleneck$': 2.0}
+  config.optimizer.lr_multipliers = {'^haed/': 3.0}
+  config.vae_training.optimizer.lr_multipliers = {'^bottleneck$': 2.0}
   config.vae_training.sources.picture.task = 'captioning'
   config.init.update(
     frozen=('^encodr/',), backbone='no/gemma', vae='', workdir=''
@@ -70,7 +70,7 @@ def test_problems_of_all_kinds_are_told_at_once(tmp_path):
     'mesh is data 1, fsdp 64',
     "the weight of task 'captioning' is nan",
     "no concept set 'quikstart'",
-    'data.row.length is 50, but',
+    'data.row_capacity.length is 50, but',
     '^haed/',
     '^bottleneck$',
     "the task 'captioning' writes texts",
@@ -82,14 +82,16 @@ def test_problems_of_all_kinds_are_told_at_once(tmp_path):
 
 def test_sections_are_checked_together():
   config = tiny.get_config()
-  config.data.groups = 0
-  config.training.repeats = 0
+  config.data.packing_windows = 0
+  config.training.diffusion_batch_mul = 0
   with pytest.raises(UserErrors) as error:
     build(Experiment, config)
   # A config is checked across its sections when each of them is right.
   errors = [*map(str, error.value.errors)]
-  assert has(errors, 'data.groups is 0', 'training.repeats is 0')
-  config.data.groups = config.training.repeats = 1
+  assert has(
+    errors, 'data.packing_windows is 0', 'training.diffusion_batch_mul is 0'
+  )
+  config.data.packing_windows = config.training.diffusion_batch_mul = 1
   config.edit_sampling.update(steps=99, solver='ancestrl')
   config.tokenizer.vocab_size = 321
   with pytest.raises(UserErrors) as error:
@@ -111,9 +113,13 @@ def test_long_captions_are_told_before_the_vae_is_trained(tmp_path):
   assert len(lines) == 11
   assert lines[0].startswith(f'  {tmp_path}/captions.jsonl, line 2 needs ')
   assert lines[-1] == '  and 15 more'
-  for key in ('data.max_text', 'data.row.length', 'data.row.text_targets'):
+  for key in (
+    'data.max_text',
+    'data.row_capacity.length',
+    'data.row_capacity.text_targets',
+  ):
     value = int(title.split(f'{key} = ')[1].split()[0])
-    section = config.data.row if 'row' in key else config.data
+    section = config.data.row_capacity if 'row_capacity' in key else config.data
     section[key.rpartition('.')[2]] = value
   start = check_start(
     build(Experiment, config), tmp_path / 'run', trains_vae=True
@@ -161,7 +167,7 @@ def test_more_checks_are_made_with_the_others(tmp_path):
     raise UserError('nothing to measure')
 
   config = tiny.get_config()
-  config.data.groups = 3
+  config.data.packing_windows = 3
   messages = refused(config, tmp_path / 'run', also=[evaluation])
   assert has(messages, 'nothing to measure', '4 examples', '2 rows')
 

@@ -76,13 +76,13 @@ def test_gradnorm_needs_layers_that_are_trained():
 
 def test_a_rate_factor_for_no_parameter_is_told():
   config = tiny.get_config()
-  config.optimizer.rate_factors = {'^encoder/': 0.1, '^haed/': 3.0}
+  config.optimizer.lr_multipliers = {'^encoder/': 0.1, '^haed/': 3.0}
   config.init = {'frozen': ('^encoder/',)}  # which does no harm
   with pytest.raises(
-    UserError, match=r"^optimizer\.rate_factors has '\^haed/'"
+    UserError, match=r"^optimizer\.lr_multipliers has '\^haed/'"
   ):
     check(config)
-  config.vae_training.optimizer.rate_factors = {'^bottleneck$': 2.0}
-  told = r"^vae_training\.optimizer\.rate_factors has '\^bottleneck\$'"
+  config.vae_training.optimizer.lr_multipliers = {'^bottleneck$': 2.0}
+  told = r"^vae_training\.optimizer\.lr_multipliers has '\^bottleneck\$'"
   with pytest.raises(UserError, match=told):
     make_vae_optimizer(build(Experiment, config))

@@ -48,12 +48,12 @@ def context_of(optimizer, **changes) -> StepContext:
     optimizer=optimizer,
     balance=make_balance('fixed'),
     text_weight=0.5,
-    repeats=2,
+    diffusion_batch_mul=2,
     image_tokens=tiny.TOKENS,
     token_dim=tiny.IMAGE_TOKENS.dim,
     patch=1,
-    anneal=None,
-    accumulate=1,
+    raster_fade=None,
+    grad_accum_steps=1,
     ema=0.9,
     seed=0,
   )
@@ -150,7 +150,7 @@ def test_gradients_accumulate_to_those_of_the_whole_batch(batch):
   """Noise is drawn before rows are split, so that it stays the same."""
   results = []
   for parts in (1, 2, 4):
-    context = context_of(optax.sgd(1.0), accumulate=parts)
+    context = context_of(optax.sgd(1.0), grad_accum_steps=parts)
     state, metrics = jax.jit(make_train_step(context))(state_of(context), batch)
     results.append((state.params, metrics))
   for params, metrics in results[1:]:
@@ -200,7 +200,7 @@ def test_gradient_norms_are_those_of_each_task(batch):
 
 def test_held_out_losses_are_those_of_training_without_an_update(batch):
   """As the mean over many draws of noise, and the very text loss."""
-  context = context_of(optax.sgd(0.0), repeats=64)
+  context = context_of(optax.sgd(0.0), diffusion_batch_mul=64)
   state = state_of(context)
   measure = jax.jit(make_heldout_step(context))
   losses, counts = measure(state, batch, jnp.int32(0))
@@ -222,6 +222,6 @@ def test_held_out_noise_depends_on_the_batch_and_not_on_the_step(batch):
 
   assert image_loss(0, 0) == image_loss(500, 0)
   assert image_loss(0, 0) != image_loss(0, 1)
-  parts = context_of(optax.sgd(0.0), accumulate=2)
+  parts = context_of(optax.sgd(0.0), grad_accum_steps=2)
   both, _ = jax.jit(make_heldout_step(parts))(state, batch, jnp.int32(0))
   np.testing.assert_allclose(both.image, image_loss(0, 0), rtol=1e-5)

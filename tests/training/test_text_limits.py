@@ -19,12 +19,12 @@ from unifluid_jax.utils.errors import UserError
 def auto(config):
   """The config with every limit 'auto'."""
   config.data.max_text = 'auto'
-  config.data.row.update(length='auto', text_targets='auto')
+  config.data.row_capacity.update(length='auto', text_targets='auto')
   return config
 
 
 def limits_of(experiment) -> Limits:
-  row = experiment.data.row
+  row = experiment.data.row_capacity
   return Limits(experiment.data.max_text, row.length, row.text_targets)
 
 
@@ -40,14 +40,14 @@ def captions(tmp_path):
 
 def test_limits_fit_all_texts_and_the_examples_of_a_step(captions, tmp_path):
   config = auto(own_config(captions))
-  config.data.update(examples=24, rows=6)
-  config.data.row.update(understanding_images=6, generated_images=6)
+  config.data.update(examples=24, batch_rows=6)
+  config.data.row_capacity.update(understanding_images=6, generated_images=6)
   found = start(config, tmp_path / 'run')
   experiment = found.experiment
   assert is_set(experiment)
   assert experiment.data.max_text == 64  # of 40, in steps of 32
   assert all(isinstance(limit, int) for limit in limits_of(experiment))
-  assert experiment.data.row.text_targets >= 41
+  assert experiment.data.row_capacity.text_targets >= 41
   batches = make_batches(
     experiment.pipeline(), experiment.layout(), found.tasks, found.tokenizer
   )
@@ -56,19 +56,19 @@ def test_limits_fit_all_texts_and_the_examples_of_a_step(captions, tmp_path):
   assert sum(dropped) <= 0.05 * 20 * 24
   # They are those of a config that gives them as numbers.
   config.data.max_text = experiment.data.max_text
-  config.data.row.update(
-    length=experiment.data.row.length,
-    text_targets=experiment.data.row.text_targets,
+  config.data.row_capacity.update(
+    length=experiment.data.row_capacity.length,
+    text_targets=experiment.data.row_capacity.text_targets,
   )
   assert build(Experiment, config) == experiment
 
 
 def test_one_limit_may_be_auto_and_the_others_numbers(captions, tmp_path):
   config = own_config(captions)
-  config.data.row.length = 'auto'
+  config.data.row_capacity.length = 'auto'
   experiment = start(config, tmp_path / 'run').experiment
   assert experiment.data.max_text == 96
-  assert experiment.data.row.text_targets == 64
+  assert experiment.data.row_capacity.text_targets == 64
   config.data.max_text = 39
   with pytest.raises(UserError, match=r'line 40: .* set data\.max_text = 40 '):
     start(config, tmp_path / 'run')
@@ -100,8 +100,8 @@ def test_limits_of_a_run_that_never_trained_are_set_anew(captions, tmp_path):
 
 def test_texts_that_are_not_known_at_the_start_need_numbers(tmp_path):
   config = tiny.get_config()
-  config.data.row.length = 'auto'
-  told = r"^data\.row\.length: 'auto' counts .* captioning \(emoji\)"
+  config.data.row_capacity.length = 'auto'
+  told = r"^data\.row_capacity\.length: 'auto' counts .* captioning \(emoji\)"
   with pytest.raises(UserError, match=told):
     start(config, tmp_path / 'run')
 

@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.metrics import Meter, Work, read_log
+from unifluid_jax.training.metrics import Meter, StepWork, read_log
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.paths import (
@@ -86,7 +86,7 @@ def test_a_file_is_written_whole_or_not_at_all(bucket, tmp_path, monkeypatch):
 
 def test_log_of_a_resumed_run(bucket):
   def meter(start):
-    work = Work(tokens=0, flops=0)
+    work = StepWork(tokens=0, flops=0)
     return Meter(bucket, 'vae', 4, start, work, Goodput())
 
   for start, values in ((0, (3.0, 2.0)), (1, (1.5, 1.0))):

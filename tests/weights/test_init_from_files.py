@@ -143,7 +143,7 @@ def _check_export(model, experiment, workdir, out):
 
 def _check_step_of_an_export(weights, out):
   """Half way through its fade to raster order, it draws in random order."""
-  training = {'steps': 9, 'anneal': (2, 6)}
+  training = {'steps': 9, 'order': 'anneal', 'anneal_steps': (2, 6)}
   experiment = weights.experiment | {
     'training': weights.experiment['training'] | training
   }

@@ -19,7 +19,7 @@ from unifluid_jax.data.pipeline import READ
 from unifluid_jax.sharding.mesh import make_mesh, shardings_of
 from unifluid_jax.training.flops import step_flops
 from unifluid_jax.training.metrics import peak_flops
-from unifluid_jax.training.preflight import Start
+from unifluid_jax.training.preflight import PreparedRun
 from unifluid_jax.training.state import (
   abstract_train_state,
   initial_train_state,
@@ -34,7 +34,7 @@ _KEPT = 4
 """Batches that the timed steps take by turns."""
 
 
-def time_training(start: Start, steps: int) -> dict[str, float]:
+def time_training(start: PreparedRun, steps: int) -> dict[str, float]:
   """Times the pipeline and the training step on all devices.
 
   Args:
@@ -75,7 +75,7 @@ def time_training(start: Start, steps: int) -> dict[str, float]:
     return state
 
   timing = time_calls(take_step, steps)
-  slots = experiment.data.rows * experiment.data.row.length
+  slots = experiment.data.batch_rows * experiment.data.row_capacity.length
   speed = {
     'data_batch_s': data_batch,
     'train_compile_s': timing.first,

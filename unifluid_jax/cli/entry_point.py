@@ -75,11 +75,11 @@ def define_process_flags() -> Callable[[], None]:
   def start() -> None:
     place = None
     if count.value == 1:
-      place = processes.make_place(
+      place = processes.make_address(
         coordinator.value or 'localhost', 1, index.value or 0
       )
     elif any(flag.value is not None for flag in (coordinator, count, index)):
-      place = processes.make_place(
+      place = processes.make_address(
         require(coordinator), require(count), require(index)
       )
     processes.start(place, timeout.value)
@@ -200,7 +200,7 @@ def require(holder: flags.FlagHolder) -> Any:
 
 
 def workdir_path(holder: flags.FlagHolder) -> AnyPath:
-  """The folder of the run, which `claimed` makes.
+  """The folder of the run, which `workdir_lock` makes.
 
   Raises:
     UserError: The flag is not given.

@@ -78,10 +78,11 @@ class Experiment:
       self._check_sizes()
       self._check_sampling()  # It needs a whole number of tokens.
     with problems.catch():
-      if self.data.row.source_images and not self.model.source_tokens:
+      if self.data.row_capacity.source_images and not self.model.source_tokens:
         raise UserError(
-          f'data.row.source_images is {self.data.row.source_images}, but '
-          'model.source_tokens is off; set the first to 0 or the other to True'
+          'data.row_capacity.source_images is '
+          f'{self.data.row_capacity.source_images}, but model.source_tokens is '
+          'off; set the first to 0 or the other to True'
         )
     with problems.catch():
       if not self.tokenizer.path and not self.init.workdir:
@@ -153,16 +154,16 @@ class Experiment:
       UserError: A length of the rows has not been set from the texts.
     """
     data = self.data
-    self._check_set('row.length', data.row.length)
-    self._check_set('row.text_targets', data.row.text_targets)
+    self._check_set('row_capacity.length', data.row_capacity.length)
+    self._check_set('row_capacity.text_targets', data.row_capacity.text_targets)
     return PipelineConfig(
       seed=self.seed,
       weights={name: s.weight for name, s in data.sources.items()},
       examples=data.examples,
-      rows=data.rows,
-      groups=data.groups,
-      row=data.row,
-      drop_prefix=data.drop_prefix,
+      batch_rows=data.batch_rows,
+      packing_windows=data.packing_windows,
+      row_capacity=data.row_capacity,
+      cond_drop_prob=data.cond_drop_prob,
       num_workers=data.num_workers,
     )
 

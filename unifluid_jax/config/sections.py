@@ -14,8 +14,9 @@ from unifluid_jax.config.training_sections import (
 )
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.images import MAX_PIXELS, PILLOW_PIXELS
-from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.packing import RowCapacity
 from unifluid_jax.data.sources.split import SPLITS
+from unifluid_jax.masking import ORDERS
 from unifluid_jax.models.parameters import DTYPES
 from unifluid_jax.utils.errors import (
   UserError,
@@ -95,12 +96,12 @@ class DataConfig:
       from the texts, see `runs.limits`.
     examples: Examples of a step, over all processes, of which those are
       dropped that no row has room for; the log's `examples` counts the rest.
-    rows: Rows that the examples of a step are packed into.
-    groups: Groups of rows that are packed on their own; fewer pack better. A
-      process packs every group that it has a row of, so there should be as
-      many as processes, or more.
-    row: What a row has room for.
-    drop_prefix: Probability that an image is written after nothing.
+    batch_rows: Rows that the examples of a step are packed into.
+    packing_windows: Windows of rows that are packed independently; fewer pack
+      better. A process packs every window that it has a row of, so there
+      should be as many windows as processes, or more.
+    row_capacity: What a row has room for.
+    cond_drop_prob: Probability that an image is written after nothing.
     num_workers: Processes that read ahead; 0 for threads only.
     concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
     artists: Artists of the embedded data.
@@ -113,10 +114,10 @@ class DataConfig:
   sources: Mapping[str, SourceConfig]
   max_text: AutoInt
   examples: int
-  rows: int
-  groups: int
-  row: RowConfig
-  drop_prefix: float = 0.1
+  batch_rows: int
+  packing_windows: int
+  row_capacity: RowCapacity
+  cond_drop_prob: float = 0.1
   num_workers: int = 0
   concepts: str = 'quickstart'
   artists: tuple[str, ...] = EmojiConfig.artists
@@ -124,19 +125,19 @@ class DataConfig:
   max_pixels: int = MAX_PIXELS
 
   def __post_init__(self):
-    counts = ('image_size', 'examples', 'rows', 'groups')
+    counts = ('image_size', 'examples', 'batch_rows', 'packing_windows')
     check_least('data', self, 1, *counts)
     if self.max_text != AUTO:
       check_least('data', self, 1, 'max_text')
       check_most('data', self, 2**20, 'max_text')
     check_least('data', self, 0, 'num_workers')
     check_most('data', self, 2**12, 'image_size')
-    check_most('data', self, 2**17, 'examples', 'rows', 'groups')
+    check_most('data', self, 2**17, 'examples', 'batch_rows', 'packing_windows')
     check_most('data', self, 2**8, 'num_workers')
     check_between('data', self, 1, PILLOW_PIXELS + 1, 'max_pixels')
-    if not 0 <= self.drop_prefix <= 1:
+    if not 0 <= self.cond_drop_prob <= 1:
       raise UserError(
-        f'data.drop_prefix is {self.drop_prefix}; it must be in 0..1'
+        f'data.cond_drop_prob is {self.cond_drop_prob}; it must be in 0..1'
       )
     check_between('data', self, 0, 1, 'heldout')
 
@@ -179,15 +180,16 @@ class TrainingConfig:
   Attributes:
     steps: Length of the run.
     text_weight: lambda, the weight of the text loss.
-    repeats: Noise levels drawn per image token.
-    anneal: First step of the fade from random to raster order, and the step
-      by which it is over; (0, 0) is raster order throughout, None random order
-      throughout. Images are sampled in raster order if the fade is over, else
-      in random order.
+    diffusion_batch_mul: Noise levels drawn per image token.
+    order: Order of image tokens: 'random', 'raster', or 'anneal', which fades
+      from random to raster order. Images are sampled in raster order once no
+      random order is left, else in random order.
+    anneal_steps: First step of the fade, and first step without random order;
+      for 'anneal' only.
     balance: Policy of the loss balance, see `training.balance`.
     balance_every: Steps between two measurements of the tasks' gradients,
       and updates of the balance; 0 for none.
-    accumulate: Microbatches of a step.
+    grad_accum_steps: Microbatches of a step.
     heldout_every: Steps between two measurements of the losses of held-out
       lines, where a folder has any; see `data.heldout`.
     log_every: Steps between two lines of the log.
@@ -198,21 +200,27 @@ class TrainingConfig:
 
   steps: int
   text_weight: float
-  repeats: int = 4
-  anneal: tuple[int, int] | None = None
+  diffusion_batch_mul: int = 4
+  order: str = 'random'
+  anneal_steps: tuple[int, int] | None = None
   balance: str = 'fixed'
   balance_every: int = 0
-  accumulate: int = 1
+  grad_accum_steps: int = 1
   heldout_every: int = 100
   log_every: int = 50
   checkpoint: CheckpointConfig = CheckpointConfig()
   profile: tuple[int, int] | None = None
 
   def __post_init__(self):
-    counts = ('repeats', 'accumulate', 'heldout_every', 'log_every')
+    counts = (
+      'diffusion_batch_mul',
+      'grad_accum_steps',
+      'heldout_every',
+      'log_every',
+    )
     check_least('training', self, 1, *counts)
     check_least('training', self, 0, 'steps', 'balance_every')
-    check_most('training', self, 2**12, 'repeats')
+    check_most('training', self, 2**12, 'diffusion_batch_mul')
     check_between('training', self, 0, math.inf, 'text_weight')
     if self.balance not in BALANCES:
       raise UserError(
@@ -223,12 +231,27 @@ class TrainingConfig:
         f'training.balance is {self.balance!r}, which learns from '
         'measurements: set training.balance_every'
       )
+    if self.order not in ORDERS:
+      raise UserError(
+        f'training.order is {self.order!r}; it must be one of {ORDERS}'
+      )
+    if (self.order == 'anneal') != (self.anneal_steps is not None):
+      raise UserError(
+        f'training.order is {self.order!r} and training.anneal_steps is '
+        f"{self.anneal_steps}; order 'anneal' needs a first and a last step, "
+        'and the other orders need None'
+      )
     steps = self.profile
     if steps is not None and not 1 <= steps[0] <= steps[1]:
       raise UserError(
         f'training.profile is {list(steps)}; it must be a first and a last '
         'step, numbered from 1, such as (10, 12)'
       )
+
+  @property
+  def raster_fade(self) -> tuple[int, int] | None:
+    """First and last step of the fade to raster order, or None."""
+    return (0, 0) if self.order == 'raster' else self.anneal_steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,9 +34,9 @@ class OptimizerConfig:
     b2: Second-moment decay.
     weight_decay: Decay of matrices; vectors, norms and biases have none.
     no_decay: Regular expressions of parameter names that have none either.
-    clip: Largest global gradient norm.
+    grad_clip_norm: Largest global gradient norm.
     ema: Decay of the parameters' moving average.
-    rate_factors: Factors of the learning rate by regular expressions of
+    lr_multipliers: Factors of the learning rate by regular expressions of
       parameter names, of which the first match counts; a pretrained or a small
       encoder wants a lower rate than fresh parts.
   """
@@ -48,22 +48,22 @@ class OptimizerConfig:
   b2: float = 0.95
   weight_decay: float = 0.02
   no_decay: tuple[str, ...] = ('head/',)
-  clip: float = 1.0
+  grad_clip_norm: float = 1.0
   ema: float = 0.9999
-  rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  lr_multipliers: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     check_between('optimizer', self, 0, 1, 'b1', 'b2', 'ema')
     rates = ('learning_rate', 'weight_decay')
     check_between('optimizer', self, 0, math.inf, *rates)
-    if not self.clip > 0:
+    if not self.grad_clip_norm > 0:
       raise UserError(
-        f'optimizer.clip is {self.clip}; it must be more than 0, and a large '
-        'number to clip nothing'
+        f'optimizer.grad_clip_norm is {self.grad_clip_norm}; it must be more '
+        'than 0, and a large number to clip nothing'
       )
     check_least('optimizer', self, 0, 'warmup')
-    for pattern in (*self.no_decay, *self.rate_factors):
-      check_pattern('optimizer.no_decay or rate_factors', pattern)
+    for pattern in (*self.no_decay, *self.lr_multipliers):
+      check_pattern('optimizer.no_decay or lr_multipliers', pattern)
     if self.schedule not in SCHEDULES:
       raise UserError(
         f'optimizer.schedule is {self.schedule!r}; it must be one of '

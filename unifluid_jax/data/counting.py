@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unifluid_jax.data.emoji.tasks.emoji_task import Task as EmojiTask
+from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask
 from unifluid_jax.data.layout import LayoutConfig
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -24,8 +24,8 @@ class Limits(NamedTuple):
 
   Attributes:
     max_text: Tokens of a prompt, and of a text target: `data.max_text`.
-    length: Slots of an example: `data.row.length`.
-    text_targets: Predictions of a text token: `data.row.text_targets`.
+    length: Slots of an example: `data.row_capacity.length`.
+    text_targets: Predictions of a text token: `data.row_capacity.text_targets`.
   """
 
   max_text: int
@@ -33,7 +33,11 @@ class Limits(NamedTuple):
   text_targets: int
 
 
-NAMES = ('data.max_text', 'data.row.length', 'data.row.text_targets')
+NAMES = (
+  'data.max_text',
+  'data.row_capacity.length',
+  'data.row_capacity.text_targets',
+)
 """What a config calls each of `Limits`."""
 
 

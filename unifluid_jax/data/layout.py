@@ -10,7 +10,8 @@ where there is no text), SEP ends the prefix. The picture in
 `unifluid_jax/batch.py` shows where targets are predicted.
 
 Where an image is written, the last image before it is the one that is edited:
-its source. The source's VAE tokens take no slots, see `UniFluid.ask_for`.
+its source. The source's VAE tokens take no slots, see
+`UniFluid.target_embedding`.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ class Slots(NamedTuple):
   generated_slots: Int[np.ndarray, ' G']
 
 
-def drop_prefix(
+def drop_condition(
   example: Example, probability: float, rng: np.random.Generator
 ) -> Example:
   """Empties the prefix of an image's example now and then.

@@ -17,9 +17,9 @@ from unifluid_jax.data.counting import (
   most_of,
   sample_texts,
 )
-from unifluid_jax.data.emoji.tasks.emoji_task import Task as EmojiTask
+from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask
 from unifluid_jax.data.layout import LayoutConfig
-from unifluid_jax.data.packing import RowConfig
+from unifluid_jax.data.packing import RowCapacity
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ def check_room(
   kinds: Mapping[str, str],
   tokenizer: Tokenizer | None,
   layout: LayoutConfig,
-  row: RowConfig,
+  row: RowCapacity,
 ) -> None:
   """Makes sure that an empty row has room for any example of the sources.
 
@@ -126,7 +126,7 @@ def _do_not_fit(
 
 
 def _missing_images(
-  name: str, kind: str, layout: LayoutConfig, row: RowConfig
+  name: str, kind: str, layout: LayoutConfig, row: RowCapacity
 ) -> list[UserError]:
   """The images, and predictions, that rows have no room for at all."""
   writes_image = _writes_image(kind)
@@ -138,8 +138,8 @@ def _missing_images(
   }
   return [
     UserError(
-      f'data.row.{key} is 0, but an example of {name} needs one; raise it, or '
-      'drop that source'
+      f'data.row_capacity.{key} is 0, but an example of {name} needs one; '
+      'raise it, or drop that source'
     )
     for key, needed in needs.items()
     if needed and not getattr(row, key)
@@ -161,16 +161,16 @@ def _longest(kind: str, layout: LayoutConfig, max_text: int) -> int:
 
 
 def _too_short(
-  name: str, kind: str, row: RowConfig, max_text: int, length: int
+  name: str, kind: str, row: RowCapacity, max_text: int, length: int
 ) -> UserError:
   if _writes_image(kind):
     return UserError(
-      f'data.row.length is {row.length}, but an example of {name} may take '
-      f'{length}: a prompt of data.max_text = {max_text} tokens, and its '
+      f'data.row_capacity.length is {row.length}, but an example of {name} may '
+      f'take {length}: a prompt of data.max_text = {max_text} tokens, and its '
       f'images; set it to {length} or more, or lower data.max_text'
     )
   return UserError(
-    f'data.row.length is {row.length}, but an example of {name} takes '
+    f'data.row_capacity.length is {row.length}, but an example of {name} takes '
     f'{length - 1} before any text; set it to {length} or more'
   )
 

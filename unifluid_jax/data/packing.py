@@ -17,7 +17,7 @@ PREFIX_MULTIPLE = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class RowConfig:
+class RowCapacity:
   """What one row has room for.
 
   Attributes:
@@ -36,20 +36,20 @@ class RowConfig:
 
   def __post_init__(self):
     images = ('understanding_images', 'generated_images', 'source_images')
-    check_least('data.row', self, 0, *images)
-    check_most('data.row', self, 2**12, *images)
+    check_least('data.row_capacity', self, 0, *images)
+    check_most('data.row_capacity', self, 2**12, *images)
     if self.length != AUTO:
-      check_least('data.row', self, 1, 'length')
-      check_most('data.row', self, 2**20, 'length')
+      check_least('data.row_capacity', self, 1, 'length')
+      check_most('data.row_capacity', self, 2**20, 'length')
     if self.text_targets != AUTO:
-      check_least('data.row', self, 0, 'text_targets')
-      check_most('data.row', self, 2**20, 'text_targets')
+      check_least('data.row_capacity', self, 0, 'text_targets')
+      check_most('data.row_capacity', self, 2**20, 'text_targets')
 
 
 def pack(
   examples: Sequence[Slots],
   rows: int,
-  row: RowConfig,
+  row: RowCapacity,
   layout: LayoutConfig,
   pad_id: int,
 ) -> tuple[Batch, int]:
@@ -127,7 +127,7 @@ def prefix_batch(
     )
   images = max(len(p.understanding_slots) for p in prefixes)
   sources = max(len(p.source_slots) for p in prefixes)
-  row = RowConfig(length, 0, images, 0, sources)
+  row = RowCapacity(length, 0, images, 0, sources)
   batch = _empty(len(prefixes), row, layout, tokenizer.pad_id)
   for r, prefix in enumerate(prefixes):
     start = np.array([length - len(prefix.kind), 0, 0, 0, 0])
@@ -136,7 +136,7 @@ def prefix_batch(
 
 
 def _empty(
-  rows: int, row: RowConfig, layout: LayoutConfig, pad_id: int
+  rows: int, row: RowCapacity, layout: LayoutConfig, pad_id: int
 ) -> Batch:
   """Rows of padding."""
 
@@ -167,7 +167,7 @@ def _empty(
 
 
 def needs_of(slots: Slots) -> tuple[int, int, int, int, int]:
-  """What an example takes of a row, in the order of `RowConfig`'s fields."""
+  """What an example takes of a row, in the order of `RowCapacity`'s fields."""
   return (
     len(slots.kind),
     len(slots.text_slots),
@@ -177,11 +177,11 @@ def needs_of(slots: Slots) -> tuple[int, int, int, int, int]:
   )
 
 
-def check_fits(needs: Iterable[float], row: RowConfig) -> None:
+def check_fits(needs: Iterable[float], row: RowCapacity) -> None:
   """Refuses an example that would not fit an empty row.
 
   Args:
-    needs: What it takes of a row, in the order of `RowConfig`'s fields.
+    needs: What it takes of a row, in the order of `RowCapacity`'s fields.
     row: What a row has room for.
 
   Raises:

@@ -31,14 +31,19 @@ from jaxtyping import UInt8
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.data.example import Example, Image
-from unifluid_jax.data.layout import LayoutConfig, Slots, drop_prefix, lay_out
-from unifluid_jax.data.packing import RowConfig, check_fits, needs_of, pack
+from unifluid_jax.data.layout import (
+  LayoutConfig,
+  Slots,
+  drop_condition,
+  lay_out,
+)
+from unifluid_jax.data.packing import RowCapacity, check_fits, needs_of, pack
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.utils.errors import Collector, UserError
 
 # An example, and the generator that its further draws come from.
-Drawn = tuple[Example, np.random.Generator]
+SampledTask = tuple[Example, np.random.Generator]
 
 _MOST_APART = 1e9
 """Most that one task's weight may be of another's."""
@@ -55,22 +60,22 @@ class PipelineConfig:
     seed: Seed of the order and of every draw.
     weights: For each task, its share of the examples, up to a factor.
     examples: Examples, before those that do not fit are dropped.
-    rows: Rows of the batch.
-    groups: Groups of rows that are packed on their own; fewer pack better. A
-      process packs every group that it has a row of, so there should be as
-      many as processes, or more.
-    row: What a row has room for.
-    drop_prefix: Probability of an empty prefix for an image target.
+    batch_rows: Rows of the batch.
+    packing_windows: Windows of rows that are packed independently; fewer pack
+      better. A process packs every window that it has a row of, so there
+      should be as many windows as processes, or more.
+    row_capacity: What a row has room for.
+    cond_drop_prob: Probability of an empty prefix for an image target.
     num_workers: Processes that read ahead; 0 for threads only.
   """
 
   seed: int
   weights: Mapping[str, float]
   examples: int
-  rows: int
-  groups: int
-  row: RowConfig
-  drop_prefix: float
+  batch_rows: int
+  packing_windows: int
+  row_capacity: RowCapacity
+  cond_drop_prob: float
   num_workers: int = 0
 
 
@@ -104,13 +109,13 @@ def make_batches(
   check_mixture(config, tasks)
   # Module-level functions, since worker processes must be able to import them.
   lay_out_example = functools.partial(
-    _lay_out, config.drop_prefix, tokenizer, layout, config.row
+    _lay_out, config.cond_drop_prob, tokenizer, layout, config.row_capacity
   )
-  height = config.rows // config.groups
+  height = config.batch_rows // config.packing_windows
   pack_group = functools.partial(
     pack,
     rows=height,
-    row=config.row,
+    row=config.row_capacity,
     layout=layout,
     pad_id=tokenizer.pad_id,
   )
@@ -118,13 +123,17 @@ def make_batches(
     _mixture(config.seed, config.weights, tasks)
     .map(lay_out_example)
     .batch(
-      config.examples // config.groups, drop_remainder=True, batch_fn=pack_group
+      config.examples // config.packing_windows,
+      drop_remainder=True,
+      batch_fn=pack_group,
     )
   )
-  rows = range(config.rows) if rows is None else rows
+  rows = range(config.batch_rows) if rows is None else rows
   wanted = sorted({row // height for row in rows})
   keep = [wanted.index(row // height) * height + row % height for row in rows]
-  shares = grain.MapDataset.source(_Shares(groups, config.groups, wanted))
+  shares = grain.MapDataset.source(
+    _Shares(groups, config.packing_windows, wanted)
+  )
   steps = shares.map(functools.partial(_concatenate, keep))
   return _read_ahead(steps[start_step:], config.num_workers)
 
@@ -205,7 +214,7 @@ class _Shares:
 
 def _mixture(
   seed: int, weights: Mapping[str, float], tasks: Mapping[str, Task]
-) -> grain.MapDataset[Drawn]:
+) -> grain.MapDataset[SampledTask]:
   """Endless examples; each epoch of a task is shuffled anew."""
 
   def records_of(name: str) -> grain.MapDataset:
@@ -226,7 +235,9 @@ def _mixture(
   return mixture.map_with_index(functools.partial(_build, seed))
 
 
-def _build(seed: int, index: int, task_and_record: tuple[Task, Any]) -> Drawn:
+def _build(
+  seed: int, index: int, task_and_record: tuple[Task, Any]
+) -> SampledTask:
   """Example `index` of the mixture; all draws come from (seed, index)."""
   task, record = task_and_record
   rng = np.random.default_rng((seed, index))
@@ -237,21 +248,23 @@ def _lay_out(
   probability: float,
   tokenizer: Tokenizer,
   layout: LayoutConfig,
-  row: RowConfig,
-  drawn: Drawn,
+  row_capacity: RowCapacity,
+  drawn: SampledTask,
 ) -> Slots:
   """The slots of an example, which may lose its prefix."""
   example, rng = drawn
   try:
-    slots = lay_out(drop_prefix(example, probability, rng), tokenizer, layout)
-    check_fits(needs_of(slots), row)
+    slots = lay_out(
+      drop_condition(example, probability, rng), tokenizer, layout
+    )
+    check_fits(needs_of(slots), row_capacity)
   except UserError as error:
     where = example.place or f'the task {example.task!r}'
     raise UserError(f'{where}: {error}') from error
   return slots
 
 
-def _written_image(drawn: Drawn) -> Image:
+def _written_image(drawn: SampledTask) -> Image:
   """The image that an example writes."""
   example, _ = drawn
   if isinstance(example.target, str):
@@ -279,7 +292,7 @@ def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
   """
   problems = Collector()
   with problems.catch():
-    check_groups(config.examples, config.rows, config.groups)
+    check_groups(config.examples, config.batch_rows, config.packing_windows)
   with problems.catch():
     check_weights(config.weights, tasks)
   problems.check()

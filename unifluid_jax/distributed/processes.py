@@ -23,7 +23,7 @@ from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
 from jax._src.clusters.cloud_tpu_cluster import BaseTpuCluster
 from jax.experimental import multihost_utils
 
-from unifluid_jax.distributed.rendezvous import call_roll
+from unifluid_jax.distributed.rendezvous import rendezvous
 from unifluid_jax.utils.errors import UserError
 
 PORT = 8476
@@ -35,12 +35,12 @@ _MOST = 2**16
 _END = 60
 """Seconds that a process that has done its work waits for the others."""
 
-_MERCY = 10
+_EXIT_GRACE_SECONDS = 10
 """Seconds that a process that has failed waits for them to fail likewise."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessAddress:
   """A process among those that train together.
 
   Attributes:
@@ -56,7 +56,7 @@ class Place:
   machines: tuple[str, ...] = ()
 
 
-def make_place(coordinator: str, count: int, index: int) -> Place:
+def make_address(coordinator: str, count: int, index: int) -> ProcessAddress:
   """What flags say.
 
   Args:
@@ -81,10 +81,10 @@ def make_place(coordinator: str, count: int, index: int) -> Place:
     raise UserError(
       f'--coordinator is {coordinator!r}; it must be HOST or HOST:PORT'
     )
-  return Place(f'{host}:{port}', count, index)
+  return ProcessAddress(f'{host}:{port}', count, index)
 
 
-def start(place: Place | None, timeout: float) -> None:
+def start(place: ProcessAddress | None, timeout: float) -> None:
   """Joins the other processes, before JAX is used for anything else.
 
   From here on `jax.devices()` are those of all processes, and only process 0
@@ -103,7 +103,7 @@ def start(place: Place | None, timeout: float) -> None:
     place = _place_on_tpu(timeout)
     if place is None or place.count == 1:
       return
-  call_roll(
+  rendezvous(
     place.coordinator, place.count, place.index, timeout, place.machines
   )
   jax.distributed.initialize(
@@ -127,7 +127,7 @@ def fail() -> None:
   100 seconds after which a process counts as dead.
   """
   if jax.distributed.is_initialized():
-    timer = threading.Timer(_MERCY, os._exit, [1])
+    timer = threading.Timer(_EXIT_GRACE_SECONDS, os._exit, [1])
     timer.daemon = True
     timer.start()
 
@@ -150,7 +150,7 @@ def wait(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def _place_on_tpu(timeout: float) -> Place | None:
+def _place_on_tpu(timeout: float) -> ProcessAddress | None:
   """What the metadata of a Cloud TPU say; None elsewhere.
 
   Raises:
@@ -173,7 +173,7 @@ def _place_on_tpu(timeout: float) -> Place | None:
   if coordinator is None or count is None or index is None:
     return None
   machines = _machines(count, index) if count > 1 else ()
-  return Place(coordinator, count, index, machines)
+  return ProcessAddress(coordinator, count, index, machines)
 
 
 def _machines(count: int, index: int) -> tuple[str, ...]:

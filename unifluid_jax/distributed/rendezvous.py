@@ -23,7 +23,7 @@ _PATIENCE = 5.0
 """Seconds that a process has to say its id, and an answer to arrive."""
 
 
-def call_roll(
+def rendezvous(
   address: str,
   count: int,
   index: int,

@@ -12,14 +12,14 @@ from jaxtyping import UInt8
 
 from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.utils.progress import track
 
 _CHUNK = 2**22
 """Pixel values of the drawings that are compared at a time."""
 
 
-def drawings_of(concepts: str) -> tuple[Picture, ...]:
+def drawings_of(concepts: str) -> tuple[Drawing, ...]:
   """Every drawing of some concepts: all artists, all skin tones, on white.
 
   Args:
@@ -27,21 +27,21 @@ def drawings_of(concepts: str) -> tuple[Picture, ...]:
   """
   catalog = load_catalog()
   return tuple(
-    Picture(artist, emoji.hex)
+    Drawing(artist, emoji.hex)
     for concept in concepts_of(concepts)
     for emoji in catalog.families[concept.base]
     for artist in catalog.artists_of(emoji.hex)
   )
 
 
-def emoji_of(picture: Picture) -> Emoji:
+def emoji_of(picture: Drawing) -> Emoji:
   """The emoji that a picture shows."""
   return load_catalog().emojis[picture.hex]
 
 
 def nearest(
-  images: UInt8[np.ndarray, 'n S S 3'], bank: Sequence[Picture]
-) -> list[tuple[Picture, ...]]:
+  images: UInt8[np.ndarray, 'n S S 3'], bank: Sequence[Drawing]
+) -> list[tuple[Drawing, ...]]:
   """For each image the picture at the least distance; several if they tie.
 
   Args:
@@ -52,7 +52,7 @@ def nearest(
   queries = images.reshape(len(images), -1).astype(np.float64)
   size = max(1, _CHUNK // queries.shape[1])
   least = np.full(len(images), np.inf)
-  found: list[tuple[Picture, ...]] = [()] * len(images)
+  found: list[tuple[Drawing, ...]] = [()] * len(images)
   starts = range(0, len(bank), size)
   for start in track(starts, f'nearest of {len(bank)} pictures, part'):
     chunk = bank[start : start + size]

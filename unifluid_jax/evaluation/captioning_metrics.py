@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from unifluid_jax.config.sections import EvaluationConfig
-from unifluid_jax.data.emoji.drawing import Picture, draw, pictures_of
+from unifluid_jax.data.emoji.drawing import Drawing, draw, list_drawings
 from unifluid_jax.data.emoji.tasks.captioning import references_of
 from unifluid_jax.evaluation.bank import emoji_of, nearest
 from unifluid_jax.evaluation.measure import Measure, Measures, share
@@ -19,7 +19,7 @@ from unifluid_jax.inference import Model
 class Captioned:
   """An image and its caption."""
 
-  picture: Picture
+  picture: Drawing
   caption: str
 
   @property
@@ -52,7 +52,10 @@ def evaluate_captioning(model: Model, config: EvaluationConfig) -> Captioning:
   """Captions images of both splits, greedily."""
   emoji = model.experiment.emoji()
   rng = rng_of(config.seed, 'captions')
-  training, held_out = pictures_of(emoji, 'train'), pictures_of(emoji, 'cell')
+  training, held_out = (
+    list_drawings(emoji, 'train'),
+    list_drawings(emoji, 'cell'),
+  )
   train = _caption(model, some(training, config.captions, rng), config.seed)
   heldout = _caption(model, some(held_out, config.captions, rng), config.seed)
   neighbours = _name_by_neighbour(
@@ -71,7 +74,7 @@ def evaluate_captioning(model: Model, config: EvaluationConfig) -> Captioning:
 
 
 def _caption(
-  model: Model, pictures: Sequence[Picture], seed: int
+  model: Model, pictures: Sequence[Drawing], seed: int
 ) -> list[Captioned]:
   logging.info('captioning: %d images', len(pictures))
   side = model.experiment.data.image_size
@@ -86,7 +89,7 @@ def _caption(
 
 
 def _name_by_neighbour(
-  pictures: Sequence[Picture], training: Sequence[Picture], side: int
+  pictures: Sequence[Drawing], training: Sequence[Drawing], side: int
 ) -> list[Captioned]:
   """The name of the training image that is nearest to each image."""
   found = nearest(np.stack([draw(p, side) for p in pictures]), training)

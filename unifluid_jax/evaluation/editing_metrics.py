@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from unifluid_jax.config.sections import EvaluationConfig
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import object_edits
 from unifluid_jax.data.emoji.tasks.editing import Editing
@@ -36,8 +36,8 @@ class Edit:
 
   kind: str
   instruction: str
-  source: Picture
-  target: Picture
+  source: Drawing
+  target: Drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _edits(emoji: EmojiConfig, config: EvaluationConfig) -> list[Edit]:
   return edits
 
 
-def _candidates(concepts: str) -> list[Picture]:
+def _candidates(concepts: str) -> list[Drawing]:
   return [
     drawing._replace(background=background, flipped=flipped)
     for drawing in drawings_of(concepts)

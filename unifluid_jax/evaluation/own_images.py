@@ -22,7 +22,7 @@ from unifluid_jax.evaluation.overlap import best_overlap
 from unifluid_jax.evaluation.reconstruction_metrics import MOST_PSNR
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import Model
-from unifluid_jax.models.latents import to_unit
+from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.training.vae_losses import psnr
 from unifluid_jax.utils.progress import clock
 
@@ -40,7 +40,7 @@ Lines = Mapping[Key, Sequence[tuple[Task, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class GeneratedImage:
   """Images that were asked for.
 
   Attributes:
@@ -76,7 +76,7 @@ class Drawn:
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class PredictedCaption:
   """Texts about images.
 
   Attributes:
@@ -124,8 +124,8 @@ class OwnResults:
   """
 
   counts: Mapping[Key, int]
-  drawn: Mapping[Key, Drawn]
-  told: Mapping[Key, Told]
+  drawn: Mapping[Key, GeneratedImage]
+  told: Mapping[Key, PredictedCaption]
 
   @property
   def measures(self) -> Measures:
@@ -218,7 +218,7 @@ def _examples(
 
 def _draw(
   model: Model, config: EvaluationConfig, kind: str, examples: list[Example]
-) -> Drawn:
+) -> GeneratedImage:
   experiment = model.experiment
   sampling = experiment.sampling
   if kind == 'editing':
@@ -227,7 +227,7 @@ def _draw(
   targets = _targets(examples)
   decoded = model.reconstruct(targets)
   kept = np.clip(np.round((decoded + 1) * 127.5), 0, 255).astype(np.uint8)
-  return Drawn(
+  return GeneratedImage(
     examples,
     written.images,
     kept,
@@ -238,11 +238,13 @@ def _draw(
 
 def _tell(
   model: Model, config: EvaluationConfig, examples: list[Example]
-) -> Told:
+) -> PredictedCaption:
   sampling = dataclasses.replace(
     model.experiment.text_sampling, temperature=0.0
   )
-  return Told(examples, model.write_texts(examples, config.seed, sampling))
+  return PredictedCaption(
+    examples, model.write_texts(examples, config.seed, sampling)
+  )
 
 
 def _targets(examples: Sequence[Example]) -> UInt8[np.ndarray, 'n S S 3']:
@@ -253,5 +255,7 @@ def psnr_of(
   wanted: UInt8[np.ndarray, 'n S S 3'], found: UInt8[np.ndarray, 'n S S 3']
 ) -> Float[np.ndarray, ' n']:
   """Peak signal-to-noise ratio of each image, in dB, at most MOST_PSNR."""
-  one, other = (to_unit(jnp.asarray(images)) for images in (wanted, found))
+  one, other = (
+    to_signed_unit(jnp.asarray(images)) for images in (wanted, found)
+  )
   return np.minimum(np.asarray(psnr(one, other)), MOST_PSNR)

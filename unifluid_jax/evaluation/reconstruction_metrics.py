@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from unifluid_jax.data.emoji.catalog import load_catalog
-from unifluid_jax.data.emoji.drawing import Picture, draw, pictures_of
+from unifluid_jax.data.emoji.drawing import Drawing, draw, list_drawings
 from unifluid_jax.evaluation.measure import Measure, Measures
 from unifluid_jax.inference import Model
-from unifluid_jax.models.latents import to_unit
+from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.training.vae_losses import psnr
 
 MOST_PSNR = 100.0
@@ -27,7 +27,7 @@ class Reconstruction:
     psnr: Peak signal-to-noise ratio of each, in dB.
   """
 
-  pictures: tuple[Picture, ...]
+  pictures: tuple[Drawing, ...]
   images: UInt8[np.ndarray, 'n S S 3']
   psnr: Float[np.ndarray, ' n']
 
@@ -43,10 +43,12 @@ def evaluate_reconstruction(model: Model) -> Reconstruction:
   emoji = model.experiment.emoji('all')
   emojis = load_catalog().emojis
   pictures = tuple(
-    p for p in pictures_of(emoji, 'concept') if not emojis[p.hex].tone
+    p for p in list_drawings(emoji, 'concept') if not emojis[p.hex].tone
   )
   images = np.stack([draw(p, emoji.image_size) for p in pictures])
   decoded = model.reconstruct(images)
-  ratios = np.asarray(psnr(to_unit(jnp.asarray(images)), jnp.asarray(decoded)))
+  ratios = np.asarray(
+    psnr(to_signed_unit(jnp.asarray(images)), jnp.asarray(decoded))
+  )
   rounded = np.clip(np.round((decoded + 1) * 127.5), 0, 255).astype(np.uint8)
   return Reconstruction(pictures, rounded, np.minimum(ratios, MOST_PSNR))

@@ -15,14 +15,14 @@ from absl import logging
 
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.sections import EvaluationConfig
-from unifluid_jax.data.emoji.drawing import Picture
+from unifluid_jax.data.emoji.drawing import Drawing
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks.emoji_task import pick
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of, nearest
 from unifluid_jax.evaluation.measure import Measure, Measures, share
 from unifluid_jax.evaluation.subsampling import rng_of, some
-from unifluid_jax.inference import Model, Pictures
+from unifluid_jax.inference import ImageSamples, Model
 from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 
 K = TypeVar('K')
@@ -30,7 +30,7 @@ K = TypeVar('K')
 PARALLEL = 3
 """Tokens of a decoding step, on average, where decoding is parallel."""
 
-Found = list[tuple[Picture, ...]]
+Found = list[tuple[Drawing, ...]]
 """For each image, the drawings that are nearest to it."""
 
 
@@ -43,7 +43,7 @@ class Prompts:
     samples: Images of each prompt.
   """
 
-  wanted: list[Picture]
+  wanted: list[Drawing]
   samples: int
 
   @functools.cached_property
@@ -68,7 +68,7 @@ class Generation:
   """
 
   prompts: Prompts
-  pictures: Pictures
+  pictures: ImageSamples
   found: Found
 
   @functools.cached_property
@@ -140,11 +140,11 @@ def _prompts(
   train, heldout = [], []
   for cell in cells_of(emoji, 'train'):
     untoned, *toned = cell.members()
-    train.append(Picture(cell.artist, untoned.hex))
+    train.append(Drawing(cell.artist, untoned.hex))
     if toned:
-      train.append(Picture(cell.artist, pick(toned, rng).hex))
+      train.append(Drawing(cell.artist, pick(toned, rng).hex))
   for cell in cells_of(emoji, 'cell'):
-    heldout.append(Picture(cell.artist, cell.base))
+    heldout.append(Drawing(cell.artist, cell.base))
   return {
     'train': Prompts(some(train, config.prompts, rng), 1),
     'heldout': Prompts(some(heldout, config.prompts, rng), config.samples),
@@ -157,7 +157,7 @@ def _generate(
   prompts: Prompts,
   sampling: ImageSamplingConfig,
   seed: int,
-) -> Pictures:
+) -> ImageSamples:
   logging.info(
     'text to image, %s prompts: %d images in %s steps each',
     split,
@@ -170,7 +170,7 @@ def _generate(
 
 
 def _nearest(
-  drawn: Mapping[K, Pictures], bank: Sequence[Picture]
+  drawn: Mapping[K, ImageSamples], bank: Sequence[Drawing]
 ) -> dict[K, Found]:
   """The nearest drawings of several sets of images, in one pass."""
   images = np.concatenate([pictures.images for pictures in drawn.values()])
@@ -189,7 +189,7 @@ def _rights(prompts: Prompts, found: Found) -> list[bool]:
 
 
 def _measure(
-  prompts: Prompts, found: Found, bank: Sequence[Picture]
+  prompts: Prompts, found: Found, bank: Sequence[Drawing]
 ) -> Measure:
   """The share that is right; by chance, a random drawing of the bank."""
   drawings = collections.Counter(map(_concept, bank))
@@ -197,5 +197,5 @@ def _measure(
   return share(_rights(prompts, found), sum(chances) / len(chances))
 
 
-def _concept(picture: Picture) -> str:
+def _concept(picture: Drawing) -> str:
   return emoji_of(picture).base

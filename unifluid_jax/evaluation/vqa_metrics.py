@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from unifluid_jax.config.sections import EvaluationConfig
-from unifluid_jax.data.emoji.drawing import Picture, pictures_of
+from unifluid_jax.data.emoji.drawing import Drawing, list_drawings
 from unifluid_jax.data.emoji.scenes import Scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig
 from unifluid_jax.data.emoji.tasks.vqa import (
@@ -44,7 +44,7 @@ class Asked:
 
   kind: str
   cell: Cell
-  view: Picture | Scene
+  view: Drawing | Scene
   question: str
   answer: str
 
@@ -168,7 +168,7 @@ def _neighbours(questions: Sequence[Asked], config: EmojiConfig) -> Measure:
   """The nearest training image's category, for the questions about it."""
   asked = [a for a in questions if a.kind == 'category']
   images = np.stack([a.draw(config.image_size) for a in asked])
-  found = nearest(images, pictures_of(config, 'train'))
+  found = nearest(images, list_drawings(config, 'train'))
   return share(
     [
       emoji_of(neighbours[0]).group == a.answer

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 # Finite, so that a row without any visible key averages all of them instead of
 # becoming NaN, forward and backward. The value is google-deepmind/gemma's.
-MASKED = -2.3819763e38
+MASK_VALUE = -2.3819763e38
 
 
 def soft_cap(x: Float[Array, '*n'], cap: float | None) -> Float[Array, '*n']:
@@ -79,7 +79,7 @@ def attend(
   scores = soft_cap(scores, softcap)
   if mask is not None:
     by_head = scores.reshape(batch, heads, length, -1)
-    scores = jnp.where(mask[:, None], by_head, MASKED).reshape(scores.shape)
+    scores = jnp.where(mask[:, None], by_head, MASK_VALUE).reshape(scores.shape)
   weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
   out = jnp.einsum('bkqs,bskh->bkqh', weights, values)
   out = out.reshape(batch, heads, length, head_dim)

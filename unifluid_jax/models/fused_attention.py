@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, DTypeLike, Float, Int8
 
-from unifluid_jax.models.attention import MASKED
+from unifluid_jax.models.attention import MASK_VALUE
 from unifluid_jax.sharding.logical_axes import partition_spec
 
 _LANES = 128
@@ -180,7 +180,7 @@ def _attend(
   softcap: float | None,
   interpret: bool,
 ) -> Float[Array, 'B L HE']:
-  layout = _Layout(queries, keys, head_dim)
+  layout = _BlockLayout(queries, keys, head_dim)
   return pl.pallas_call(
     functools.partial(_forward, groups=layout.groups, softcap=softcap),
     grid=layout.grid,
@@ -212,7 +212,7 @@ def _gradients(
   d_out: Float[Array, 'B L HE'],
 ) -> tuple[Array, Array, Array, None]:
   queries, keys, values, mask = saved
-  layout = _Layout(queries, keys, head_dim)
+  layout = _BlockLayout(queries, keys, head_dim)
   grads = pl.pallas_call(
     functools.partial(_backward, groups=layout.groups, softcap=softcap),
     grid=layout.grid,
@@ -241,7 +241,7 @@ def _gradients(
 _attend.defvjp(_save, _gradients)
 
 
-class _Layout:
+class _BlockLayout:
   """The grid (row, kv-head, block of queries), and what a place of it sees."""
 
   def __init__(
@@ -338,6 +338,6 @@ def _weights(
   if softcap is not None:
     bent = jnp.tanh(scores / softcap)
     scores, slope = softcap * bent, 1 - bent * bent
-  scores = jnp.where(seen, scores, MASKED)
+  scores = jnp.where(seen, scores, MASK_VALUE)
   exps = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
   return exps / jnp.sum(exps, axis=-1, keepdims=True), slope

@@ -20,7 +20,7 @@ larger: their activations then stay near the arithmetic (a VAE holds hundreds
 of channels a pixel)."""
 
 
-def to_unit(images: UInt8[Array, '*n']) -> Float[Array, '*n']:
+def to_signed_unit(images: UInt8[Array, '*n']) -> Float[Array, '*n']:
   """Pixels 0..255 to [-1, 1]."""
   return images.astype(jnp.float32) / 127.5 - 1
 
@@ -35,7 +35,7 @@ def encode_tokens(
   rows, count, side = images.shape[:3]
   vae = _gathered(vae)
   posterior = map_rows(
-    lambda some: vae.encode(to_unit(some)),
+    lambda some: vae.encode(to_signed_unit(some)),
     images.reshape(-1, *images.shape[2:]),
     _at_once(side),
   )
@@ -70,7 +70,7 @@ def reconstruct(
   """Images, about in [-1, 1], after the encoder (means) and the decoder."""
   vae = _gathered(vae)
   return map_rows(
-    lambda some: vae.decode(vae.encode(to_unit(some)).mean),
+    lambda some: vae.decode(vae.encode(to_signed_unit(some)).mean),
     images,
     _at_once(images.shape[1]),
   )

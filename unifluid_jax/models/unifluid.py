@@ -27,7 +27,7 @@ from unifluid_jax.models.diffusion_head import (
   DiffusionHeadConfig,
 )
 from unifluid_jax.models.gemma import Gemma, GemmaConfig, KVCache
-from unifluid_jax.models.latents import to_unit
+from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.models.norms import RMSNorm
 from unifluid_jax.models.siglip import Siglip, SiglipConfig
 from unifluid_jax.models.stack import REMAT_POLICIES
@@ -47,10 +47,10 @@ class ModelConfig:
     gemma: The decoder.
     encoder: The image encoder for understanding.
     head: The diffusion head.
-    order: 'causal' or 'masked', see `masking`.
+    decoding: 'causal' or 'masked', see `masking`.
     objective: 'ddpm' or 'flow', see `diffusion.objectives`.
     source_tokens: Whether the VAE, too, reads an image that is edited, and not
-      the image encoder alone; see `UniFluid.ask_for`.
+      the image encoder alone; see `UniFluid.target_embedding`.
     patch: Side of the group of latents that makes an image token.
     dtype: Compute dtype.
     fused_attention: Whether TPUs attend by the kernel of
@@ -62,7 +62,7 @@ class ModelConfig:
   gemma: GemmaConfig
   encoder: SiglipConfig
   head: DiffusionHeadConfig
-  order: str = 'causal'
+  decoding: str = 'causal'
   objective: str = 'flow'
   source_tokens: bool = False
   patch: int = 2
@@ -74,7 +74,7 @@ class ModelConfig:
   def __post_init__(self):
     for key, known in (
       ('dtype', parameters.DTYPES),
-      ('order', masking.ORDERS),
+      ('decoding', masking.DECODINGS),
       ('remat', tuple(REMAT_POLICIES)),
     ):
       value = getattr(self, key)
@@ -156,7 +156,7 @@ class UniFluid(nnx.Module):
       self.source_in = parameters.fan_in(
         rngs.params(), (tokens.dim, width), (None, 'embed')
       )
-    if config.order == masking.MASKED:
+    if config.decoding == masking.MASKED:
       self.mask_token = parameters.normal(
         rngs.params(), (width,), ('embed',), 1.0
       )
@@ -196,7 +196,7 @@ class UniFluid(nnx.Module):
     """The slot that asks for an image's first token."""
     return self.gemma.embed(jnp.full((1, 1), self.tokens.boi_id))[0, 0]
 
-  def ask_for(
+  def target_embedding(
     self,
     target: Int[Array, '*B J'],
     sources: Float[Array, '*B N Z'] | None = None,
@@ -227,15 +227,15 @@ class UniFluid(nnx.Module):
     Args:
       tokens: Tokens in raster order.
       order: The order that they are written in.
-      sources: Tokens of the sources, see `ask_for`.
+      sources: Tokens of the sources, see `target_embedding`.
     """
     positions = order.positions
-    if self.config.order == masking.MASKED:
+    if self.config.decoding == masking.MASKED:
       raster = jnp.broadcast_to(jnp.arange(self.tokens.count), positions.shape)
       known = self.embed_tokens(tokens, raster)
       visible = masking.is_visible(order)[..., None]
       told = jnp.where(visible, known, self.mask_token[...])
-      return told + self.ask_for(raster, sources)
+      return told + self.target_embedding(raster, sources)
     told = self.embed_tokens(
       _take(tokens, positions[..., :-1]), positions[..., :-1]
     )
@@ -244,7 +244,7 @@ class UniFluid(nnx.Module):
       (*told.shape[:-2], 1, told.shape[-1]),
     )
     told = jnp.concatenate([boi, told], axis=-2)
-    return told + self.ask_for(positions, sources)
+    return told + self.target_embedding(positions, sources)
 
   def embed_row(
     self,
@@ -265,7 +265,9 @@ class UniFluid(nnx.Module):
     x = self.gemma.embed(batch.token_ids)
     kind = batch.kind[..., None]
     if batch.understanding_slots.shape[1]:
-      soft = self.embed_understanding(to_unit(batch.understanding_images))
+      soft = self.embed_understanding(
+        to_signed_unit(batch.understanding_images)
+      )
       index = masking.image_index(
         batch.understanding_slots, soft.shape[2], length
       )
@@ -304,7 +306,7 @@ class UniFluid(nnx.Module):
   ) -> Float[Array, 'B L D']:
     """Final hidden states of packed rows, teacher forced; see `embed_row`."""
     mask_ar = batch.mask_ar
-    if self.config.order == masking.MASKED:
+    if self.config.decoding == masking.MASKED:
       mask_ar = masking.open_image_blocks(
         mask_ar, batch.kind, batch.generated_slots
       )
@@ -341,7 +343,7 @@ class UniFluid(nnx.Module):
       (batch.generated_slots >= 0)[..., None], (rows, images, count)
     )
     slots = jnp.maximum(batch.generated_slots, 0)[..., None] + offsets
-    is_masked = self.config.order == masking.MASKED
+    is_masked = self.config.decoding == masking.MASKED
     if is_masked:
       present = present & ~masking.is_visible(order)
     flat = (rows, images * count)

@@ -18,7 +18,7 @@ from unifluid_jax.planning.device_memory import (
   gib_per_device,
   total_gib,
 )
-from unifluid_jax.planning.lowering import Program, prefix_slots
+from unifluid_jax.planning.lowering import LoweredProgram, prefix_slots
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic, read_traffic
 from unifluid_jax.sampling.image_decoding import tokens_per_step
@@ -32,7 +32,7 @@ from unifluid_jax.training.flops import (
 )
 
 
-class Work(NamedTuple):
+class StepCost(NamedTuple):
   """What one run of a program does.
 
   Attributes:
@@ -48,9 +48,9 @@ class Work(NamedTuple):
   runs: int
 
 
-def training_work(experiment: Experiment) -> Work:
+def training_work(experiment: Experiment) -> StepCost:
   """The work of a training step."""
-  return Work(
+  return StepCost(
     experiment.data.examples,
     step_flops(experiment),
     hardware_flops(experiment),
@@ -58,12 +58,12 @@ def training_work(experiment: Experiment) -> Work:
   )
 
 
-def sampling_work(experiment: Experiment, images: int) -> Work:
+def sampling_work(experiment: Experiment, images: int) -> StepCost:
   """The work of a batch of text-to-image, for the longest prompts."""
   sampling, tokens = experiment.sampling, experiment.grid**2
   branches = 1 if sampling.guidance.scale == 1 else 2
   counts = tokens_per_step(tokens, sampling.steps)
-  if experiment.model.order == MASKED:
+  if experiment.model.decoding == MASKED:
     # A step feeds the whole image anew.
     fed = tokens * len(counts)
   else:
@@ -80,10 +80,12 @@ def sampling_work(experiment: Experiment, images: int) -> Work:
   head = 2 * head_parameters(experiment) * tokens * steps
   decode = vae_decoder_flops(experiment.vae, experiment.data.image_size)
   total = images * (branches * (layers + head) + decode)
-  return Work(images, total, total, 0)
+  return StepCost(images, total, total, 0)
 
 
-def estimate(slices: Slices, program: Program, work: Work) -> dict[str, Any]:
+def estimate(
+  slices: Slices, program: LoweredProgram, work: StepCost
+) -> dict[str, Any]:
   """A plan: plain values, as they are written to JSON.
 
   Args:
@@ -145,7 +147,9 @@ def estimate(slices: Slices, program: Program, work: Work) -> dict[str, Any]:
   }
 
 
-def roofline(slices: Slices, work: Work, traffic: Traffic) -> dict[str, float]:
+def roofline(
+  slices: Slices, work: StepCost, traffic: Traffic
+) -> dict[str, float]:
   """Seconds that each resource is busy for one run of a program."""
   chip = slices.chip
   per_chip = len(slices.devices) / slices.chips

@@ -15,10 +15,10 @@ from jax.sharding import Mesh, NamedSharding
 from unifluid_jax.batch import Batch
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_model_spec
-from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowConfig
+from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowCapacity
 from unifluid_jax.masking import writes_raster
 from unifluid_jax.planning.device_memory import Overflow, read_overflow
-from unifluid_jax.sampling.compiled import Programs
+from unifluid_jax.sampling.compiled import CompiledSamplers
 from unifluid_jax.sharding.process_rows import ROWS, check_rows
 from unifluid_jax.training.state import (
   abstract_train_state,
@@ -27,7 +27,7 @@ from unifluid_jax.training.state import (
 )
 
 
-class Program(NamedTuple):
+class LoweredProgram(NamedTuple):
   """A compiled program.
 
   Attributes:
@@ -41,18 +41,23 @@ class Program(NamedTuple):
   seconds: float
 
 
-def train_step(experiment: Experiment, mesh: Mesh) -> Program:
+def train_step(experiment: Experiment, mesh: Mesh) -> LoweredProgram:
   """The training step for the config's batch.
 
   Raises:
     UserError: The rows do not divide over the mesh.
   """
   data = experiment.data
-  check_rows(mesh, 'data.rows', data.rows, experiment.training.accumulate)
+  check_rows(
+    mesh,
+    'data.batch_rows',
+    data.batch_rows,
+    experiment.training.grad_accum_steps,
+  )
   spec = make_model_spec(experiment, UNKNOWN_BOI)
   context = make_context(experiment, spec)
   state = abstract_train_state(experiment, spec, context, mesh)
-  batch = abstract_batch(experiment, data.rows, data.row, mesh)
+  batch = abstract_batch(experiment, data.batch_rows, data.row_capacity, mesh)
   arguments = {
     'parameters': state.params,
     'optimizer': state.opt_state,
@@ -64,7 +69,9 @@ def train_step(experiment: Experiment, mesh: Mesh) -> Program:
   return _compile(lambda: step.lower(state, batch), arguments)
 
 
-def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
+def image_sampler(
+  experiment: Experiment, mesh: Mesh, images: int
+) -> LoweredProgram:
   """The sampler of text-to-image, for prompts of the longest length.
 
   Args:
@@ -79,10 +86,10 @@ def image_sampler(experiment: Experiment, mesh: Mesh, images: int) -> Program:
   spec = make_model_spec(experiment, UNKNOWN_BOI)
   params, vae = spec.unifluid.place(mesh), spec.vae.place(mesh)
   training = experiment.training
-  raster = writes_raster(training.steps, training.anneal)
-  programs = Programs(experiment, spec, raster, mesh)
+  raster = writes_raster(training.steps, training.raster_fade)
+  programs = CompiledSamplers(experiment, spec, raster, mesh)
   sampling = experiment.sampling
-  row = RowConfig(prefix_slots(experiment), 0, 0, 0)
+  row = RowCapacity(prefix_slots(experiment), 0, 0, 0)
   branches = 1 if sampling.guidance.scale == 1 else 2
   prefix = abstract_batch(experiment, branches * images, row, mesh)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), images))
@@ -101,7 +108,7 @@ def prefix_slots(experiment: Experiment) -> int:
 
 
 def abstract_batch(
-  experiment: Experiment, rows: int, row: RowConfig, mesh: Mesh | None = None
+  experiment: Experiment, rows: int, row: RowCapacity, mesh: Mesh | None = None
 ) -> Batch:
   """Shapes of a batch; on a mesh its rows are split."""
   sharding = None if mesh is None else NamedSharding(mesh, ROWS)
@@ -135,7 +142,7 @@ def abstract_batch(
 
 def _compile(
   lower: Callable[[], jax.stages.Lowered], arguments: dict[str, Any]
-) -> Program:
+) -> LoweredProgram:
   start = time.perf_counter()
   executable: jax.stages.Compiled | Overflow
   try:
@@ -145,4 +152,4 @@ def _compile(
     if overflow is None:
       raise
     executable = overflow
-  return Program(arguments, executable, time.perf_counter() - start)
+  return LoweredProgram(arguments, executable, time.perf_counter() - start)

@@ -26,7 +26,7 @@ PROGRAMS = ('train', 'sample')
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class PlanSettings:
   """What is planned.
 
   Attributes:
@@ -75,14 +75,20 @@ class Setting:
     parts = (
       (self.name, self.program, self.images),
       [getattr(experiment, section) for section in sections],
-      (data.image_size, data.max_text, data.examples, data.rows, data.row),
+      (
+        data.image_size,
+        data.max_text,
+        data.examples,
+        data.batch_rows,
+        data.row_capacity,
+      ),
       (init.frozen, init.dtype),
       (jax.__version__, importlib.metadata.version('libtpu')),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def plan(setting: Setting, slices: Slices) -> dict[str, Any]:
+def plan(setting: PlanSettings, slices: Slices) -> dict[str, Any]:
   """Plans one program.
 
   Args:
@@ -105,8 +111,10 @@ def plan(setting: Setting, slices: Slices) -> dict[str, Any]:
     'config': setting.name,
     'program': setting.program,
     'setting': setting.digest,
-    'batch': experiment.data.rows if setting.trains else images,
+    'batch': experiment.data.batch_rows if setting.trains else images,
     'mesh': sizes,
     'remat': experiment.model.remat if setting.trains else '',
-    'microbatches': experiment.training.accumulate if setting.trains else '',
+    'microbatches': experiment.training.grad_accum_steps
+    if setting.trains
+    else '',
   } | estimate(slices, compiled, work)

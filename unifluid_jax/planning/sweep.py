@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from unifluid_jax.models.stack import REMAT_POLICIES
-from unifluid_jax.planning.planner import Setting
+from unifluid_jax.planning.planner import PlanSettings
 from unifluid_jax.planning.summary import Plan
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.sharding.mesh import MeshConfig, sizes_in_slice
@@ -15,7 +15,7 @@ _COPIES = (1, 4)
 _TENSOR = {1, 2}
 
 
-def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
+def variants(setting: PlanSettings, slices: Slices) -> Iterator[PlanSettings]:
   """The setting with other batches, splits of the mesh and remat policies.
 
   Args:
@@ -32,9 +32,12 @@ def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
   data, model = experiment.data, experiment.model
   meshes = _meshes(setting, len(slices.devices) // slices.number)
   policies = tuple(REMAT_POLICIES) if setting.trains else (model.remat,)
-  parts = experiment.training.accumulate if setting.trains else 1
+  parts = experiment.training.grad_accum_steps if setting.trains else 1
   for factor, mesh, remat in itertools.product(_BATCHES, meshes, policies):
-    rows, images = round(data.rows * factor), round(setting.images * factor)
+    rows, images = (
+      round(data.batch_rows * factor),
+      round(setting.images * factor),
+    )
     batch = rows if setting.trains else images
     groups = len(slices.devices) // mesh.tensor
     if not batch or batch % (groups * parts):
@@ -46,13 +49,13 @@ def variants(setting: Setting, slices: Slices) -> Iterator[Setting]:
       experiment=dataclasses.replace(
         experiment,
         mesh=mesh,
-        data=dataclasses.replace(data, rows=rows, examples=examples),
+        data=dataclasses.replace(data, batch_rows=rows, examples=examples),
         model=dataclasses.replace(model, remat=remat),
       ),
     )
 
 
-def _meshes(setting: Setting, devices: int) -> list[MeshConfig]:
+def _meshes(setting: PlanSettings, devices: int) -> list[MeshConfig]:
   """The setting's own mesh and others, of so many devices of a slice."""
   mesh = setting.mesh(devices)
   copies, _, own = sizes_in_slice(mesh, devices)
@@ -68,8 +71,8 @@ def _meshes(setting: Setting, devices: int) -> list[MeshConfig]:
 
 
 def split(
-  settings: Sequence[Setting], slices: Slices, plans: Iterable[Plan]
-) -> tuple[list[Plan], list[Setting]]:
+  settings: Sequence[PlanSettings], slices: Slices, plans: Iterable[Plan]
+) -> tuple[list[Plan], list[PlanSettings]]:
   """Plans that are there of settings, and the settings that are left."""
   there = {
     (plan['setting'], plan['topology'], plan['slices']): plan for plan in plans

@@ -48,7 +48,7 @@ _program = functools.partial(_compiled, static=(0,))
 _sampler = functools.partial(_compiled, static=(0, 1))
 
 
-class Drawn(NamedTuple):
+class Samples(NamedTuple):
   """Images as a sampler returns them.
 
   Attributes:
@@ -65,7 +65,7 @@ class Drawn(NamedTuple):
   finite: Bool[Array, ' n']
 
 
-class Programs:
+class CompiledSamplers:
   """What a model computes, given its parameters by name.
 
   Legend: n images or texts, R rows (see `sampling.images`), S pixels along a
@@ -102,7 +102,7 @@ class Programs:
     weights: tuple[Parameters, Parameters],
     prefix: Batch,
     keys: Key[Array, ' n'],
-  ) -> Drawn:
+  ) -> Samples:
     """Draws one image after each prefix.
 
     Args:
@@ -135,7 +135,7 @@ class Programs:
     pixels = self._pixels(vae_params, written.tokens)
     finite = jnp.isfinite(written.tokens).all((1, 2))
     finite &= jnp.isfinite(pixels).all((1, 2, 3))
-    return Drawn(_to_uint8(pixels), written.tokens, written.positions, finite)
+    return Samples(_to_uint8(pixels), written.tokens, written.positions, finite)
 
   @functools.partial(_compiled, static=(0, 1, 2))
   def write_texts(

@@ -15,14 +15,15 @@ from unifluid_jax.models.gemma import KVCache
 from unifluid_jax.models.unifluid import UniFluid
 
 
-class Images(NamedTuple):
-  """Images being written, one after each prefix.
+class DecodeState(NamedTuple):
+  """DecodeState being written, one after each prefix.
 
   Attributes:
     valid: False at the padding of the prefixes, of P slots.
     length: Slots of each prefix without padding.
     positions: Order that each image is written in.
-    sources: Tokens of the images that are edited, see `UniFluid.ask_for`.
+    sources: Tokens of the images that are edited, see
+      `UniFluid.target_embedding`.
     cache: KV cache, prefixes first.
     written: Tokens in the order that they are written.
   """
@@ -53,7 +54,7 @@ class Step(NamedTuple):
 
 
 def hidden_states(
-  model: UniFluid, images: Images, first: Int[Array, ''] | int, step: Step
+  model: UniFluid, images: DecodeState, first: Int[Array, ''] | int, step: Step
 ) -> tuple[Float[Array, 'R m D'], KVCache]:
   """Hidden states that write the tokens `first`, `first` + 1, ...
 
@@ -63,7 +64,7 @@ def hidden_states(
     first: Tokens written before; a Python 0 for the first step of all.
     step: Shape of the step.
   """
-  if model.config.order == masking.MASKED:
+  if model.config.decoding == masking.MASKED:
     return _masked(model, images, first, step)
   return _causal(model, images, first, step)
 
@@ -99,7 +100,7 @@ def _causal(model, images, first, step):
   mask = masking.decoding_mask(
     images.valid, images.cache.positions.shape[1], index, kept, queries
   )
-  x = images.to_rows(told) + model.ask_for(
+  x = images.to_rows(told) + model.target_embedding(
     images.to_rows(asked), images.sources
   )
   hidden, cache = _forward(model, images, x, offsets, mask, index)
@@ -122,8 +123,8 @@ def _masked(model, images, first, step):
   return jnp.take_along_axis(hidden, asked[..., None], axis=1), cache
 
 
-def asked_sources(
-  images: Images, first: Int[Array, ''] | int, step: Step
+def target_sources(
+  images: DecodeState, first: Int[Array, ''] | int, step: Step
 ) -> Float[Array, 'R m Z'] | None:
   """Tokens of the sources at the places of the tokens that are asked for."""
   if images.sources is None:
@@ -144,7 +145,7 @@ def _forward(model, images, x, offsets, mask, index):
   return hidden, cache
 
 
-def to_raster(images: Images) -> Float[Array, 'B N Z']:
+def to_raster(images: DecodeState) -> Float[Array, 'B N Z']:
   """The tokens at their places in the grid; zeros where none is written."""
   raster = jnp.argsort(images.positions, axis=-1)
   return jnp.take_along_axis(images.written, raster[..., None], axis=1)

@@ -24,10 +24,10 @@ from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.solvers import Solver
 from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.sampling.decoding_step import (
-  Images,
+  DecodeState,
   Step,
-  asked_sources,
   hidden_states,
+  target_sources,
   to_raster,
 )
 from unifluid_jax.sampling.prefill import prefill
@@ -71,7 +71,7 @@ class ImageSamplingConfig:
       )
 
 
-class Written(NamedTuple):
+class TokenSamples(NamedTuple):
   """Images as tokens.
 
   Attributes:
@@ -142,7 +142,7 @@ def write_images(
   keys: Key[Array, ' B'],
   positions: Int[Array, 'B N'],
   sources: Float[Array, 'R E N Z'] | None = None,
-) -> Written:
+) -> TokenSamples:
   """Writes one image after each prefix.
 
   Args:
@@ -160,7 +160,7 @@ def write_images(
   state = prefill(model, prefix, model.tokens.count)
   total = positions.shape[1]
 
-  def advance(images: Images, first, step: Step) -> Images:
+  def advance(images: DecodeState, first, step: Step) -> DecodeState:
     hidden, cache = hidden_states(model, images, first, step)
     slots = first + jnp.arange(step.queries)
     token_keys = jax.vmap(
@@ -174,7 +174,7 @@ def write_images(
       temperature,
       fraction,
       hidden,
-      asked_sources(images, first, step),
+      target_sources(images, first, step),
       token_keys,
     )
     written = jax.lax.dynamic_update_slice(
@@ -182,7 +182,7 @@ def write_images(
     )
     return images._replace(cache=cache, written=written)
 
-  def advance_all(images: Images, firsts, step: Step) -> Images:
+  def advance_all(images: DecodeState, firsts, step: Step) -> DecodeState:
     return jax.lax.scan(
       lambda images, first: (advance(images, first, step), None),
       images,
@@ -193,7 +193,7 @@ def write_images(
     present = (prefix.source_slots >= 0)[..., None, None]
     sources = jnp.where(present, sources, 0.0)[:, 0]
   empty = jnp.zeros((*positions.shape, model.tokens.dim))
-  images = Images(
+  images = DecodeState(
     state.valid, state.length, positions, sources, state.cache, empty
   )
   for step, firsts in _spans(counts):
@@ -201,7 +201,7 @@ def write_images(
       images = advance(images, 0, step)
     else:
       images = advance_all(images, firsts, step)
-  return Written(to_raster(images), positions)
+  return TokenSamples(to_raster(images), positions)
 
 
 def _draw_tokens(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from unifluid_jax.sharding.logical_axes import COPIES
+from unifluid_jax.sharding.logical_axes import REPLICA_AXIS
 from unifluid_jax.sharding.microbatches import split_rows
 
 T = TypeVar('T')
@@ -53,15 +53,15 @@ def sum_over_rows(
 
   def over_copies(*args):
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape[COPIES] == 1:
+    if mesh.empty or mesh.shape[REPLICA_AXIS] == 1:
       return over_microbatches(*args)
-    whole, rows = PartitionSpec(), PartitionSpec(COPIES)
+    whole, rows = PartitionSpec(), PartitionSpec(REPLICA_AXIS)
     return jax.shard_map(
-      lambda *args: jax.lax.psum(over_microbatches(*args), COPIES),
+      lambda *args: jax.lax.psum(over_microbatches(*args), REPLICA_AXIS),
       mesh=mesh,
       in_specs=(*(whole for _ in args[1:]), rows),
       out_specs=whole,
-      axis_names={COPIES},
+      axis_names={REPLICA_AXIS},
       check_vma=False,
     )(*args)
 

@@ -13,13 +13,13 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from unifluid_jax.models.parameters import Axes
 
-COPIES = 'data'
+REPLICA_AXIS = 'data'
 """The mesh axis along which weights are copied."""
 
 # Logical axis -> mesh axes; what is not listed is not split.
 RULES: dict[str, tuple[str, ...]] = {
-  'rows': (COPIES, 'fsdp'),
-  'rows_of_copy': (COPIES,),
+  'rows': (REPLICA_AXIS, 'fsdp'),
+  'rows_of_replica': (REPLICA_AXIS,),
   'embed': ('fsdp',),
   'encoder_embed': ('fsdp',),
   'vocab': ('tensor',),
@@ -86,12 +86,12 @@ def look_up(
   rest = (None,) * (index.ndim - 1)
   if shards(('embed',), table.shape[1:]) == 1:
     return constrain(table[index], ('rows', *rest, None))
-  index = constrain(index, ('rows_of_copy', *rest))
+  index = constrain(index, ('rows_of_replica', *rest))
   # No computing on indices, which XLA would spread over the rows again.
   found = table.at[index].get(
     mode='promise_in_bounds', wrap_negative_indices=False
   )
-  found = constrain(found, ('rows_of_copy', *rest, 'embed'))
+  found = constrain(found, ('rows_of_replica', *rest, 'embed'))
   return constrain(found, ('rows', *rest, None))
 
 

@@ -16,25 +16,28 @@ from unifluid_jax.utils.errors import UserError
 ROWS = PartitionSpec(('data', 'fsdp'))
 
 
-def check_rows(mesh: Mesh, name: str, rows: int, accumulate: int = 1) -> None:
+def check_rows(
+  mesh: Mesh, name: str, rows: int, grad_accum_steps: int = 1
+) -> None:
   """Makes sure that a batch of rows divides over the mesh.
 
   Args:
     mesh: The mesh.
     name: The config's key of the number of rows.
     rows: The number of rows.
-    accumulate: Microbatches that they are split into.
+    grad_accum_steps: Microbatches that they are split into.
 
   Raises:
     UserError: It does not; the message gives the nearest that do.
   """
-  unit = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
+  unit = mesh.shape['data'] * mesh.shape['fsdp'] * grad_accum_steps
   if rows % unit:
     below, above = rows // unit * unit, -(-rows // unit) * unit
     near = ' or '.join(str(n) for n in (below, above) if n)
     raise UserError(
-      f'{name} is {rows}, which {accumulate} microbatch(es) on '
-      f'{unit // accumulate} device group(s) cannot share evenly; use {near}'
+      f'{name} is {rows}, which {grad_accum_steps} microbatch(es) on '
+      f'{unit // grad_accum_steps} device group(s) cannot share evenly; use '
+      f'{near}'
     )
 
 

@@ -83,7 +83,7 @@ def _recipe(experiment: Experiment) -> Recipe:
   recipe = {name: to_dict(getattr(experiment, name)) for name in names}
   del recipe['data']['num_workers'], recipe['tokenizer']['path']
   how = ('steps', 'log_every', 'heldout_every', 'checkpoint', 'profile')
-  for key in (*how, 'accumulate'):
+  for key in (*how, 'grad_accum_steps'):
     del recipe['training'][key]
   return recipe
 

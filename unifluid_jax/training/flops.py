@@ -48,20 +48,22 @@ class Forward(NamedTuple):
 def forward_flops(experiment: Experiment) -> Forward:
   """FLOPs of the parts of a step, one forward pass over the full batch."""
   data, gemma = experiment.data, experiment.model.gemma
-  slots = data.rows * data.row.length
-  written = data.rows * data.row.generated_images
+  slots = data.batch_rows * data.row_capacity.length
+  written = data.batch_rows * data.row_capacity.generated_images
   tokens = written * experiment.grid**2
-  targets = data.rows * data.row.text_targets
-  coded = written + data.rows * data.row.source_images
-  head = head_parameters(experiment) * experiment.training.repeats
-  source = experiment.token_dim * bool(data.row.source_images)
+  targets = data.batch_rows * data.row_capacity.text_targets
+  coded = written + data.batch_rows * data.row_capacity.source_images
+  head = head_parameters(experiment) * experiment.training.diffusion_batch_mul
+  source = experiment.token_dim * bool(data.row_capacity.source_images)
   inputs = (experiment.token_dim + source) * gemma.width
   condition = experiment.model.head.width * (gemma.width + source)
   return Forward(
     decoder=2 * slots * decoder_parameters(experiment) + 2 * tokens * inputs,
-    attention=slots * attention_flops(experiment, data.row.length),
+    attention=slots * attention_flops(experiment, data.row_capacity.length),
     logits=2 * targets * gemma.vocab_size * gemma.width,
-    encoder=data.rows * data.row.understanding_images * _encoder(experiment),
+    encoder=data.batch_rows
+    * data.row_capacity.understanding_images
+    * _encoder(experiment),
     head=2 * tokens * (head + condition),
     vae=coded * vae_encoder_flops(experiment.vae, experiment.data.image_size),
   )
@@ -85,14 +87,14 @@ def hardware_flops(experiment: Experiment) -> float:
   forward, model = forward_flops(experiment), experiment.model
   passes = _passes(experiment)
   again = {'none': 0.0, 'dots': 0.0, 'sublayers': 1.0, 'full': 1.0}[model.remat]
-  gemma, length = model.gemma, experiment.data.row.length
+  gemma, length = model.gemma, experiment.data.row_capacity.length
   computed_again = 0.0
   if passes.decoder > 1:
     computed_again += again * forward.decoder
     if model.remat == 'sublayers':
       # The last product of attention and of the MLP is kept.
       last = gemma.width * (gemma.heads * gemma.head_dim + gemma.mlp_dim)
-      slots = experiment.data.rows * length
+      slots = experiment.data.batch_rows * length
       computed_again -= 2 * slots * gemma.layers * last
     fused = model.fused_attention and fits(
       jnp.dtype(model.dtype),

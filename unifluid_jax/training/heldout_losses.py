@@ -40,7 +40,7 @@ def heldout_losses(
 
   Each measurement is of the same batches under the same noise, with the
   parameters that are trained, as the training losses are. An image is never
-  written after nothing here, unlike in training (`data.drop_prefix`).
+  written after nothing here, unlike in training (`data.cond_drop_prob`).
 
   Args:
     experiment: The config.
@@ -69,7 +69,7 @@ def heldout_losses(
   def measure(state: TrainState) -> dict[str, float]:
     found = []
     for number, rows in enumerate(batches):
-      batch = put_rows(mesh, rows, experiment.data.rows)
+      batch = put_rows(mesh, rows, experiment.data.batch_rows)
       own = jax.device_put(np.int32(number), everywhere)
       found.append(jax.device_get(step(state, batch, own)))
     return _means(found)
@@ -86,7 +86,7 @@ def _read(
   """This process's rows of the batches, which hold each line about once."""
   lines = {name: len(task) for name, task in tasks.items()}
   config = dataclasses.replace(
-    experiment.pipeline(), weights=lines, drop_prefix=0.0, num_workers=0
+    experiment.pipeline(), weights=lines, cond_drop_prob=0.0, num_workers=0
   )
   count = min(-(-sum(lines.values()) // config.examples), _BATCHES)
   batches = make_batches(
@@ -94,7 +94,7 @@ def _read(
     experiment.layout(),
     tasks,
     tokenizer,
-    rows=local_rows(mesh, config.rows),
+    rows=local_rows(mesh, config.batch_rows),
   )
   with contextlib.closing(batches):
     return [batch for batch, _ in itertools.islice(batches, count)]

@@ -89,27 +89,29 @@ def unifluid_needs(experiment: Experiment) -> dict[str, int]:
   # Parameters, two moments and the average in float32. Of frozen ones, which
   # may be in half precision, there are no more.
   each = 2 if frozen else 16
-  rows = -(-data.rows // experiment.training.accumulate)
-  length = 0 if data.row.length == AUTO else data.row.length
+  rows = -(-data.batch_rows // experiment.training.grad_accum_steps)
+  length = 0 if data.row_capacity.length == AUTO else data.row_capacity.length
   slots = rows * length
-  images = data.rows * (data.row.generated_images + data.row.source_images)
-  read = data.rows * data.row.understanding_images
+  images = data.batch_rows * (
+    data.row_capacity.generated_images + data.row_capacity.source_images
+  )
+  read = data.batch_rows * data.row_capacity.understanding_images
   pixels = images * data.image_size**2 + read * encoder.image_size**2
   needs = {
-    'data.rows of images': 3 * pixels,
+    'data.batch_rows of images': 3 * pixels,
     'data.examples of data.image_size': 3 * data.examples * data.image_size**2,
     'model.gemma': each * _gemma_parameters(gemma),
     'model.encoder': each * _encoder_parameters(encoder),
     'model.head': each * 5 * head.width**2 * head.depth,
     # Without gradients of the decoder nothing is kept of its layers.
-    'data.rows of data.row.length': 2
+    'data.batch_rows of data.row_capacity.length': 2
     * slots
     * gemma.width
     * (1 if frozen else gemma.layers),
   }
   if jax.default_backend() != 'tpu':  # which attends in blocks
     scores = 4 * slots * length * gemma.heads
-    needs['attention over data.row.length'] = scores
+    needs['attention over data.row_capacity.length'] = scores
   return needs
 
 

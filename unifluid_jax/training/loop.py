@@ -11,7 +11,7 @@ from absl import logging
 from unifluid_jax.config.training_sections import CheckpointConfig
 from unifluid_jax.distributed.preemption import StopRequest
 from unifluid_jax.training.checkpoint import Checkpoints
-from unifluid_jax.training.metrics import Meter, Work
+from unifluid_jax.training.metrics import Meter, StepWork
 from unifluid_jax.training.profile import Profile
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.goodput import PROCESS
@@ -19,7 +19,7 @@ from unifluid_jax.utils.paths import AnyPath
 
 Metrics = dict[str, jax.Array]
 
-_AHEAD = 2
+_MAX_STEPS_IN_FLIGHT = 2
 """Steps handed to the devices before they have done the one before. JAX takes
 tens of them, and a request to stop would wait for them all."""
 
@@ -39,7 +39,7 @@ StepFunction = Callable[[S, Any], tuple[S, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class LoopSettings:
   """What the loop does around the steps.
 
   Attributes:
@@ -59,12 +59,12 @@ class Run:
   log_every: int
   checkpoint: CheckpointConfig
   identity: Mapping[str, Any]
-  work: Work
+  work: StepWork
   profile: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Program(Generic[S]):
+class LoopFunctions(Generic[S]):
   """The functions that a run is made of.
 
   Attributes:
@@ -86,7 +86,7 @@ class Program(Generic[S]):
   heldout: tuple[int, Callable[[S], dict[str, float]]] | None = None
 
 
-def fit(run: Run, program: Program[S]) -> S:
+def fit(run: LoopSettings, program: LoopFunctions[S]) -> S:
   """Trains until `run.steps`, from the newest checkpoint where there is one.
 
   Args:
@@ -114,7 +114,9 @@ def fit(run: Run, program: Program[S]) -> S:
       logging.info('%s: %s', run.name, PROCESS)
 
 
-def _first_state(run: Run, program: Program[S], checkpoints: Checkpoints) -> S:
+def _first_state(
+  run: LoopSettings, program: LoopFunctions[S], checkpoints: Checkpoints
+) -> S:
   """The newest checkpoint's state, else a new one."""
   if checkpoints.latest_step is None:
     return program.initialise()
@@ -124,8 +126,8 @@ def _first_state(run: Run, program: Program[S], checkpoints: Checkpoints) -> S:
 
 
 def _train(
-  run: Run,
-  program: Program[S],
+  run: LoopSettings,
+  program: LoopFunctions[S],
   state: S,
   checkpoints: Checkpoints,
   stop: StopRequest,
@@ -166,7 +168,7 @@ def _train(
           extra = {k: float(v) for k, v in jax.device_get(values).items()}
         state, metrics = take_step(state, batch)
         under_way.append(metrics)
-        if len(under_way) > _AHEAD:
+        if len(under_way) > _MAX_STEPS_IN_FLIGHT:
           jax.block_until_ready(under_way.popleft())
       profile.after(done, state)
       meter.add(metrics)
@@ -190,14 +192,14 @@ def _train(
   return state
 
 
-def _is_measured(run: Run, program: Program, done: int) -> bool:
+def _is_measured(run: LoopSettings, program: LoopFunctions, done: int) -> bool:
   """Whether held-out losses are measured after so many steps."""
   if program.heldout is None:
     return False
   return done % program.heldout[0] == 0 or done == run.steps
 
 
-def _measure(program: Program[S], state: S) -> dict[str, float]:
+def _measure(program: LoopFunctions[S], state: S) -> dict[str, float]:
   assert program.heldout is not None
   with PROCESS.spend('evaluation'):
     return program.heldout[1](state)
@@ -218,7 +220,7 @@ def _compiling(function: StepFunction) -> StepFunction:
   return call
 
 
-def _check_finite(run: Run, state: State) -> None:
+def _check_finite(run: LoopSettings, state: State) -> None:
   bad = int(jax.device_get(state.bad_step))
   if bad >= 0:
     raise UserError(

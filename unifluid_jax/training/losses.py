@@ -34,7 +34,7 @@ def count_targets(
 ) -> Counts:
   """Counts text targets and image tokens that have a loss."""
   present = (batch.generated_slots >= 0)[..., None]
-  if model.config.order == masking.MASKED:
+  if model.config.decoding == masking.MASKED:
     present = present & ~masking.is_visible(order)
   tokens = jnp.broadcast_to(
     present, (*batch.generated_slots.shape, model.tokens.count)

@@ -28,7 +28,7 @@ from unifluid_jax.utils.progress import clock
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class StepWork:
   """What one step does, for rates.
 
   Attributes:
@@ -94,7 +94,7 @@ class Meter:
     name: str,
     steps: int,
     start_step: int,
-    work: Work,
+    work: StepWork,
     account: Goodput,
   ):
     """Opens the log `<workdir>/metrics.jsonl`.

@@ -36,7 +36,7 @@ def _decays(config: OptimizerConfig, name: str, axes: Axes) -> bool:
 def _rate_factor(config: OptimizerConfig, name: str) -> float:
   factors = (
     factor
-    for pattern, factor in config.rate_factors.items()
+    for pattern, factor in config.lr_multipliers.items()
     if re.search(pattern, name)
   )
   return next(factors, 1.0)
@@ -61,7 +61,7 @@ def make_optimizer(
   """
   decay = {name: _decays(config, name, axes[name]) for name in axes}
   return optax.chain(
-    optax.clip_by_global_norm(config.clip),
+    optax.clip_by_global_norm(config.grad_clip_norm),
     optax.adamw(
       make_schedule(config, steps),
       b1=config.b1,

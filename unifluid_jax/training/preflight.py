@@ -39,7 +39,7 @@ Check = Callable[[], object]
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class PreparedRun:
   """A config that passed all checks, with what they opened.
 
   Attributes:
@@ -61,7 +61,7 @@ def check_start(
   *,
   trains_vae: bool,
   also: Iterable[Check] = (),
-) -> Start:
+) -> PreparedRun:
   """Checks all that a training needs.
 
   Args:
@@ -90,7 +90,7 @@ def check_start(
 
 def check_config(
   experiment: Experiment, *, also: Iterable[Check] = ()
-) -> Start:
+) -> PreparedRun:
   """Checks a config for a training on this machine that has no folder.
 
   Files that `init` names and that are not here are no problem, but a line of
@@ -151,8 +151,11 @@ class _Checks:
 
   def check_devices(self) -> None:
     """Whether the devices make up the mesh and share the rows evenly."""
-    rows, accumulate = self._given.data.rows, self._given.training.accumulate
-    check_rows(make_mesh(self._given.mesh), 'data.rows', rows, accumulate)
+    rows, accumulate = (
+      self._given.data.batch_rows,
+      self._given.training.grad_accum_steps,
+    )
+    check_rows(make_mesh(self._given.mesh), 'data.batch_rows', rows, accumulate)
 
   def check_vae_batch(self) -> None:
     """Whether the devices share the images of the VAE's batches evenly."""
@@ -178,7 +181,9 @@ class _Checks:
     experiment, data = self._given, self._given.data
     self._tasks = self._opener.open(data.sources)
     self.run(
-      lambda: check_groups(data.examples, data.rows, data.groups),
+      lambda: check_groups(
+        data.examples, data.batch_rows, data.packing_windows
+      ),
       self._check_profile,
       lambda: make_vae_optimizer(experiment),
       self._find_tokenizer,
@@ -209,7 +214,7 @@ class _Checks:
     self.check_model()
     self.check_files(needed=False)
 
-  def start(self) -> Start:
+  def start(self) -> PreparedRun:
     """What was found, for a training on this machine.
 
     Raises:
@@ -217,7 +222,9 @@ class _Checks:
     """
     experiment = self.finish()
     assert self._tokenizer is not None  # Else there were a problem.
-    return Start(experiment, self._tokenizer, self._tasks, self._vae_tasks)
+    return PreparedRun(
+      experiment, self._tokenizer, self._tasks, self._vae_tasks
+    )
 
   def finish(self) -> Experiment:
     """The config; limits that were 'auto' are numbers.
@@ -283,7 +290,7 @@ class _Checks:
       kinds,
       self._tokenizer,
       experiment.layout(),
-      data.row,
+      data.row_capacity,
     )
 
   def _with_heldout(self) -> dict[str, Task]:

@@ -35,12 +35,12 @@ def make_context(experiment: Experiment, spec: ModelSpec) -> StepContext:
     optimizer=make_optimizer(optimizer, config.steps, axes),
     balance=make_balance(config.balance),
     text_weight=config.text_weight,
-    repeats=config.repeats,
+    diffusion_batch_mul=config.diffusion_batch_mul,
     image_tokens=experiment.grid**2,
     token_dim=experiment.token_dim,
     patch=experiment.model.patch,
-    anneal=config.anneal,
-    accumulate=config.accumulate,
+    raster_fade=config.raster_fade,
+    grad_accum_steps=config.grad_accum_steps,
     ema=optimizer.ema,
     seed=experiment.seed,
   )
@@ -59,9 +59,9 @@ def check_trained(experiment: Experiment, spec: NetworkSpec) -> None:
   """
   names = spec.logical_axes
   problems = Collector()
-  for pattern in experiment.optimizer.rate_factors:
+  for pattern in experiment.optimizer.lr_multipliers:
     with problems.catch():
-      check_matches(f'optimizer.rate_factors has {pattern!r}', pattern, names)
+      check_matches(f'optimizer.lr_multipliers has {pattern!r}', pattern, names)
   with problems.catch():
     check_patterns(experiment.init, names)
   shared = [name for name in names if name.startswith(SHARED)]

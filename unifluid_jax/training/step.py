@@ -69,12 +69,12 @@ class StepContext:
     optimizer: Update rule of the trained parameters.
     balance: Policy of the loss balance.
     text_weight: lambda.
-    repeats: Noise levels per image token.
+    diffusion_batch_mul: Noise levels per image token.
     image_tokens: N, tokens of a generated image.
     token_dim: Z, dimensions of a token.
     patch: Side of the group of latents that makes a token.
-    anneal: Steps over which random order fades to raster, or None.
-    accumulate: Microbatches of a step.
+    raster_fade: Steps over which random order fades to raster, or None.
+    grad_accum_steps: Microbatches of a step.
     ema: Decay of the moving average.
     seed: Seed of the run.
   """
@@ -85,12 +85,12 @@ class StepContext:
   optimizer: optax.GradientTransformation
   balance: Balance
   text_weight: float
-  repeats: int
+  diffusion_batch_mul: int
   image_tokens: int
   token_dim: int
   patch: int
-  anneal: tuple[int, int] | None
-  accumulate: int
+  raster_fade: tuple[int, int] | None
+  grad_accum_steps: int
   ema: float
   seed: int
 
@@ -133,11 +133,11 @@ def _draw_inputs(
     rows,
     images,
     context.image_tokens,
-    masking.random_share(state.step, context.anneal),
+    masking.random_share(state.step, context.raster_fade),
   )
   noise = context.objective.draw(
     noise_key,
-    context.repeats * math.prod(tokens.shape[:-1]),
+    context.diffusion_batch_mul * math.prod(tokens.shape[:-1]),
     context.token_dim,
   )
   noise = jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), noise)
@@ -161,7 +161,7 @@ def _gradients(
     return weights[0] * both.image + weights[1] * both.text, both
 
   gradient = jax.grad(weighted, has_aux=True)
-  return sum_over_rows(gradient, context.accumulate)(
+  return sum_over_rows(gradient, context.grad_accum_steps)(
     state.params, state.frozen, counts, weights, inputs
   )
 
@@ -306,7 +306,7 @@ def make_heldout_step(
     def of_rows(params, frozen, counts, part: _Inputs):
       return _losses(context, params, frozen, counts, part)
 
-    losses = sum_over_rows(of_rows, context.accumulate)(
+    losses = sum_over_rows(of_rows, context.grad_accum_steps)(
       state.params, state.frozen, counts, inputs
     )
     return losses, counts

@@ -2,8 +2,8 @@
 
 - `data.max_text`: the longest text, rounded up to leave room for prompts of
   other words.
-- `data.row.length` and `data.row.text_targets`: room for the longest example,
-  and for as many average ones as a row gets.
+- `data.row_capacity.length` and `data.row_capacity.text_targets`: room for the
+  longest example, and for as many average ones as a row gets.
 
 A run that goes on keeps the limits that it was started with, unless a text has
 outgrown them.
@@ -56,9 +56,9 @@ def with_limits(experiment: Experiment, limits: Limits) -> Experiment:
   )
   data = experiment.data
   row = dataclasses.replace(
-    data.row, length=chosen.length, text_targets=chosen.text_targets
+    data.row_capacity, length=chosen.length, text_targets=chosen.text_targets
   )
-  data = dataclasses.replace(data, max_text=chosen.max_text, row=row)
+  data = dataclasses.replace(data, max_text=chosen.max_text, row_capacity=row)
   return dataclasses.replace(experiment, data=data)
 
 
@@ -127,7 +127,9 @@ def agree(given: Experiment, found: Experiment) -> Experiment:
 
 def _limits_of(experiment: Experiment) -> Limits:
   data = experiment.data
-  return Limits(data.max_text, data.row.length, data.row.text_targets)
+  return Limits(
+    data.max_text, data.row_capacity.length, data.row_capacity.text_targets
+  )
 
 
 def _folders(
@@ -189,7 +191,7 @@ def _measured(
   row = [
     _SLACK
     * data.examples
-    / data.rows
+    / data.batch_rows
     * sum(weights[n] * _mean([x[i] for x in needs[n]]) for n in needs)
     / total
     for i in range(len(longest))

@@ -16,10 +16,10 @@ from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.config_drift import check_same
 from unifluid_jax.training.flops import step_flops
 from unifluid_jax.training.heldout_losses import heldout_losses
-from unifluid_jax.training.loop import Program, Run, fit
-from unifluid_jax.training.metrics import Work
+from unifluid_jax.training.loop import LoopFunctions, LoopSettings, fit
+from unifluid_jax.training.metrics import StepWork
 from unifluid_jax.training.parameter_table import log_parameters
-from unifluid_jax.training.preflight import Start, check_start
+from unifluid_jax.training.preflight import PreparedRun, check_start
 from unifluid_jax.training.state import (
   abstract_train_state,
   initial_train_state,
@@ -37,7 +37,7 @@ from unifluid_jax.weights.initial_parameters import load_start
 
 
 def train_unifluid(
-  experiment: Experiment, workdir: AnyPath, start: Start | None = None
+  experiment: Experiment, workdir: AnyPath, start: PreparedRun | None = None
 ) -> TrainState:
   """Trains UniFluid on the VAE in `<workdir>/vae`.
 
@@ -78,22 +78,22 @@ def train_unifluid(
   # After all that may refuse to start: till now the files are as they were.
   share_tokenizer(experiment, tokenizer, workdir)
   write_config(experiment, workdir)
-  run = Run(
+  run = LoopSettings(
     name='unifluid',
     workdir=workdir,
     steps=config.steps,
     log_every=config.log_every,
     checkpoint=config.checkpoint,
     identity=identity,
-    work=Work(
-      tokens=experiment.data.rows * experiment.data.row.length,
+    work=StepWork(
+      tokens=experiment.data.batch_rows * experiment.data.row_capacity.length,
       flops=step_flops(experiment),
     ),
     profile=config.profile,
   )
   return fit(
     run,
-    Program(
+    LoopFunctions(
       initialise=lambda: first or initialise(),
       abstract_state=target,
       step=jit_train_step(context, mesh, target),
@@ -124,7 +124,7 @@ def _first_state(
 
 
 def make_training_batches(
-  start: Start, mesh: jax.sharding.Mesh
+  start: PreparedRun, mesh: jax.sharding.Mesh
 ) -> Callable[[int], Generator[Batch]]:
   """First step -> the batches from there on, on the mesh."""
   experiment, data = start.experiment, start.experiment.data
@@ -136,11 +136,11 @@ def make_training_batches(
       start.tasks,
       start.tokenizer,
       first,
-      local_rows(mesh, data.rows),
+      local_rows(mesh, data.batch_rows),
     )
     with contextlib.closing(rows):
       for batch, _ in rows:
-        yield put_rows(mesh, batch, data.rows)
+        yield put_rows(mesh, batch, data.batch_rows)
 
   return batches
 

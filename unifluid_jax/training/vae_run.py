@@ -14,15 +14,15 @@ from unifluid_jax.config.run_config import write_config
 from unifluid_jax.data.pipeline import check_weights, make_image_batches
 from unifluid_jax.data.task import Task
 from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import to_unit
+from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.models.linear_vae import linear_start, patch_moments
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.sharding import mesh as mesh_lib
 from unifluid_jax.sharding.process_rows import check_rows, local_rows, put_rows
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.config_drift import check_same_vae
-from unifluid_jax.training.loop import Program, Run, fit
-from unifluid_jax.training.metrics import Work
+from unifluid_jax.training.loop import LoopFunctions, LoopSettings, fit
+from unifluid_jax.training.metrics import StepWork
 from unifluid_jax.training.parameter_table import log_parameters
 from unifluid_jax.training.vae_state import (
   FINAL,
@@ -143,14 +143,14 @@ def _fit(experiment, workdir, mesh, batches, is_new) -> VAEState:
     config.optimizer.ema,
     experiment.seed,
   )
-  run = Run(
+  run = LoopSettings(
     name='vae',
     workdir=workdir,
     steps=config.steps,
     log_every=config.log_every,
     checkpoint=config.checkpoint,
     identity=experiment.vae_identity(),
-    work=Work(tokens=0, flops=0),
+    work=StepWork(tokens=0, flops=0),
   )
 
   def first_vae() -> VAEState:
@@ -162,7 +162,7 @@ def _fit(experiment, workdir, mesh, batches, is_new) -> VAEState:
   write_config(experiment, workdir)
   return fit(
     run,
-    Program(
+    LoopFunctions(
       initialise=lambda: first or first_vae(),
       abstract_state=target,
       step=jax.jit(step, donate_argnums=0),
@@ -179,7 +179,7 @@ def _linear_start(
   if not vae.shortcuts or vae.quant_convs:
     return {}
   moments = jax.jit(
-    lambda images: patch_moments(to_unit(images), vae.stride),
+    lambda images: patch_moments(to_signed_unit(images), vae.stride),
     out_shardings=_everywhere(mesh),
   )
   count = training.statistics_batches
@@ -203,7 +203,7 @@ def _calibrate(
   graphdef = make_vae_spec(experiment).graphdef
 
   def encode(flat, images):
-    return parameters.unflatten(graphdef, flat).encode(to_unit(images))
+    return parameters.unflatten(graphdef, flat).encode(to_signed_unit(images))
 
   encode = jax.jit(encode, out_shardings=_everywhere(mesh))
   vae = parameters.unflatten(graphdef, flat)

@@ -29,8 +29,8 @@ def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
   config = experiment.vae_training
   axes = make_vae_spec(experiment).logical_axes
   problems = Collector()
-  for pattern in config.optimizer.rate_factors:
-    told = f'vae_training.optimizer.rate_factors has {pattern!r}'
+  for pattern in config.optimizer.lr_multipliers:
+    told = f'vae_training.optimizer.lr_multipliers has {pattern!r}'
     with problems.catch():
       check_matches(told, pattern, axes)
   problems.check()

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, UInt8
 
 from unifluid_jax.config.training_sections import VAELossConfig
 from unifluid_jax.models import parameters
-from unifluid_jax.models.latents import to_unit
+from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.training.optimizer import ema_update
 from unifluid_jax.training.vae_losses import vae_loss
@@ -61,7 +61,7 @@ def make_vae_step(
 
     def loss_of(params):
       vae = parameters.unflatten(graphdef, {**params, **state.statistics})
-      return vae_loss(vae, to_unit(images), key, loss)
+      return vae_loss(vae, to_signed_unit(images), key, loss)
 
     (value, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(
       state.params

@@ -13,7 +13,7 @@ from unifluid_jax.utils.paths import AnyPath, write_whole
 
 
 @contextlib.contextmanager
-def claimed(workdir: AnyPath) -> Iterator[None]:
+def workdir_lock(workdir: AnyPath) -> Iterator[None]:
   """Holds a folder for the processes of this run, which share it.
 
   The folder is made if it does not exist. If the block fails and leaves

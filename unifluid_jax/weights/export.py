@@ -25,7 +25,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   ENCODER,
   GEMMA,
   VAE,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.model_card import model_card
 from unifluid_jax.weights.rules import Piece
@@ -103,7 +103,7 @@ class _Target:
   """
 
   part: str
-  layout: Layout
+  layout: TensorLayout
   stem: str
   prefixes: tuple[str, ...]
 

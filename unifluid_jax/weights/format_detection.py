@@ -18,7 +18,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   GEMMA,
   VAE,
   Header,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.readers import json_file
 from unifluid_jax.weights.rules import Piece, expand
@@ -79,7 +79,7 @@ def read_described(path: str) -> Described:
 
 
 def find_config(
-  layout: Layout,
+  layout: TensorLayout,
   header: Header,
   wanted: Config | None,
   described: Described,
@@ -129,7 +129,7 @@ def find_config(
   return _as_in_file(config, layout, header)
 
 
-def _fitting(layout: Layout, header: Header) -> Config | None:
+def _fitting(layout: TensorLayout, header: Header) -> Config | None:
   """The one named size whose tensors these are."""
   for name, config in _SIZES[layout.part].items():
     config = _as_in_file(config, layout, header)
@@ -138,7 +138,7 @@ def _fitting(layout: Layout, header: Header) -> Config | None:
   return None
 
 
-def _as_in_file(config: Config, layout: Layout, header: Header) -> Config:
+def _as_in_file(config: Config, layout: TensorLayout, header: Header) -> Config:
   """The config with the file's own rows of the tables that surgery changes.
 
   A vocabulary that is padded a little keeps its own size.
@@ -159,7 +159,7 @@ def _as_in_file(config: Config, layout: Layout, header: Header) -> Config:
 
 
 def pieces_of(
-  layout: Layout, config: Config | None, header: Header
+  layout: TensorLayout, config: Config | None, header: Header
 ) -> list[Piece]:
   """The foreign tensors of a part."""
   layers = getattr(config, 'layers', 0)
@@ -167,7 +167,7 @@ def pieces_of(
 
 
 def shape_problems(
-  layout: Layout, prefix: str, config: Config, header: Header
+  layout: TensorLayout, prefix: str, config: Config, header: Header
 ) -> list[str]:
   """What is missing or of another shape, of a part that has a config."""
   ours = shapes(config)

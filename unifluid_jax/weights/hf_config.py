@@ -64,8 +64,8 @@ def _describe(content: Any) -> Described:
   if kind not in (*_AROUND, 'siglip'):
     raise UserError(
       f'unknown model {kind!r}; known are '
-      f'{", ".join(gemma_config.MODEL_TYPES)}, {", ".join(_AROUND)}, siglip, {siglip_config.MODEL_TYPE} and '
-      f'{autoencoder_config.CLASS}'
+      f'{", ".join((*gemma_config.MODEL_TYPES, *_AROUND))}, siglip, '
+      f'{siglip_config.MODEL_TYPE} and {autoencoder_config.CLASS}'
     )
   parts: dict[str, Config] = {
     ENCODER: siglip_config.read(fields.get('vision_config', {}))

@@ -35,7 +35,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   ENCODER,
   GEMMA,
   VAE,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.parts import Part, as_it_is
 from unifluid_jax.weights.problems import told
@@ -53,7 +53,7 @@ _CONFIGS: dict[str, Any] = {
   ENCODER: SiglipConfig,
   VAE: VAEConfig,
 }
-LAYOUT = Layout('unifluid_jax', '', '', lambda config, header: [])
+LAYOUT = TensorLayout('unifluid_jax', '', '', lambda config, header: [])
 
 
 def part_of(name: str) -> str:

@@ -14,8 +14,8 @@ from unifluid_jax.weights.hf_config import Described
 from unifluid_jax.weights.layouts.tensor_layout import (
   VAE,
   Header,
-  Layout,
   Tensor,
+  TensorLayout,
 )
 from unifluid_jax.weights.readers.dtypes import WEIGHTS
 from unifluid_jax.weights.readers.reader import Reader
@@ -38,7 +38,7 @@ class Part:
     mixed: Two tensors of different dtypes, of each parameter that has such.
   """
 
-  layout: Layout
+  layout: TensorLayout
   prefix: str
   config: Config | None
   pieces: tuple[Piece, ...]
@@ -73,7 +73,7 @@ def as_it_is(
 
 
 def assemble(
-  layout: Layout,
+  layout: TensorLayout,
   prefix: str,
   config: Config | None,
   described: Described,

@@ -24,13 +24,17 @@ from unifluid_jax.weights.layouts import (
   flax_gemma_layout,
   hugging_face_layout,
 )
-from unifluid_jax.weights.layouts.tensor_layout import GEMMA, Header, Layout
+from unifluid_jax.weights.layouts.tensor_layout import (
+  GEMMA,
+  Header,
+  TensorLayout,
+)
 from unifluid_jax.weights.parts import Part, assemble
 from unifluid_jax.weights.problems import told
 from unifluid_jax.weights.readers.reader import Reader, open_reader
 from unifluid_jax.weights.shapes import Config
 
-LAYOUTS: tuple[Layout, ...] = (
+LAYOUTS: tuple[TensorLayout, ...] = (
   hugging_face_layout.GEMMA_LAYOUT,
   flax_gemma_layout.OFFICIAL_LAYOUT,
   flax_gemma_layout.STACKED_LAYOUT,
@@ -171,8 +175,10 @@ def open_pretrained(
   return Pretrained(path, reader, parts, aside, heads)
 
 
-def _find_parts(header: Header, path: str) -> dict[str, tuple[Layout, str]]:
-  found: dict[str, tuple[Layout, str]] = {}
+def _find_parts(
+  header: Header, path: str
+) -> dict[str, tuple[TensorLayout, str]]:
+  found: dict[str, tuple[TensorLayout, str]] = {}
   for layout in LAYOUTS:
     # big_vision's optimizer state repeats the names.
     prefixes = layout.prefixes(n for n in header if n[:4] != 'opt/')

@@ -7,7 +7,11 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from unifluid_jax.utils.errors import UserError
-from unifluid_jax.weights.layouts.tensor_layout import CONNECTOR, VAE, Layout
+from unifluid_jax.weights.layouts.tensor_layout import (
+  CONNECTOR,
+  VAE,
+  TensorLayout,
+)
 from unifluid_jax.weights.readers.reader import Reader
 
 _TIED = re.compile(r'(^|\.)lm_head\.weight$')
@@ -22,7 +26,7 @@ _ASIDE = re.compile(
 def split(
   reader: Reader,
   used: set[str],
-  found: Mapping[str, tuple[Layout, str]],
+  found: Mapping[str, tuple[TensorLayout, str]],
   wanted: Collection[str],
 ) -> tuple[list[str], tuple[str, ...]]:
   """Tensors that nothing knows, and those that are known but not needed.
@@ -48,7 +52,9 @@ def split(
   return left, tuple(aside)
 
 
-def _belongs(name: str, layout: Layout, prefix: str, wanted: bool) -> bool:
+def _belongs(
+  name: str, layout: TensorLayout, prefix: str, wanted: bool
+) -> bool:
   """Whether a tensor is of a part, or around it, and not needed."""
   if not name.startswith(prefix):
     # LDM's autoencoder lies within a diffusion model.

@@ -6,10 +6,10 @@ import pytest
 from unifluid_jax.data.emoji import render as render_lib
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.drawing import (
-  Picture,
+  Drawing,
   draw,
   draw_augmented,
-  pictures_of,
+  list_drawings,
 )
 from unifluid_jax.data.emoji.render import composite, render, render_icon
 from unifluid_jax.data.emoji.splits import EmojiConfig
@@ -19,7 +19,7 @@ FOX = '1f98a'
 
 
 def test_no_image_is_blank_and_no_two_are_equal():
-  pictures = pictures_of(CONFIG, 'train') + pictures_of(CONFIG, 'cell')
+  pictures = list_drawings(CONFIG, 'train') + list_drawings(CONFIG, 'cell')
   seen = set()
   for picture in pictures:
     rgba = render(picture.artist, picture.hex, 32)
@@ -87,7 +87,7 @@ def test_the_cache_is_bounded_over_all_sizes(monkeypatch):
 def test_augmentation_keeps_the_whole_drawing():
   """Each augmented picture is a smaller rendering, pasted somewhere."""
   rng = np.random.default_rng(0)
-  picture = Picture('noto', FOX, 'pink')
+  picture = Drawing('noto', FOX, 'pink')
   places = set()
   for _ in range(40):
     image = draw_augmented(picture, 32, rng)

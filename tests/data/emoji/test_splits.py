@@ -7,7 +7,7 @@ import pytest
 
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.concepts import concepts_of
-from unifluid_jax.data.emoji.drawing import pictures_of
+from unifluid_jax.data.emoji.drawing import list_drawings
 from unifluid_jax.data.emoji.splits import (
   Cell,
   EmojiConfig,
@@ -27,7 +27,7 @@ def all_cells():
 def test_the_splits_part_the_images():
   cells = all_cells()
   assert sum(map(len, cells.values())) == len(set().union(*cells.values()))
-  pictures = [p for s in cells for p in pictures_of(ALL, s)]
+  pictures = [p for s in cells for p in list_drawings(ALL, s)]
   assert len(pictures) == len(set(pictures)) == 14_709
 
 
@@ -92,7 +92,7 @@ def test_the_quickstart_cells_are_spread():
 
 
 def test_pairs_are_a_tenth():
-  pictures = pictures_of(ALL, 'train')
+  pictures = list_drawings(ALL, 'train')
   held_out = sum(
     is_held_out_pair(p.artist, p.hex, 'flip', '') for p in pictures
   )

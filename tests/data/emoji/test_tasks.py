@@ -8,7 +8,7 @@ import pytest
 from unifluid_jax.data import task as task_lib
 from unifluid_jax.data.emoji.catalog import ARTISTS, load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.drawing import Picture
+from unifluid_jax.data.emoji.drawing import Drawing
 from unifluid_jax.data.emoji.render import composite, render
 from unifluid_jax.data.emoji.scenes import Scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
@@ -30,7 +30,7 @@ def cells_in(example):
   """Every (artist, concept) that an example shows."""
   emojis = load_catalog().emojis
   for fact in example.facts.values():
-    if isinstance(fact, Picture):
+    if isinstance(fact, Drawing):
       yield Cell(fact.artist, emojis[fact.hex].base)
     elif isinstance(fact, Scene):
       for placed in fact.objects:
@@ -44,7 +44,7 @@ def cells_of_record(record):
     yield record
   else:
     for field in record:
-      if isinstance(field, Picture):
+      if isinstance(field, Drawing):
         yield Cell(field.artist, emojis[field.hex].base)
       elif isinstance(field, Cell):
         yield field

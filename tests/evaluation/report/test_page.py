@@ -135,7 +135,7 @@ def test_targets_are_marked_as_reached_or_not(experiment, letters):
 def test_any_config_has_a_page(letters, order):
   experiment = fakes.make_experiment('untoned few')
   experiment = dataclasses.replace(
-    experiment, model=dataclasses.replace(experiment.model, order=order)
+    experiment, model=dataclasses.replace(experiment.model, decoding=order)
   )
   page = make_page(fakes.Oracle(experiment, letters))
   assert Checker(page).open == []

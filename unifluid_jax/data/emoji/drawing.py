@@ -16,7 +16,7 @@ AUGMENTED_SCALES = 5
 """Sizes that augmentation renders, evenly spaced in 0.75..1.0 of the side."""
 
 
-class Picture(NamedTuple):
+class Drawing(NamedTuple):
   """One emoji that fills the canvas.
 
   Attributes:
@@ -32,16 +32,16 @@ class Picture(NamedTuple):
   flipped: bool = False
 
 
-def pictures_of(config: EmojiConfig, split: str) -> tuple[Picture, ...]:
+def list_drawings(config: EmojiConfig, split: str) -> tuple[Drawing, ...]:
   """Every image of a split, each on white, in the catalog's order."""
   return tuple(
-    Picture(cell.artist, emoji.hex)
+    Drawing(cell.artist, emoji.hex)
     for cell in cells_of(config, split)
     for emoji in cell.members()
   )
 
 
-def draw(picture: Picture, side: int) -> UInt8[np.ndarray, '{side} {side} 3']:
+def draw(picture: Drawing, side: int) -> UInt8[np.ndarray, '{side} {side} 3']:
   """The picture's pixels, RGB."""
   rgba = render(picture.artist, picture.hex, side)
   rgb = composite(rgba, BACKGROUNDS[picture.background])
@@ -49,7 +49,7 @@ def draw(picture: Picture, side: int) -> UInt8[np.ndarray, '{side} {side} 3']:
 
 
 def draw_augmented(
-  picture: Picture, side: int, rng: np.random.Generator
+  picture: Drawing, side: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, '{side} {side} 3']:
   """The picture, smaller by up to a quarter and shifted within the canvas.
 

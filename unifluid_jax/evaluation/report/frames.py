@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import UInt8
 
-from unifluid_jax.inference import Model, Pictures
+from unifluid_jax.inference import ImageSamples, Model
 
 FRAMES = 8
 """Frames of an image, besides the empty one."""
@@ -13,7 +13,7 @@ UNWRITTEN = 200
 
 
 def filling_in(
-  model: Model, pictures: Pictures, index: int
+  model: Model, pictures: ImageSamples, index: int
 ) -> tuple[list[int], UInt8[np.ndarray, 'f S S 3']]:
   """An image after more and more of its tokens.
 

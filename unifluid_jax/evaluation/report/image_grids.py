@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unifluid_jax.data.emoji.drawing import Picture, draw, pictures_of
+from unifluid_jax.data.emoji.drawing import Drawing, draw, list_drawings
 from unifluid_jax.evaluation.bank import emoji_of, nearest
 from unifluid_jax.evaluation.editing_metrics import Edited
 from unifluid_jax.evaluation.reconstruction_metrics import Reconstruction
@@ -40,7 +40,7 @@ def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
   train = result.generations['train', '']
   heldout = result.generations['heldout', '']
   parallel = result.generations['heldout', '_parallel']
-  training = pictures_of(model.experiment.emoji(), 'train')
+  training = list_drawings(model.experiment.emoji(), 'train')
   chosen = some(range(len(heldout.prompts.wanted)), HELD_OUT_PROMPTS, rng)
   return section(
     'Text to image',
@@ -140,7 +140,7 @@ def reconstruction_section(result: Reconstruction, seed: int) -> str:
   )
 
 
-def _title(picture: Picture) -> str:
+def _title(picture: Drawing) -> str:
   return f'{emoji_of(picture).name}, {picture.artist}'
 
 
@@ -160,7 +160,7 @@ def _training_card(generation: Generation, index: int) -> str:
 
 
 def _held_out_card(
-  generation: Generation, prompt: int, training: Sequence[Picture]
+  generation: Generation, prompt: int, training: Sequence[Drawing]
 ) -> str:
   """Samples between the true drawing and the nearest of training."""
   images, samples = generation.pictures.images, generation.prompts.samples

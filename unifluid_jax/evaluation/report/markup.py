@@ -40,10 +40,10 @@ def card(
   asked: str = '',
   right: bool | None = None,
 ) -> str:
-  """Pictures side by side, with lines of text beneath.
+  """Images side by side, with lines of text beneath.
 
   Args:
-    tiles: Pictures, see `tile`.
+    tiles: Images, see `tile`.
     lines: Plain texts; the first stands out.
     asked: A plain text above them.
     right: Whether to mark them as right or wrong; None for neither.

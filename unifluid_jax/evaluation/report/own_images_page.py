@@ -6,7 +6,12 @@ from typing import Any
 
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.data.example import Example, Image
-from unifluid_jax.evaluation.own_images import Drawn, Key, OwnResults, Told
+from unifluid_jax.evaluation.own_images import (
+  GeneratedImage,
+  Key,
+  OwnResults,
+  PredictedCaption,
+)
 from unifluid_jax.evaluation.report.curves import Log, own_curves_section
 from unifluid_jax.evaluation.report.gallery import gallery
 from unifluid_jax.evaluation.report.markup import (
@@ -92,7 +97,7 @@ def _sections(results: OwnResults, seed: int) -> list[str]:
   return [section(_TITLES[task], *shown) for task, shown in parts.items()]
 
 
-def _drawings(key: Key, drawn: Drawn, seed: int) -> str:
+def _drawings(key: Key, drawn: GeneratedImage, seed: int) -> str:
   """Prompts, the images asked for, and the drawings."""
   task, split = key
   count = len(drawn.examples)
@@ -113,7 +118,7 @@ def _drawings(key: Key, drawn: Drawn, seed: int) -> str:
   return heading(title) + cards(map(show, chosen))
 
 
-def _texts(key: Key, told: Told, seed: int) -> str:
+def _texts(key: Key, told: PredictedCaption, seed: int) -> str:
   """Images, their references, and what the model wrote."""
   task, split = key
   rng = rng_of(seed, f'report: {" ".join(key)}')

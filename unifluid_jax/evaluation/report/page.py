@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unifluid_jax.config.sections import EvaluationConfig
-from unifluid_jax.data.emoji.drawing import pictures_of
+from unifluid_jax.data.emoji.drawing import list_drawings
 from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.report.curves import (
   Log,
@@ -113,11 +113,11 @@ def _summary(report: Report) -> str:
     'it writes an image as a sequence of continuous tokens of a VAE, each '
     'drawn by a small diffusion network. This model has '
     f'{millions(sizes["unifluid"])} parameters and was trained'
-    f'{length(report.log)} on {len(pictures_of(emoji, "train")):,} drawings '
+    f'{length(report.log)} on {len(list_drawings(emoji, "train")):,} drawings '
     f'of {metrics["concepts"]:,} emoji concepts by {len(emoji.artists)} '
     f'artists, at {emoji.image_size} px. Its VAE has '
     f'{millions(sizes["vae"])} parameters{vae_training}. '
-    f'{len(pictures_of(emoji, "cell")):,} other '
+    f'{len(list_drawings(emoji, "cell")):,} other '
     f'drawings were held out: {len(cells_of(emoji, "cell")):,} of the concepts '
     'lack one artist.'
   )

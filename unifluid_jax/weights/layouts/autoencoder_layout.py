@@ -12,7 +12,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   VAE,
   Config,
   Header,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.rules import Rule
 from unifluid_jax.weights.shapes import shapes
@@ -136,7 +136,7 @@ def _infer_ldm(header: Header) -> VAEConfig:
   )
 
 
-DIFFUSERS_LAYOUT = Layout(
+DIFFUSERS_LAYOUT = TensorLayout(
   'AutoencoderKL of diffusers',
   VAE,
   'decoder.conv_in.weight',
@@ -144,7 +144,7 @@ DIFFUSERS_LAYOUT = Layout(
   marks='decoder.conv_norm_out.weight',
   described=True,
 )
-LDM_LAYOUT = Layout(
+LDM_LAYOUT = TensorLayout(
   'autoencoder of LDM',
   VAE,
   'decoder.conv_in.weight',

@@ -10,7 +10,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   ENCODER,
   Config,
   Header,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.rules import Rule
 
@@ -82,7 +82,7 @@ def _infer(header: Header) -> SiglipConfig:
   )
 
 
-SIGLIP_LAYOUT = Layout(
+SIGLIP_LAYOUT = TensorLayout(
   'SigLIP of big_vision',
   ENCODER,
   'pos_embedding',
@@ -92,7 +92,7 @@ SIGLIP_LAYOUT = Layout(
   marks='embedding/kernel',
   infer=_infer,
 )
-CONNECTOR_LAYOUT = Layout(
+CONNECTOR_LAYOUT = TensorLayout(
   'PaliGemma of big_vision',
   CONNECTOR,
   'img/head/kernel',

@@ -13,7 +13,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   GEMMA,
   Config,
   Header,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.rules import Rule
 
@@ -136,7 +136,7 @@ def _infer(header: Header) -> GemmaConfig:
 # Parts of Gemma 3's multimodal checkpoints.
 _VISION = (r'^embedder/mm_', r'^(SigLiPFromPatches_0|vision_encoder)/')
 
-OFFICIAL_LAYOUT = Layout(
+OFFICIAL_LAYOUT = TensorLayout(
   "Gemma's Flax checkpoint",
   GEMMA,
   'embedder/input_embedding',
@@ -146,7 +146,7 @@ OFFICIAL_LAYOUT = Layout(
   infer=_infer,
   padding=_PADDED - _VOCAB,
 )
-STACKED_LAYOUT = Layout(
+STACKED_LAYOUT = TensorLayout(
   'Gemma of big_vision',
   GEMMA,
   'embedder/input_embedding',

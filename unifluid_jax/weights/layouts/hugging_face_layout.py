@@ -16,7 +16,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   GEMMA,
   Config,
   Header,
-  Layout,
+  TensorLayout,
 )
 from unifluid_jax.weights.rules import Rule
 
@@ -104,7 +104,7 @@ def _connector(config: Config, header: Header) -> list[Rule]:
   ]
 
 
-GEMMA_LAYOUT = Layout(
+GEMMA_LAYOUT = TensorLayout(
   'Gemma of transformers',
   GEMMA,
   'embed_tokens.weight',
@@ -112,7 +112,7 @@ GEMMA_LAYOUT = Layout(
   unused=(r'^layers\.\d+\.self_attn\.rotary_emb\.inv_freq$',),
   described=True,
 )
-SIGLIP_LAYOUT = Layout(
+SIGLIP_LAYOUT = TensorLayout(
   'SigLIP of transformers',
   ENCODER,
   'embeddings.patch_embedding.weight',
@@ -122,7 +122,7 @@ SIGLIP_LAYOUT = Layout(
   carried=r'^head\.',
   described=True,
 )
-CONNECTOR_LAYOUT = Layout(
+CONNECTOR_LAYOUT = TensorLayout(
   'PaliGemma of transformers',
   CONNECTOR,
   'multi_modal_projector.linear.weight',

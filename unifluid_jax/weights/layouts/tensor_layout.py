@@ -36,7 +36,7 @@ Header = Mapping[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class TensorLayout:
   """Names and axes of one part in one family of files.
 
   Attributes:

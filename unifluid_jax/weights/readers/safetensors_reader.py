@@ -31,7 +31,7 @@ class _Entry(NamedTuple):
   stop: int
 
 
-class _Place(NamedTuple):
+class _TensorLocation(NamedTuple):
   """Where a tensor lies."""
 
   file: pathlib.Path
@@ -51,7 +51,7 @@ class SafetensorsReader:
     Raises:
       UserError: A file is missing, damaged or not complete.
     """
-    self._places: dict[str, _Place] = {}
+    self._places: dict[str, _TensorLocation] = {}
     self.header: dict[str, Tensor] = {}
     self.files: tuple[pathlib.Path, ...] = (path,)
     if not path.name.endswith(INDEX):
@@ -82,7 +82,7 @@ class SafetensorsReader:
       size = entry.stop - entry.first
       if dtype is not None and size != math.prod(entry.shape) * dtype.itemsize:
         raise _damaged(file, f'{name} is {size} bytes for {entry.shape}')
-      self._places[name] = _Place(file, start + entry.first, dtype)
+      self._places[name] = _TensorLocation(file, start + entry.first, dtype)
       self.header[name] = Tensor(
         entry.shape, str(dtype or entry.dtype), str(file)
       )

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks.captioning import Captioning
 from unifluid_jax.data.emoji.tasks.editing import Editing
-from unifluid_jax.data.emoji.tasks.emoji_task import Task
+from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask
 from unifluid_jax.data.emoji.tasks.picture import PictureTask
 from unifluid_jax.data.emoji.tasks.text_to_image import TextToImage
 from unifluid_jax.data.emoji.tasks.vqa import VisualQuestionAnswering
 from unifluid_jax.utils.errors import UserError
 
-TASKS: dict[str, type[Task]] = {
+TASKS: dict[str, type[EmojiTask]] = {
   task.name: task
   for task in (
     TextToImage,
@@ -26,7 +26,7 @@ TASKS: dict[str, type[Task]] = {
 
 def make_task(
   name: str, config: EmojiConfig, split: str, kinds: Sequence[str] = ()
-) -> Task:
+) -> EmojiTask:
   """Makes a task's source of records and examples.
 
   Args:

@@ -9,16 +9,16 @@ from unifluid_jax.data.emoji.catalog import Emoji
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.drawing import (
   VARIED_SHARE,
-  Picture,
+  Drawing,
   draw,
   draw_augmented,
 )
 from unifluid_jax.data.emoji.splits import Cell, cells_of
-from unifluid_jax.data.emoji.tasks.emoji_task import Task, pick, shuffled
+from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask, pick, shuffled
 from unifluid_jax.data.example import Example
 
 
-class Captioning(Task):
+class Captioning(EmojiTask):
   """Records are cells; the skin tone is drawn among the cell's.
 
   The target is always the canonical name, so that the likeliest caption is
@@ -32,7 +32,7 @@ class Captioning(Task):
   ) -> Example:
     """An image and its name."""
     emoji = pick(record.members(), rng)
-    picture = Picture(record.artist, emoji.hex)
+    picture = Drawing(record.artist, emoji.hex)
     side = self.config.image_size
     if augment and rng.random() < VARIED_SHARE:
       background = pick(tuple(BACKGROUNDS), rng)

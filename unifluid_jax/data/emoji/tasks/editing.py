@@ -7,12 +7,16 @@ import numpy as np
 from unifluid_jax.data import prompts
 from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.scenes import Scene, draw_scene
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import object_edits, scene_edits
 from unifluid_jax.data.emoji.tasks.companions import Companions
-from unifluid_jax.data.emoji.tasks.emoji_task import Interleaved, Task, pick
+from unifluid_jax.data.emoji.tasks.emoji_task import (
+  EmojiTask,
+  Interleaved,
+  pick,
+)
 from unifluid_jax.data.emoji.tasks.object_edits import ObjectEdit
 from unifluid_jax.data.emoji.tasks.scene_edits import SceneEdit
 from unifluid_jax.data.example import Example
@@ -21,7 +25,7 @@ WORDINGS = object_edits.WORDINGS | scene_edits.WORDINGS
 EXACT = (*object_edits.EXACT, *scene_edits.WORDINGS)
 
 
-class Editing(Task):
+class Editing(EmojiTask):
   """Edits of single emoji and of scenes, each kind equally often.
 
   The split 'pair' has the exact edits of single emoji whose pair of image and
@@ -46,8 +50,8 @@ class Editing(Task):
   ) -> Example:
     """An image, an instruction and the edited image."""
     side = self.config.image_size
-    source: Picture | Scene
-    target: Picture | Scene
+    source: Drawing | Scene
+    target: Drawing | Scene
     if isinstance(record, ObjectEdit):
       words = object_edits.words_of(record)
       source, target = _choose_backgrounds(record, rng, augment)
@@ -100,7 +104,7 @@ class Editing(Task):
 
 def _choose_backgrounds(
   edit: ObjectEdit, rng: np.random.Generator, augment: bool
-) -> tuple[Picture, Picture]:
+) -> tuple[Drawing, Drawing]:
   """Source and target, both on white, or often on a colour when augmented."""
   kind, source, target = edit
   if kind == 'background':

@@ -13,7 +13,7 @@ from unifluid_jax.utils.errors import UserError
 T = TypeVar('T')
 
 
-class Task(abc.ABC):
+class EmojiTask(abc.ABC):
   """A task on a split: `task[i]` is a record, `build` makes it an example.
 
   Records are small named tuples of texts; the same index always gives the same

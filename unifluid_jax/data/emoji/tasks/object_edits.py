@@ -9,7 +9,7 @@ from unifluid_jax.data.emoji.colors import (
   color_families,
   thing_and_color,
 )
-from unifluid_jax.data.emoji.drawing import Picture
+from unifluid_jax.data.emoji.drawing import Drawing
 from unifluid_jax.data.emoji.splits import (
   Cell,
   EmojiConfig,
@@ -39,8 +39,8 @@ class ObjectEdit(NamedTuple):
   """A record: both pictures, on white where the edit is not the background."""
 
   kind: str
-  source: Picture
-  target: Picture
+  source: Drawing
+  target: Drawing
 
 
 def words_of(edit: ObjectEdit) -> dict[str, str]:
@@ -71,7 +71,7 @@ def list_edits(
   """
   cells = {*cells_of(config, 'train'), *cells_of(config, split)}
   sources = (
-    Picture(cell.artist, emoji.hex)
+    Drawing(cell.artist, emoji.hex)
     for cell in sorted(cells)
     for emoji in cell.members()
   )
@@ -87,7 +87,7 @@ def list_edits(
   ]
 
 
-def alternatives(kind: str, picture: Picture) -> list[Picture]:
+def alternatives(kind: str, picture: Drawing) -> list[Drawing]:
   """What a kind of edit can turn a picture into."""
   catalog = load_catalog()
   emoji = catalog.emojis[picture.hex]
@@ -112,7 +112,7 @@ def alternatives(kind: str, picture: Picture) -> list[Picture]:
   ]
 
 
-def _cell_of(picture: Picture) -> Cell:
+def _cell_of(picture: Drawing) -> Cell:
   return Cell(picture.artist, load_catalog().emojis[picture.hex].base)
 
 

@@ -1,4 +1,4 @@
-"""Pictures without words: () -> a drawing or a scene, to train the VAE on."""
+"""Drawings without words: () -> a drawing or a scene, to train the VAE on."""
 
 import collections
 import functools
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.drawing import Picture, draw, draw_augmented
+from unifluid_jax.data.emoji.drawing import Drawing, draw, draw_augmented
 from unifluid_jax.data.emoji.scenes import QUADRANTS, arrange, draw_scene
 from unifluid_jax.data.emoji.splits import Cell, cells_of
-from unifluid_jax.data.emoji.tasks.emoji_task import Task, pick, shuffled
+from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask, pick, shuffled
 from unifluid_jax.data.example import Example
 
 SCENE_SHARE = 0.1
@@ -21,7 +21,7 @@ WHITE_SHARE = 0.6
 """Share of augmented pictures on white."""
 
 
-class PictureTask(Task):
+class PictureTask(EmojiTask):
   """Records are cells; the skin tone is drawn among the cell's."""
 
   name = 'picture'
@@ -32,12 +32,12 @@ class PictureTask(Task):
     """A drawing; augmented on any background, flipped, or within a scene."""
     members = record.members()
     if not augment:
-      picture = Picture(record.artist, members[0].hex)
+      picture = Drawing(record.artist, members[0].hex)
       return self._example(draw(picture, self.config.image_size), picture)
     white = rng.random() < WHITE_SHARE
     background = 'white' if white else pick(tuple(BACKGROUNDS), rng)
     emoji = pick(members, rng)
-    picture = Picture(
+    picture = Drawing(
       record.artist, emoji.hex, background, bool(rng.random() < 0.5)
     )
     kind = rng.random()
@@ -49,7 +49,7 @@ class PictureTask(Task):
       image = draw(picture, self.config.image_size)
     return self._example(image, picture)
 
-  def _example(self, image: np.ndarray, picture: Picture) -> Example:
+  def _example(self, image: np.ndarray, picture: Drawing) -> Example:
     return Example((), image, self.name, {'picture': picture})
 
   def _scene(

@@ -6,7 +6,7 @@ import numpy as np
 
 from unifluid_jax.data.emoji.catalog import TONES, Emoji
 from unifluid_jax.data.emoji.colors import thing_and_color
-from unifluid_jax.data.emoji.drawing import Picture
+from unifluid_jax.data.emoji.drawing import Drawing
 from unifluid_jax.data.emoji.splits import Cell
 from unifluid_jax.data.emoji.tasks.emoji_task import pick
 
@@ -39,7 +39,7 @@ def candidates(kind: str, cell: Cell) -> tuple[Emoji, ...]:
 def ask(
   kind: str,
   emoji: Emoji,
-  picture: Picture,
+  picture: Drawing,
   yes: bool,
   concepts: Sequence[Emoji],
   rng: np.random.Generator,

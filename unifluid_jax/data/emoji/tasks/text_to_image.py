@@ -6,9 +6,9 @@ import numpy as np
 
 from unifluid_jax.data.emoji.catalog import Emoji
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
-from unifluid_jax.data.emoji.drawing import Picture, draw
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.splits import Cell, cells_of
-from unifluid_jax.data.emoji.tasks.emoji_task import Task, pick, shuffled
+from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask, pick, shuffled
 from unifluid_jax.data.example import Example
 
 VARIANTS = (
@@ -22,7 +22,7 @@ COLORED_SHARE = 0.25
 """Share of the training prompts that name a background colour."""
 
 
-class TextToImage(Task):
+class TextToImage(EmojiTask):
   """Records are cells; the skin tone is drawn among the cell's."""
 
   name = 'text_to_image'
@@ -39,7 +39,7 @@ class TextToImage(Task):
     prompt = prompt_of(emoji, record.artist, background)
     if vary:
       prompt = _varied_prompt(emoji, record.artist, background, rng)
-    picture = Picture(record.artist, emoji.hex, background)
+    picture = Drawing(record.artist, emoji.hex, background)
     return Example(
       prefix=(prompt,),
       target=draw(picture, self.config.image_size),

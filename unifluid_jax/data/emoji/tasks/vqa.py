@@ -12,7 +12,7 @@ from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.concepts import concepts_of
 from unifluid_jax.data.emoji.drawing import (
   VARIED_SHARE,
-  Picture,
+  Drawing,
   draw,
   draw_augmented,
 )
@@ -20,7 +20,11 @@ from unifluid_jax.data.emoji.scenes import QUADRANTS, Scene, draw_scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks import picture_questions, scene_questions
 from unifluid_jax.data.emoji.tasks.companions import Companions
-from unifluid_jax.data.emoji.tasks.emoji_task import Interleaved, Task, pick
+from unifluid_jax.data.emoji.tasks.emoji_task import (
+  EmojiTask,
+  Interleaved,
+  pick,
+)
 from unifluid_jax.data.example import Example
 
 WORDINGS = picture_questions.WORDINGS | scene_questions.WORDINGS
@@ -41,7 +45,7 @@ class Question(NamedTuple):
   yes: bool = True
 
 
-class VisualQuestionAnswering(Task):
+class VisualQuestionAnswering(EmojiTask):
   """Questions about single emoji and about scenes, each type equally often.
 
   The scenes of a held-out split show one held-out object, the one in question,
@@ -67,7 +71,7 @@ class VisualQuestionAnswering(Task):
     vary = augment and (is_scene or rng.random() < VARIED_SHARE)
     view, words, answer = self.ask(record, emoji, rng, vary)
     side = self.config.image_size
-    if vary and isinstance(view, Picture):
+    if vary and isinstance(view, Drawing):
       image = draw_augmented(view, side, rng)
     else:
       image = draw_view(view, side)
@@ -87,7 +91,7 @@ class VisualQuestionAnswering(Task):
 
   def ask(
     self, question: Question, emoji: Emoji, rng: np.random.Generator, vary: bool
-  ) -> tuple[Picture | Scene, dict[str, str], str]:
+  ) -> tuple[Drawing | Scene, dict[str, str], str]:
     """Decides all that a question leaves open but its wording.
 
     Args:
@@ -109,7 +113,7 @@ class VisualQuestionAnswering(Task):
       )
     colored = vary or kind == 'background'
     background = pick(tuple(BACKGROUNDS), rng) if colored else 'white'
-    picture = Picture(cell.artist, emoji.hex, background)
+    picture = Drawing(cell.artist, emoji.hex, background)
     return picture, *picture_questions.ask(
       kind, emoji, picture, yes, self._concepts, rng
     )
@@ -140,7 +144,7 @@ def candidates(question: Question) -> tuple[Emoji, ...]:
 
 
 def draw_view(
-  view: Picture | Scene, side: int
+  view: Drawing | Scene, side: int
 ) -> UInt8[np.ndarray, '{side} {side} 3']:
   """The pixels of what a question is about, RGB."""
   if isinstance(view, Scene):
