@@ -19,7 +19,7 @@ from unifluid_jax.runs.state import (
   check_trained,
   make_context,
 )
-from unifluid_jax.runs.vae_state import make_vae_optimizer
+from unifluid_jax.runs.vae_state import check_vae_rates
 from unifluid_jax.sharding.mesh import MESH_AXES
 
 
@@ -85,4 +85,4 @@ def test_a_rate_factor_for_no_parameter_is_told():
   config.vae_training.optimizer.rate_factors = {'^bottleneck$': 2.0}
   told = r"^vae_training\.optimizer\.rate_factors has '\^bottleneck\$'"
   with pytest.raises(UserError, match=told):
-    make_vae_optimizer(build(Experiment, config))
+    check_vae_rates(build(Experiment, config))

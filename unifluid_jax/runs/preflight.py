@@ -32,7 +32,7 @@ from unifluid_jax.runs.state import check_trained
 from unifluid_jax.runs.vae_state import (
   FINAL,
   check_vae,
-  make_vae_optimizer,
+  check_vae_rates,
 )
 from unifluid_jax.sharding.mesh import make_mesh
 from unifluid_jax.sharding.process_rows import check_rows
@@ -184,7 +184,7 @@ class _Checks:
     self.run(
       lambda: check_groups(data.examples, data.rows, data.groups),
       self._check_profile,
-      lambda: make_vae_optimizer(experiment),
+      lambda: check_vae_rates(experiment),
       self._find_tokenizer,
       self._set_limits,
       self._check_room,
