@@ -234,21 +234,21 @@ def test_a_run_starts_from_another_ones_decoder(
 @pytest.mark.slow
 @pytest.mark.parametrize('pattern', ['^head/input', '^token_in$', 'source_in'])
 def test_what_knows_a_vaes_tokens_comes_with_that_vae(
-  pattern, tmp_path, started, language_model
+  pattern, started, language_model
 ):
   arg = f'start=pretrained,source={language_model},tiny'
   config = get_config('ablation_language_model', arg)
   config.init.parameters = ('^gemma/', pattern)
   experiment = build(Experiment, config)
-  tokenizer = experiment.make_tokenizer(tmp_path)
+  spec = make_unifluid_spec(experiment, UNKNOWN_BOI)
   vae = vae_state.load_vae(experiment, started / 'vae')
-  taken = initial_parameters.load_start(experiment, tokenizer, vae)
+  taken = initial_parameters.load_start(experiment, spec, vae)
   assert any(re.search(pattern, name) for name in taken)
   name = max(vae)
   other = vae | {name: vae[name] + 1e-3}
   for wrong in (other, {}):
     with pytest.raises(UserError, match='was trained on another VAE'):
-      initial_parameters.load_start(experiment, tokenizer, wrong)
+      initial_parameters.load_start(experiment, spec, wrong)
 
 
 def test_edits_are_sampled_as_images_are_until_they_are_told_otherwise():

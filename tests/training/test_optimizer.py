@@ -48,7 +48,7 @@ def test_matrices_decay_and_vectors_biases_heads_and_norms_do_not():
     np.testing.assert_allclose(update, expected, atol=1e-7, err_msg=name)
 
 
-def test_rate_factors_scale_updates_by_the_first_match():
+def test_lr_multipliers_scale_updates_by_the_first_match():
   config = OptimizerConfig(
     learning_rate=0.1,
     weight_decay=0.0,

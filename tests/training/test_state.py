@@ -19,7 +19,7 @@ from unifluid_jax.training.state import (
   check_trained,
   make_context,
 )
-from unifluid_jax.training.vae_state import make_vae_optimizer
+from unifluid_jax.training.vae_state import check_vae_rates
 from unifluid_jax.utils.errors import UserError
 
 
@@ -85,4 +85,4 @@ def test_a_rate_factor_for_no_parameter_is_told():
   config.vae_training.optimizer.lr_multipliers = {'^bottleneck$': 2.0}
   told = r"^vae_training\.optimizer\.lr_multipliers has '\^bottleneck\$'"
   with pytest.raises(UserError, match=told):
-    make_vae_optimizer(build(Experiment, config))
+    check_vae_rates(build(Experiment, config))

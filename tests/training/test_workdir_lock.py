@@ -11,7 +11,7 @@ from unifluid_jax.utils.errors import UserError
 
 _HOLD = """
 import pathlib, sys, time
-from unifluid_jax.runs.claim import workdir_lock
+from unifluid_jax.training.workdir_lock import workdir_lock
 with workdir_lock(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(600)

@@ -14,6 +14,7 @@ from tests.weights import hub
 from unifluid_jax import inference
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_unifluid_spec
 from unifluid_jax.config.sections import InitConfig
 from unifluid_jax.training import unifluid_run, vae_run
 from unifluid_jax.utils.errors import UserError
@@ -168,16 +169,18 @@ def _check_step_of_an_export(weights, out):
     inference.load(out)
 
 
-def load_start(config, letters):
-  return initial_parameters.load_start(build(Experiment, config), letters, {})
+def load_start(config):
+  experiment = build(Experiment, config)
+  spec = make_unifluid_spec(experiment, UNKNOWN_BOI)
+  return initial_parameters.load_start(experiment, spec, {})
 
 
-def test_paligemma_gives_three_parts(files, letters):
+def test_paligemma_gives_three_parts(files):
   path = str(files / 'paligemma')
   config = config_of(files, backbone=path, encoder=path)
   config.model.gemma.window = 64
   config.init.new = ('^token_', '_positions$', '^head/')
-  start = load_start(config, letters)
+  start = load_start(config)
   expected = values(path)
   assert start.keys() == expected.keys()
   assert {'connector', 'connector_bias'} <= start.keys()
@@ -185,13 +188,13 @@ def test_paligemma_gives_three_parts(files, letters):
     np.testing.assert_array_equal(start[name][: len(value)], value, name)
 
 
-def test_a_converted_checkpoint_is_a_source(files, letters, tmp_path):
+def test_a_converted_checkpoint_is_a_source(files, tmp_path):
   source = open_pretrained(str(files / 'gemma'))
   weights = Weights(source.arrays, source.configs)
   export_own(weights, tmp_path / 'own', lambda name, dtype: dtype)
   config = config_of(files, backbone=str(tmp_path / 'own'))
-  start = load_start(config, letters)
-  expected = load_start(config_of(files), letters)
+  start = load_start(config)
+  expected = load_start(config_of(files))
   assert start.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(start[name], value, name)
@@ -212,20 +215,20 @@ def test_a_converted_checkpoint_is_a_source(files, letters, tmp_path):
     ({'backbone': 'no/such'}, 'no/such does not exist'),
   ],
 )
-def test_nothing_is_silently_random(files, letters, init, message):
+def test_nothing_is_silently_random(files, init, message):
   with pytest.raises(UserError, match=message):
-    load_start(config_of(files, **init), letters)
+    load_start(config_of(files, **init))
 
 
-def test_other_shapes_stop_the_run(files, letters):
+def test_other_shapes_stop_the_run(files):
   config = config_of(files)
   config.model.gemma.mlp_dim = 38
   with pytest.raises(UserError, match='mlp_dim is 37 in the file and 38'):
-    load_start(config, letters)
+    load_start(config)
   (files / 'gemma' / 'config.json').rename(files / 'gemma' / 'hidden')
   try:
     with pytest.raises(UserError, match=r'gate_proj\S+ in \S+ is \[37, 20\]'):
-      load_start(config, letters)
+      load_start(config)
   finally:
     (files / 'gemma' / 'hidden').rename(files / 'gemma' / 'config.json')
 

@@ -28,7 +28,7 @@ from unifluid_jax.sharding.process_rows import check_rows
 from unifluid_jax.training.open_sources import Opener
 from unifluid_jax.training.state import check_trained
 from unifluid_jax.training.text_limits import agree, is_set, set_limits
-from unifluid_jax.training.vae_state import FINAL, check_vae, make_vae_optimizer
+from unifluid_jax.training.vae_state import FINAL, check_vae, check_vae_rates
 from unifluid_jax.utils.errors import Collector, UserError
 from unifluid_jax.utils.paths import AnyPath, to_path
 from unifluid_jax.weights.checkpoint_reader import CheckpointReader
@@ -185,7 +185,7 @@ class _Checks:
         data.examples, data.batch_rows, data.packing_windows
       ),
       self._check_profile,
-      lambda: make_vae_optimizer(experiment),
+      lambda: check_vae_rates(experiment),
       self._find_tokenizer,
       self._set_limits,
       self._check_room,

@@ -20,20 +20,29 @@ FINAL = 'final'
 """Folder of the finished VAE: EMA weights, measured statistics."""
 
 
+def check_vae_rates(experiment: Experiment) -> None:
+  """Refuses factors of the learning rate that no parameter of the VAE has.
+
+  Raises:
+    UserError: With the factors.
+  """
+  names = make_vae_spec(experiment).logical_axes
+  problems = Collector()
+  for pattern in experiment.vae_training.optimizer.lr_multipliers:
+    told = f'vae_training.optimizer.lr_multipliers has {pattern!r}'
+    with problems.catch():
+      check_matches(told, pattern, names)
+  problems.check()
+
+
 def make_vae_optimizer(experiment: Experiment) -> optax.GradientTransformation:
   """The update rule of the VAE's trained parameters.
 
   Raises:
-    UserError: A factor of the learning rate is for no parameter.
+    UserError: As `check_vae_rates`.
   """
-  config = experiment.vae_training
-  axes = make_vae_spec(experiment).logical_axes
-  problems = Collector()
-  for pattern in config.optimizer.lr_multipliers:
-    told = f'vae_training.optimizer.lr_multipliers has {pattern!r}'
-    with problems.catch():
-      check_matches(told, pattern, axes)
-  problems.check()
+  check_vae_rates(experiment)
+  config, axes = experiment.vae_training, make_vae_spec(experiment).logical_axes
   trained = {name: axes[name] for name in _trained(experiment)}
   return make_optimizer(config.optimizer, config.steps, trained)
 
