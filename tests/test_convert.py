@@ -2,6 +2,9 @@
 
 import json
 import resource
+import signal
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -52,6 +55,20 @@ def test_there_and_back(gemma, tmp_path):
   # Before a run of hours is read, or anything else.
   told = process.fail('convert', '--source=no/such', f'--out={own}')
   assert told == f'{own} exists and is not empty; choose another place'
+
+
+def test_a_reader_of_the_table_that_leaves(gemma, tmp_path):
+  out = tmp_path / 'out'
+  command = [sys.executable, '-um', 'unifluid_jax.convert']
+  command += [f'--source={gemma}', f'--out={out}']
+  with subprocess.Popen(
+    command, cwd=process.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  ) as child:
+    child.stdout.close()
+    told = child.stderr.read().decode()
+  assert child.returncode == 128 + signal.SIGPIPE, told
+  assert told == f'the weights are in {out}\n'
+  assert (out / 'model.safetensors').exists()
 
 
 def test_surgery_and_dtypes(gemma, tmp_path):

@@ -94,14 +94,23 @@ def main() -> None:
   if not _DRY_RUN.value:
     check_new(out)
   is_run = _is_run(pathlib.Path(source))
-  weights = _from_run(pathlib.Path(source)) if is_run else _from_files(source)
+  lines, weights = (
+    _from_run(pathlib.Path(source)) if is_run else _from_files(source)
+  )
   if weights is None:
+    _print(lines)
     return
   if _TO.value in TARGETS:
     export(weights, _TO.value, out, _dtype_of)
   else:
     export_own(weights, out, _dtype_of)
   logging.info('the weights are in %s', out)
+  # Last, since the reader of a pipe may leave.
+  _print(lines)
+
+
+def _print(lines: Sequence[str]) -> None:
+  sys.stdout.writelines(f'{line}\n' for line in lines)
 
 
 def _dtype_of(name: str, own_dtype: np.dtype) -> np.dtype:
@@ -139,24 +148,24 @@ def _is_run(folder: pathlib.Path) -> bool:
     raise UserError(f'cannot read {folder}: {error.strerror}') from error
 
 
-def _from_run(workdir: pathlib.Path) -> Weights | None:
+def _from_run(workdir: pathlib.Path) -> tuple[list[str], Weights | None]:
   """The EMA weights of a training run, and its VAE.
 
   Returns:
-    What to write; None for --dry_run.
+    The table to print, and what to write; None for --dry_run.
   """
   _check_as_it_is(workdir, 'a run', (_MODEL, *_SURGERY))
   experiment = read_experiment(workdir)
   tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
   abstract = _named(abstract_ema_weights(experiment, tokenizer, workdir))
-  sys.stdout.write('\n'.join(conversion_table.lines_of_ours(abstract)) + '\n')
+  lines = [*conversion_table.lines_of_ours(abstract)]
   _check_patterns(abstract)
   if _DRY_RUN.value:
-    return None
+    return lines, None
   weights = restore_ema_weights(experiment, tokenizer, workdir)
   arrays = {name: Held(value) for name, value in _named(weights).items()}
   model = experiment.model
-  return Weights(
+  return lines, Weights(
     arrays=arrays,
     configs={GEMMA: model.gemma, ENCODER: model.encoder, VAE: experiment.vae},
     experiment=to_dict(experiment),
@@ -184,11 +193,11 @@ def _check_as_it_is(
       )
 
 
-def _from_files(path: str) -> Weights | None:
+def _from_files(path: str) -> tuple[list[str], Weights | None]:
   """The parts of a file or folder, with the surgery that the flags want.
 
   Returns:
-    What to write; None for --dry_run.
+    The table to print, and what to write; None for --dry_run.
   """
   metadata = native_format.read_metadata(path)
   experiment, step = None, None
@@ -200,7 +209,7 @@ def _from_files(path: str) -> Weights | None:
   source = open_pretrained(path, configs=wanted)
   for part in wanted.keys() - source.configs.keys():
     raise UserError(f'--model is {_MODEL.value}, but {path} holds no {part}')
-  sys.stdout.write('\n'.join(conversion_table.lines(source)) + '\n')
+  lines = [*conversion_table.lines(source)]
   carried = {name: part.carried for name, part in source.parts.items()}
   _check_patterns(
     [
@@ -223,10 +232,10 @@ def _from_files(path: str) -> Weights | None:
     key='--vocab_size',
   )
   if _DRY_RUN.value:
-    return None
+    return lines, None
   verify(source)
   tokenizer = pathlib.Path(path) / TOKENIZER_FILE
-  return Weights(
+  return lines, Weights(
     arrays=arrays,
     configs=configs,
     carried=carried,

@@ -1,5 +1,8 @@
-"""Entry points that end while XLA's threads still run a program."""
+"""Entry points that are stopped: while XLA's threads still run a program, and
+where Python drops what a signal raises.
+"""
 
+import signal
 import sys
 
 import pytest
@@ -59,3 +62,32 @@ def test_it_ends_without_a_crash(end, done, code, last):
     assert child.wait() == code, child.output
     assert (child.output.splitlines() or [''])[-1] == last
     assert 'Fatal' not in child.output
+
+
+_IN_DESTRUCTOR = """
+import os, signal, time
+from unifluid_jax import cli
+
+class Slow:
+  def __del__(self):
+    os.kill(os.getpid(), {number})
+    time.sleep(0.01)
+
+def main():
+  Slow()
+  time.sleep(60)
+  print('not stopped')
+
+cli.run(main, resumes=True)
+"""
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGTERM, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_in_a_destructor_stops_it_too(number, code):
+  program = _IN_DESTRUCTOR.format(number=int(number))
+  with Child([sys.executable, '-c', program], {}, None) as child:
+    assert child.wait() == code, child.output
+    assert 'not stopped' not in child.output
+    assert 'Traceback' not in child.output

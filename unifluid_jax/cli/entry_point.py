@@ -14,9 +14,11 @@ Of several processes that train together, all fail if one does.
 import errno
 import functools
 import logging as logging_std
+import os
 import pathlib
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +44,10 @@ _MENDS = dict.fromkeys(
 ) | {errno.EROFS: 'make it writable'}
 """What to do if a full disk, a used up quota, a limit of file sizes or a disk
 that has become read-only lets nothing be written."""
+
+
+_AGAIN = 0.05
+"""Seconds after which a signal that was lost is sent again."""
 
 
 def define_config_flags() -> tuple[flags.FlagHolder, flags.FlagHolder]:
@@ -178,7 +184,21 @@ def _set_up_logging() -> None:
   handler.addFilter(_is_worth_showing)
   logging_std.getLogger('asyncio').disabled = True
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
-  sys.unraisablehook = lambda _: None
+  sys.unraisablehook = _drop
+
+
+def _drop(unraisable: Any) -> None:
+  """Shows nothing of an error in a destructor, and sends a signal again.
+
+  Python cannot raise what a handler raises while a destructor or the callback
+  of a weak reference runs: the request to stop would be lost.
+  """
+  error = unraisable.exc_value
+  if isinstance(error, Interrupted | KeyboardInterrupt):
+    number = getattr(error, 'number', signal.SIGINT)
+    timer = threading.Timer(_AGAIN, os.kill, [os.getpid(), number])
+    timer.daemon = True
+    timer.start()
 
 
 def _is_worth_showing(record: logging_std.LogRecord) -> bool:
