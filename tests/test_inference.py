@@ -239,4 +239,4 @@ def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
   model.edit(images(1), ['a'], sampling=model.experiment.sampling)
   drawn, edited, told = seen
   assert drawn == told == model.experiment.sampling
-  assert edited == model.experiment.edit_sampling != drawn
+  assert edited == model.experiment.editing != drawn

@@ -12,13 +12,14 @@ import pytest
 from tests.configs import tiny
 from tests.process import ENVIRONMENT, ROOT
 from unifluid_jax.config.builder import build, to_dict
-from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import make_model_spec
-from unifluid_jax.config.run_config import write_config
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.state import initial_train_state, make_context
 from unifluid_jax.weights.export import Held, Weights, export_own
 from unifluid_jax.weights.restore import restore_ema_weights
+from unifluid_jax.workdir.run_config import write_config
+from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def folders(letters, tmp_path_factory) -> dict[str, pathlib.Path]:
     lambda vae: initial_train_state(experiment, spec, context, vae, {})
   )(vae)
   with Checkpoints(workdir / 'checkpoints') as checkpoints:
-    checkpoints.save(0, state, experiment.identity(letters), 1.0)
+    checkpoints.save(0, state, experiment.identity(letters.fingerprint), 1.0)
   trained = restore_ema_weights(experiment, letters, workdir)
   held = trained.unifluid | {f'vae/{n}': v for n, v in trained.vae.items()}
   model = experiment.model

@@ -23,8 +23,9 @@ from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.distributed import processes
-from unifluid_jax.training.host_memory import check_memory, unifluid_needs
+from unifluid_jax.training.memory_needs import unifluid_needs
 from unifluid_jax.training.preflight import check_config
+from unifluid_jax.utils.host_memory import check_memory
 from unifluid_jax.utils.json_output import check_json, write_json
 
 _CONFIG = entry_point.define_config_flag()

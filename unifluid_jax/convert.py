@@ -23,11 +23,11 @@ from absl import flags, logging
 
 from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import build, to_dict
-from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.config.run_config import read_experiment
-from unifluid_jax.config.sections import NEW_ROWS, check_storage, storage_dtype
+from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.sections.init import NEW_ROWS
 from unifluid_jax.data.model_file import read_model
 from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.models.parameters import check_storage, storage_dtype
 from unifluid_jax.utils.errors import UserError, check_matches
 from unifluid_jax.utils.paths import local_path, to_path, write_whole
 from unifluid_jax.weights import conversion_table, native_format, surgery
@@ -52,6 +52,8 @@ from unifluid_jax.weights.restore import (
 from unifluid_jax.weights.safetensors_file import check_new
 from unifluid_jax.weights.shapes import Config
 from unifluid_jax.weights.tokenizers import convert_tokenizer
+from unifluid_jax.workdir.run_config import read_experiment
+from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 _SOURCE = flags.DEFINE_string('source', None, 'File or folder to read.')
 _OUT = flags.DEFINE_string('out', None, 'Folder (or tokenizer file) to make.')

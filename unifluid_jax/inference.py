@@ -20,6 +20,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from unifluid_jax.batch import Batch
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import ModelSpec
+from unifluid_jax.config.sections.sampling import (
+  ImageSamplingConfig,
+  TextSamplingConfig,
+)
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
@@ -35,9 +39,7 @@ from unifluid_jax.sampling.arguments import (
   check_texts,
 )
 from unifluid_jax.sampling.compiled import CompiledSamplers
-from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 from unifluid_jax.sampling.seeds import sample_keys
-from unifluid_jax.sampling.text_decoding import TextSamplingConfig
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.sharding.process_rows import ROWS
 from unifluid_jax.utils.accelerators import ignore_absent_tpu
@@ -175,7 +177,7 @@ class Model:
   ) -> ImageSamples:
     """Edits each image [H W 3] by its instruction.
 
-    Without `sampling`, the config's `edit_sampling` is used.
+    Without `sampling`, the config's `editing` is used.
 
     Raises:
       UserError: If an instruction is too long, or an image is not finite.
@@ -186,7 +188,7 @@ class Model:
       for image, text in pairs
     ]
     if sampling is None:
-      sampling = self.experiment.edit_sampling
+      sampling = self.experiment.editing
     return self.write_images(examples, seed, 1, sampling)
 
   def caption(

@@ -29,6 +29,7 @@ same order and visible = 1:
 The identity order makes 'causal' plain raster generation.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from unifluid_jax.batch import Kind
+from unifluid_jax.utils.errors import UserError
 
 CAUSAL = 'causal'
 MASKED = 'masked'
@@ -191,6 +193,32 @@ def attention_mask(
   not_after = block[:, None, :] <= block[:, :, None]
   same = segment_ids[:, None, :] == segment_ids[:, :, None]
   return same & not_after & (segment_ids > 0)[:, None, :]
+
+
+def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
+  """Tokens written in each decoding step: MaskGIT's cosine schedule.
+
+  After step k of K, floor(N cos(pi/2 (k+1)/K)) tokens are left, but every
+  step writes one at least (Chang et al., arXiv 2202.04200; MAR). The floors
+  make counts go up and down by one; here they are sorted, since each change of
+  the count is a program more to compile.
+
+  Raises:
+    UserError: More steps than tokens, or none.
+  """
+  steps = tokens if steps is None else steps
+  if not 1 <= steps <= tokens:
+    raise UserError(
+      f'{steps} decoding steps; an image of {tokens} tokens takes 1 to {tokens}'
+    )
+  counts, left = [], tokens
+  for step in range(1, steps + 1):
+    goal = math.floor(tokens * math.cos(math.pi / 2 * step / steps))
+    # Later steps need a token each.
+    goal = max(min(goal, left - 1), steps - step)
+    counts.append(left - goal)
+    left = goal
+  return tuple(sorted(counts))
 
 
 def decoding_mask(

@@ -21,7 +21,6 @@ from absl import logging
 from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.run_config import CONFIG_FILE
 from unifluid_jax.evaluation.metrics_file import TIMING_FILE, read_timing
 from unifluid_jax.evaluation.runner import (
   METRICS_FILE,
@@ -29,20 +28,18 @@ from unifluid_jax.evaluation.runner import (
   check_evaluation,
   evaluate_run,
 )
-from unifluid_jax.training.host_memory import (
-  check_memory,
-  unifluid_needs,
-  vae_needs,
-)
+from unifluid_jax.training.memory_needs import unifluid_needs, vae_needs
 from unifluid_jax.training.preflight import PreparedRun, check_start
 from unifluid_jax.training.text_limits import with_recorded_limits
 from unifluid_jax.training.unifluid_run import train_unifluid
 from unifluid_jax.training.vae_run import train_vae
-from unifluid_jax.training.workdir_lock import workdir_lock
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.host_memory import check_memory
 from unifluid_jax.utils.json_input import parse_json
 from unifluid_jax.utils.paths import write_whole
+from unifluid_jax.workdir.run_config import CONFIG_FILE
+from unifluid_jax.workdir.workdir_lock import workdir_lock
 
 _CONFIG, _WORKDIR = entry_point.define_config_flags()
 

@@ -30,13 +30,15 @@ from PIL import Image as PillowImage
 from unifluid_jax import inference
 from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import to_dict
+from unifluid_jax.config.sections.sampling import (
+  ImageSamplingConfig,
+  TextSamplingConfig,
+)
 from unifluid_jax.data import files, images
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.sheet import draw_sheet
-from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
-from unifluid_jax.sampling.text_decoding import TextSamplingConfig
-from unifluid_jax.training.host_memory import check_host_memory
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.host_memory import check_host_memory
 from unifluid_jax.utils.paths import check_folder, local_path
 
 Sampling = ImageSamplingConfig | TextSamplingConfig

@@ -18,9 +18,10 @@ from PIL import Image
 from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.data.sheet import describe, draw_sheet
-from unifluid_jax.training.host_memory import check_host_memory
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.host_memory import check_host_memory
 from unifluid_jax.utils.paths import local_path
 
 _CONFIG = entry_point.define_config_flag()
@@ -49,7 +50,7 @@ def show() -> None:
     raise UserError(
       f'the config has no source {name!r}; choose one of {", ".join(sources)}'
     )
-  task = experiment.make_tasks({name: sources[name]})[name]
+  task = make_tasks(experiment, {name: sources[name]})[name]
   indices = range(_INDEX.value, min(_INDEX.value + _COUNT.value, len(task)))
   if not indices:
     raise UserError(

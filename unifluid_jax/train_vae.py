@@ -7,10 +7,11 @@
 from unifluid_jax.cli import entry_point
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.training.host_memory import check_memory, vae_needs
+from unifluid_jax.training.memory_needs import vae_needs
 from unifluid_jax.training.preflight import check_start
 from unifluid_jax.training.vae_run import train_vae
-from unifluid_jax.training.workdir_lock import workdir_lock
+from unifluid_jax.utils.host_memory import check_memory
+from unifluid_jax.workdir.workdir_lock import workdir_lock
 
 _CONFIG, _WORKDIR = entry_point.define_config_flags()
 _start = entry_point.define_process_flags()

@@ -5,6 +5,7 @@ import pytest
 from tests.configs import tiny
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.utils.errors import UserError
 
 
@@ -175,10 +176,10 @@ def test_how_a_model_is_computed_does_not_change_its_checkpoints(letters):
   config.model.update(
     dtype='bfloat16', fused_attention=False, remat='full', unroll=2
   )
-  first = build(Experiment, tiny.get_config()).identity(letters)
-  assert build(Experiment, config).identity(letters) == first
+  first = build(Experiment, tiny.get_config()).identity(letters.fingerprint)
+  assert build(Experiment, config).identity(letters.fingerprint) == first
   config.model.decoding = 'masked'
-  assert build(Experiment, config).identity(letters) != first
+  assert build(Experiment, config).identity(letters.fingerprint) != first
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_what_a_source_does_not_look_at(change, message):
   config.data.sources = {'mine': source}
   experiment = build(Experiment, config)  # As an old run's is still read.
   if message is None:
-    assert experiment.make_tasks(experiment.data.sources)
+    assert make_tasks(experiment, experiment.data.sources)
     return
   with pytest.raises(UserError, match=message):
-    experiment.make_tasks(experiment.data.sources)
+    make_tasks(experiment, experiment.data.sources)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.evaluation import fakes
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji import concepts as concepts_lib
 from unifluid_jax.evaluation import bank, text_to_image_metrics
 

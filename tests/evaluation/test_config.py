@@ -2,7 +2,7 @@
 
 import pytest
 
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.evaluation.report.measures import check_targets
 from unifluid_jax.utils.errors import UserError
 

@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from tests.evaluation import fakes
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji.drawing import draw
 from unifluid_jax.data.emoji.tasks.object_edits import EXACT, list_edits
 from unifluid_jax.evaluation.editing_metrics import evaluate_editing

@@ -69,7 +69,7 @@ class Knowing(fakes.FakeModel):
   def write_images(self, examples, seed=0, samples=1, sampling=None):
     assert sampling in (
       self.experiment.sampling,
-      self.experiment.edit_sampling,
+      self.experiment.editing,
     )
     numbers = [int(re.findall('[0-9]+', e.prefix[-1])[0]) for e in examples]
     return self._pictures([self.pictures[number] for number in numbers])

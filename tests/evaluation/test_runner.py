@@ -10,7 +10,8 @@ import pytest
 
 from tests.evaluation import fakes
 from unifluid_jax import inference
-from unifluid_jax.config.sections import EvaluationConfig, SourceConfig
+from unifluid_jax.config.sections.data import SourceConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.evaluation.results import evaluate
 from unifluid_jax.evaluation.runner import check_evaluation, evaluate_run

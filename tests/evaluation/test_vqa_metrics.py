@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.data.emoji.drawing import draw, list_drawings
 from unifluid_jax.data.emoji.splits import cells_of

@@ -11,16 +11,18 @@ import pytest
 
 from experiments import arguments
 from tests.configs import tiny
-from unifluid_jax.config import run_config
+from tests.vocabulary import make_tokenizer
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_unifluid_spec
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.data.layout import lay_out
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.training import unifluid_run, vae_run, vae_state
 from unifluid_jax.training.metrics import read_log
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.weights import initial_parameters, restore
+from unifluid_jax.workdir import run_config
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
 HELPERS = ('__init__', 'arguments', 'tiny')
@@ -122,9 +124,9 @@ def keys(section, path=''):
 )
 def test_no_embedded_text_is_too_long(config, tmp_path):
   experiment = build(Experiment, config)
-  tokenizer = experiment.make_tokenizer(tmp_path)
+  tokenizer = make_tokenizer(experiment, tmp_path)
   layout, rng = experiment.layout(), np.random.default_rng(1)
-  for task in experiment.make_tasks(experiment.data.sources).values():
+  for task in make_tasks(experiment, experiment.data.sources).values():
     for i in rng.integers(len(task), size=500):
       lay_out(task.build(task[int(i)], rng, augment=True), tokenizer, layout)
 
@@ -167,7 +169,7 @@ def started(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('started')
   experiment = build(Experiment, get_config('quickstart', 'tiny'))
   vae_run.train_vae(experiment, workdir / 'vae')
-  experiment.make_tokenizer(workdir)
+  make_tokenizer(experiment, workdir)
   return workdir
 
 
@@ -213,7 +215,7 @@ def test_a_run_starts_from_another_ones_decoder(
   arg = f'start=pretrained,source={language_model},tiny'
   config = get_config('ablation_language_model', arg)
   experiment = build(Experiment, config)
-  tokenizer = experiment.make_tokenizer(tmp_path)
+  tokenizer = make_tokenizer(experiment, tmp_path)
   spec = make_unifluid_spec(experiment, tokenizer.boi_id)
   taken = initial_parameters.load_start(experiment, spec, {})
   weights = restore.restore_ema_weights(
@@ -261,6 +263,6 @@ def test_edits_are_sampled_as_images_are_until_they_are_told_otherwise():
     again.sampling.update(head_steps=7)
     found = build(Experiment, again)
     assert found.sampling.solver == 'dpm_solver'
-    assert found.edit_sampling == dataclasses.replace(
+    assert found.editing == dataclasses.replace(
       found.sampling, guidance=Guidance(), solver='ancestral'
     )

@@ -16,9 +16,10 @@ import pytest
 from tests import process
 from tests.configs import tiny
 from unifluid_jax.config.builder import build
-from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.training.unifluid_run import train_unifluid
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 pytestmark = pytest.mark.slow
 

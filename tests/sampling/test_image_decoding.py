@@ -159,7 +159,7 @@ def test_an_image_does_not_depend_on_its_batch(letters, i):
   ('tokens', 'steps'), [(256, 64), (256, 256), (16, 5), (9, 1), (16, 15)]
 )
 def test_tokens_per_step(tokens, steps):
-  counts = image_decoding.tokens_per_step(tokens, steps)
+  counts = masking.tokens_per_step(tokens, steps)
   assert sum(counts) == tokens
   assert len(counts) == steps
   assert min(counts) >= 1
@@ -167,17 +167,17 @@ def test_tokens_per_step(tokens, steps):
 
 
 def test_tokens_per_step_are_mars():
-  counts = image_decoding.tokens_per_step(256, 64)
+  counts = masking.tokens_per_step(256, 64)
   assert counts[:12] == (1,) * 12
   assert max(counts) in (6, 7)
-  assert max(image_decoding.tokens_per_step(256, 32)) == 13
-  assert max(image_decoding.tokens_per_step(256, 16)) == 25
-  assert image_decoding.tokens_per_step(256, None) == (1,) * 256
+  assert max(masking.tokens_per_step(256, 32)) == 13
+  assert max(masking.tokens_per_step(256, 16)) == 25
+  assert masking.tokens_per_step(256, None) == (1,) * 256
 
 
 def test_more_steps_than_tokens_is_refused():
   with pytest.raises(UserError, match='17 decoding steps'):
-    image_decoding.tokens_per_step(16, 17)
+    masking.tokens_per_step(16, 17)
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])

@@ -9,14 +9,11 @@ import pytest
 
 from tests import tiny
 from unifluid_jax import masking
+from unifluid_jax.config.sections.sampling import TextSamplingConfig
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.sampling.seeds import sample_keys
-from unifluid_jax.sampling.text_decoding import (
-  TextSamplingConfig,
-  choose,
-  write_texts,
-)
+from unifluid_jax.sampling.text_decoding import choose, write_texts
 from unifluid_jax.utils.errors import UserError
 
 PREFIXES = (

@@ -12,9 +12,11 @@ import pytest
 
 from tests import process
 from tests.configs import tiny
+from tests.vocabulary import make_tokenizer
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import make_model_spec
+from unifluid_jax.config.tasks import heldout_tasks
 from unifluid_jax.sharding.mesh import make_mesh
 from unifluid_jax.training import heldout_losses as heldout_lib
 from unifluid_jax.training.heldout_losses import heldout_losses
@@ -45,7 +47,7 @@ def experiment_of(file, **data) -> Experiment:
 
 
 def measure_of(experiment, workdir):
-  tokenizer = experiment.make_tokenizer(workdir)
+  tokenizer = make_tokenizer(experiment, workdir)
   mesh = make_mesh(experiment.mesh, jax.devices()[:1])
   spec = make_model_spec(experiment, tokenizer.boi_id)
   context = make_context(experiment, spec)
@@ -76,7 +78,7 @@ def test_each_held_out_line_is_read_and_no_other(folder, tmp_path, monkeypatch):
   assert found and found[0] == experiment.training.heldout_every
   held = {
     (task.kind, task[i]['image'])
-    for task in experiment.heldout_tasks(tasks).values()
+    for task in heldout_tasks(experiment, tasks).values()
     for i in range(len(task))
   }
   assert {*read} == held

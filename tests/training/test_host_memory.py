@@ -12,16 +12,12 @@ from experiments import unifluid_9b
 from tests.configs import tiny
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.sections import InitConfig
+from unifluid_jax.config.sections.init import InitConfig
 from unifluid_jax.models.gemma import Gemma
-from unifluid_jax.training import host_memory
-from unifluid_jax.training.host_memory import (
-  check_host_memory,
-  check_memory,
-  unifluid_needs,
-  vae_needs,
-)
+from unifluid_jax.training.memory_needs import unifluid_needs, vae_needs
+from unifluid_jax.utils import host_memory
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.host_memory import check_host_memory, check_memory
 
 
 def _experiment(config: ml_collections.ConfigDict, **changes) -> Experiment:

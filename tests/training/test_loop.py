@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from unifluid_jax.config.training_sections import CheckpointConfig
+from unifluid_jax.config.sections.checkpoint import CheckpointConfig
 from unifluid_jax.distributed.interruption import Interrupted, stop_at_once
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.loop import LoopFunctions, LoopSettings, fit

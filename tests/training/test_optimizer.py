@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unifluid_jax.config.training_sections import OptimizerConfig
+from unifluid_jax.config.sections.optimizer import OptimizerConfig
 from unifluid_jax.training.optimizer import (
   ema_update,
   make_optimizer,

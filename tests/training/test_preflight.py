@@ -6,9 +6,9 @@ import pytest
 
 from tests.configs import tiny
 from tests.training.folders import own_config, write_lines
+from tests.vocabulary import make_tokenizer
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.run_config import write_config
 from unifluid_jax.training.preflight import (
   check_config,
   check_plan,
@@ -16,6 +16,7 @@ from unifluid_jax.training.preflight import (
 )
 from unifluid_jax.training.unifluid_run import train_unifluid
 from unifluid_jax.utils.errors import UserError, UserErrors
+from unifluid_jax.workdir.run_config import write_config
 
 
 def refused(config, workdir, **options) -> list[str]:
@@ -207,7 +208,7 @@ def test_a_run_to_start_from_is_looked_at(tmp_path):
   other = build(Experiment, tiny.get_config())
   source = tmp_path / 'source'
   write_config(other, source)
-  other.make_tokenizer(source)
+  make_tokenizer(other, source)
   config = tiny.get_config()
   config.init.update(workdir=str(source), new=('.*',))
   (message,) = refused(config, tmp_path / 'run')

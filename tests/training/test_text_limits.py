@@ -6,14 +6,16 @@ import pytest
 
 from tests.configs import tiny
 from tests.training.folders import own_config, write_lines
+from tests.vocabulary import make_tokenizer
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.run_config import read_experiment, write_config
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.data.counting import Limits
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.training.preflight import check_start
 from unifluid_jax.training.text_limits import is_set, with_recorded_limits
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.workdir.run_config import read_experiment, write_config
 
 
 def auto(config):
@@ -78,7 +80,7 @@ def test_a_run_keeps_its_limits_unless_texts_outgrow_them(captions, tmp_path):
   config, workdir = auto(own_config(captions)), tmp_path / 'run'
   first = start(config, workdir).experiment
   write_config(first, workdir)
-  first.make_tokenizer(workdir)
+  make_tokenizer(first, workdir)
   (workdir / 'checkpoints').mkdir()
   assert json.loads((workdir / 'config.json').read_text()) == to_dict(first)
   write_lines(tmp_path, ['1', '2'])
@@ -108,7 +110,7 @@ def test_texts_that_are_not_known_at_the_start_need_numbers(tmp_path):
 
 def test_what_needs_numbers_says_so(captions):
   experiment = build(Experiment, auto(own_config(captions)))
-  assert experiment.make_tasks(experiment.data.sources)  # As `show` does.
+  assert make_tasks(experiment, experiment.data.sources)  # As `show` does.
   for use in (experiment.layout, experiment.pipeline):
     with pytest.raises(UserError, match=r"^data\..* is 'auto', which a train"):
       use()

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from tests.tiny_vae import make_vae
-from unifluid_jax.config.training_sections import VAELossConfig
+from unifluid_jax.config.sections.vae_training import VAELossConfig
 from unifluid_jax.models.vae import Moments
 from unifluid_jax.training.vae_losses import (
   kl_divergence,

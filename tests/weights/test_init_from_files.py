@@ -15,7 +15,7 @@ from unifluid_jax import inference
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_unifluid_spec
-from unifluid_jax.config.sections import InitConfig
+from unifluid_jax.config.sections.init import InitConfig
 from unifluid_jax.training import unifluid_run, vae_run
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.weights import initial_parameters, restore

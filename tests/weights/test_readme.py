@@ -23,6 +23,7 @@ from tests import process
 from tests.weights import hub, official
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.data import prompts
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.data.vocabulary import train_tokenizer
@@ -58,7 +59,7 @@ class Hub:
     self.weights = folder / 'weights'
     self.weights.mkdir()
     experiment = build(Experiment, paligemma.get_config('tiny'))
-    tasks = experiment.make_tasks(experiment.data.sources)
+    tasks = make_tasks(experiment, experiment.data.sources)
     self.vocabulary = folder / 'tokenizer.model'
     train_tokenizer(tasks, PIECES, self.vocabulary)
 

@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 from unifluid_jax.benchmark.timing import Timing, time_calls
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import make_model_spec
+from unifluid_jax.config.sections.sampling import (
+  ImageSamplingConfig,
+  TextSamplingConfig,
+)
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.inference import Model
-from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
-from unifluid_jax.sampling.text_decoding import TextSamplingConfig
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh, shardings_of
 from unifluid_jax.weights.restore import EMAWeights
 

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.paths import local_path
 
-_PACKAGE = pathlib.Path(__file__).parent
+_PACKAGE = pathlib.Path(__file__).parents[1]
 
 # Where a user's own code is not.
 _LIBRARIES = (

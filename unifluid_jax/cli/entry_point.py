@@ -203,7 +203,7 @@ def _drop(unraisable: Any) -> None:
 
 def _is_worth_showing(record: logging_std.LogRecord) -> bool:
   """Whether a record is ours, or an error that is not raised as well."""
-  ours = str(pathlib.Path(__file__).parent)
+  ours = str(pathlib.Path(__file__).parents[1])
   grave = record.levelno > logging_std.WARNING and not record.exc_info
   return record.pathname.startswith(ours) or grave
 

@@ -17,12 +17,6 @@ from unifluid_jax.utils.errors import Collector, UserError
 
 T = TypeVar('T')
 
-AUTO = 'auto'
-"""Stands in a config for a number that is set from the data."""
-
-AutoInt = Annotated[int, AUTO]
-"""An int; a config may hold AUTO instead, which `runs.limits` replaces before
-anything counts with it."""
 
 _INT32 = 2**31
 """Numbers on the devices are less; seeds alone have all 32 bits."""

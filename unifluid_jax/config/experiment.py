@@ -3,53 +3,42 @@ sections, and the objects that it describes.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from unifluid_jax.config import builder as config_lib
-from unifluid_jax.config.sections import (
+from unifluid_jax.config.sections.data import (
   DataConfig,
-  EvaluationConfig,
-  InitConfig,
-  SourceConfig,
-  TokenizerConfig,
-  TrainingConfig,
-  VAETrainingConfig,
-  check_source,
 )
-from unifluid_jax.config.training_sections import OptimizerConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
+from unifluid_jax.config.sections.init import InitConfig
+from unifluid_jax.config.sections.optimizer import OptimizerConfig
+from unifluid_jax.config.sections.sampling import (
+  ImageSamplingConfig,
+  TextSamplingConfig,
+)
+from unifluid_jax.config.sections.tokenizer import TokenizerConfig
+from unifluid_jax.config.sections.training import TrainingConfig
+from unifluid_jax.config.sections.vae_training import VAETrainingConfig
 from unifluid_jax.data.emoji.splits import EmojiConfig
-from unifluid_jax.data.emoji.tasks import make_task
 from unifluid_jax.data.layout import LayoutConfig
+from unifluid_jax.data.packing import AUTO
 from unifluid_jax.data.pipeline import PipelineConfig
-from unifluid_jax.data.sources.folder import FolderTask
-from unifluid_jax.data.sources.tfds import TfdsTask
-from unifluid_jax.data.task import Task
-from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.data.vocabulary import train_tokenizer
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
+from unifluid_jax.masking import tokens_per_step
 from unifluid_jax.models.unifluid import ImageTokens, ModelConfig
 from unifluid_jax.models.vae import VAEConfig
-from unifluid_jax.sampling.image_decoding import (
-  ImageSamplingConfig,
-  tokens_per_step,
-)
-from unifluid_jax.sampling.text_decoding import TextSamplingConfig
 from unifluid_jax.sharding.mesh import MeshConfig
 from unifluid_jax.utils.errors import Collector, UserError, check_between
-from unifluid_jax.utils.paths import AnyPath, to_path
-
-TOKENIZER_FILE = 'tokenizer.model'
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """A whole config file.
 
-  `sampling` is for images from text, `edit_sampling` for edits: by default the
-  same without guidance, since a source says so much that it does harm.
+  `sampling` is for images from text, `edit_sampling` for edits, see
+  `editing`.
   """
 
   seed: int
@@ -61,16 +50,13 @@ class Experiment:
   optimizer: OptimizerConfig
   tokenizer: TokenizerConfig = TokenizerConfig()
   sampling: ImageSamplingConfig = ImageSamplingConfig()
-  edit_sampling: ImageSamplingConfig = None  # type: ignore[assignment]
+  edit_sampling: ImageSamplingConfig | None = None
   text_sampling: TextSamplingConfig = TextSamplingConfig()
   mesh: MeshConfig = MeshConfig()
   init: InitConfig = InitConfig()
   evaluation: EvaluationConfig = EvaluationConfig()
 
   def __post_init__(self):
-    if self.edit_sampling is None:
-      unguided = dataclasses.replace(self.sampling, guidance=Guidance())
-      object.__setattr__(self, 'edit_sampling', unguided)
     problems = Collector()
     with problems.catch():
       check_between('config', self, 0, 2**32, 'seed')
@@ -117,9 +103,19 @@ class Experiment:
         tokens_per_step(self.grid**2, sampling.steps)
 
     check('sampling', self.sampling)
-    if not problems:  # Edits are sampled likewise unless told otherwise.
+    if self.edit_sampling is not None:
       check('edit_sampling', self.edit_sampling)
     problems.check()
+
+  @property
+  def editing(self) -> ImageSamplingConfig:
+    """How edits are sampled: `edit_sampling`, else `sampling` unguided.
+
+    The source conditions an edit strongly, so guidance hurts.
+    """
+    if self.edit_sampling is not None:
+      return self.edit_sampling
+    return dataclasses.replace(self.sampling, guidance=Guidance())
 
   @property
   def grid(self) -> int:
@@ -169,9 +165,9 @@ class Experiment:
 
   def _check_set(self, key: str, value: int) -> None:
     """Refuses a limit that the texts are yet to set."""
-    if value == config_lib.AUTO:
+    if value == AUTO:
       raise UserError(
-        f'data.{key} is {config_lib.AUTO!r}, which a training sets from its '
+        f'data.{key} is {AUTO!r}, which a training sets from its '
         'texts; use the config.json of the run, or give a number'
       )
 
@@ -183,156 +179,20 @@ class Experiment:
     """
     return ImageTokens(self.grid**2, self.token_dim, boi_id)
 
-  def make_tasks(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
-    """Opens sources of examples.
-
-    Raises:
-      UserError: One cannot be opened, or has keys that nothing looks at.
-    """
-    return {
-      name: self.make_task(name, source) for name, source in sources.items()
-    }
-
-  def make_task(self, name: str, source: SourceConfig) -> Task:
-    """Opens one source.
-
-    Args:
-      name: The source's, for messages.
-      source: The source.
-
-    Raises:
-      UserError: As `make_tasks`.
-    """
-    check_source(name, source)
-    return self._make_task(source)
-
-  def heldout_tasks(self, tasks: Mapping[str, Task]) -> dict[str, FolderTask]:
-    """The lines that the sources of the training mixture keep out of training.
-
-    Args:
-      tasks: The tasks of `data.sources`, by name.
-
-    Returns:
-      By the same names; without sources that hold out no line.
-    """
-    heldout = {
-      name: task.of_split('heldout')
-      for name, task in tasks.items()
-      if isinstance(task, FolderTask)
-      and self.data.sources[name].split == 'train'
-    }
-    return {name: task for name, task in heldout.items() if len(task)}
-
   def emoji(self, concepts: str = '') -> EmojiConfig:
     """The part of the embedded data set that is used."""
     data = self.data
     return EmojiConfig(concepts or data.concepts, data.artists, data.image_size)
 
-  def _make_task(self, source: SourceConfig) -> Task:
-    size, max_pixels = self.data.image_size, self.data.max_pixels
-    encoder_size = self.model.encoder.image_size
-    match source.kind:
-      case 'folder':
-        return FolderTask(
-          source.path,
-          source.task,
-          size,
-          source.split,
-          self.data.heldout,
-          max_pixels,
-          encoder_size,
-        )
-      case 'tfds':
-        return TfdsTask(
-          source.path,
-          source.split,
-          source.task,
-          size,
-          source.features,
-          str(to_path(source.data_dir)) if source.data_dir else None,
-          max_pixels,
-          encoder_size,
-        )
-      case _:
-        emoji = self.emoji(source.concepts)
-        return make_task(source.task, emoji, source.split, source.kinds)
-
-  def make_tokenizer(self, workdir: AnyPath) -> Tokenizer:
-    """The vocabulary of a run as `find_tokenizer` gives it, kept in its folder.
-
-    Raises:
-      UserError: As `find_tokenizer`.
-    """
-    tokenizer = self.find_tokenizer(workdir)
-    self.keep_tokenizer(tokenizer, workdir)
-    return tokenizer
-
-  def keep_tokenizer(self, tokenizer: Tokenizer, workdir: AnyPath) -> None:
-    """Writes a vocabulary into a run's folder, unless it is there already."""
-    file = workdir / TOKENIZER_FILE
-    if not file.exists() or file.read_bytes() != tokenizer.model:
-      tokenizer.save(file)
-
-  def find_tokenizer(
-    self, workdir: AnyPath | None, tasks: Mapping[str, Task] | None = None
-  ) -> Tokenizer:
-    """The vocabulary of a run: the run's own, else the config's.
-
-    A vocabulary that has to be trained is trained on the texts of the tasks.
-    One of fewer pieces than the config asks for, as few texts make, is made
-    anew as long as nothing was trained with it.
+  def check_vocab_size(self, pieces: int) -> None:
+    """Rejects a vocabulary that the embedding table has no room for.
 
     Args:
-      workdir: The run's folder, which is only read; None for no run.
-      tasks: Those of `data.sources`; None to open them where they are needed.
-
-    Raises:
-      UserError: There is none, or it does not fit the config.
-    """
-    path = self.tokenizer.path
-    if self.init.workdir:
-      path = str(to_path(self.init.workdir) / TOKENIZER_FILE)
-    if workdir is not None and (workdir / TOKENIZER_FILE).exists():
-      own = Tokenizer.load(workdir / TOKENIZER_FILE)
-      is_whole = path or own.vocab_size >= self.tokenizer.vocab_size
-      if is_whole or (workdir / 'checkpoints').exists():
-        self._check_vocabulary(own, path, workdir / TOKENIZER_FILE)
-        self.check_tokenizer(own)
-        return own
-    if path:
-      tokenizer = Tokenizer.load(path)
-      self.check_tokenizer(tokenizer)
-      return tokenizer
-    if tasks is None:
-      tasks = self.make_tasks(self.data.sources)
-    return train_tokenizer(tasks, self.tokenizer.vocab_size)
-
-  def _check_vocabulary(self, own: Tokenizer, path: str, file: AnyPath) -> None:
-    """Refuses a run's own vocabulary where the config asks for another."""
-    if not path:
-      wanted = f'at most {self.tokenizer.vocab_size} pieces'
-      same = own.vocab_size <= self.tokenizer.vocab_size
-    else:
-      # The file may be gone once the run has its copy.
-      wanted, source = f'that of {path}', to_path(path)
-      same = (
-        not source.exists()
-        or Tokenizer.load(source).fingerprint == own.fingerprint
-      )
-    if not same:
-      raise UserError(
-        f'{file} has {own.vocab_size} pieces, and the config asks for another '
-        f'vocabulary ({wanted}); use another --workdir, or remove the file if '
-        'nothing has been trained with it'
-      )
-
-  def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-    """Refuses a vocabulary that the embedding table has no room for.
+      pieces: Pieces of the vocabulary.
 
     Raises:
       UserError: It has more pieces than `model.gemma.vocab_size`.
     """
-    pieces = tokenizer.vocab_size
     self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
 
   def _check_rows(self, told: str, pieces: int) -> None:
@@ -348,8 +208,12 @@ class Experiment:
     """What fixes the meaning of a VAE checkpoint's arrays."""
     return config_lib.to_dict({'seed': self.seed, 'vae': self.vae})
 
-  def identity(self, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What fixes the meaning of a UniFluid checkpoint's arrays."""
+  def identity(self, fingerprint: str) -> dict[str, Any]:
+    """What fixes the meaning of a UniFluid checkpoint's arrays.
+
+    Args:
+      fingerprint: Of the tokenizer.
+    """
     model = config_lib.to_dict(self.model)
     # How it is computed is no matter.
     for section in (model, model['head']):
@@ -359,5 +223,5 @@ class Experiment:
       'model': model,
       'image_size': self.data.image_size,
       'frozen': list(self.init.frozen),
-      'tokenizer': tokenizer.fingerprint,
+      'tokenizer': fingerprint,
     }

@@ -15,11 +15,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.sections import InitConfig, storage_dtype
+from unifluid_jax.config.sections.init import InitConfig
 from unifluid_jax.models import parameters
-from unifluid_jax.models.parameters import Axes, Parameters, is_matrix
+from unifluid_jax.models.parameters import Parameters, is_matrix, storage_dtype
 from unifluid_jax.models.unifluid import ImageTokens, ModelConfig, UniFluid
 from unifluid_jax.models.vae import VAE, VAEConfig
+from unifluid_jax.sharding.logical_axes import Axes
 from unifluid_jax.sharding.mesh import abstract_state
 
 UNKNOWN_BOI = 5

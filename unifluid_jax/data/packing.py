@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import numpy as np
 
 from unifluid_jax.batch import Batch, Kind
-from unifluid_jax.config.builder import AUTO, AutoInt
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.layout import LayoutConfig, Slots, lay_out_prefix
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -14,6 +14,14 @@ from unifluid_jax.utils.errors import UserError, check_least, check_most
 
 # Prefix lengths are rounded up to this, so that few lengths get compiled.
 PREFIX_MULTIPLE = 8
+
+
+AUTO = 'auto'
+"""Stands in a config for a number that is set from the data."""
+
+AutoInt = Annotated[int, AUTO]
+"""An int, or AUTO in a config: `training.text_limits` replaces AUTO before
+anything counts with it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji.drawing import Drawing, draw, list_drawings
 from unifluid_jax.data.emoji.tasks.captioning import references_of
 from unifluid_jax.evaluation.bank import emoji_of, nearest

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.splits import EmojiConfig

@@ -16,11 +16,11 @@ import unifluid_jax
 from unifluid_jax.config.builder import to_dict
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import make_model_spec
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
+from unifluid_jax.config.sections.sampling import ImageSamplingConfig
 from unifluid_jax.data.emoji.catalog import load_catalog
 from unifluid_jax.evaluation.text_to_image_metrics import decodings
 from unifluid_jax.inference import Model
-from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 
 
 def make_manifest(model: Model, config: EvaluationConfig) -> dict[str, Any]:
@@ -117,5 +117,5 @@ def _decoding(
   """Settings of the samplers, for each use of them."""
   text = to_dict(experiment.text_sampling) | {'temperature': 0.0}
   generation = {name: to_dict(sampling) for name, sampling in ways.items()}
-  edit = to_dict(experiment.edit_sampling)
+  edit = to_dict(experiment.editing)
   return {**generation, 'edit': edit, 'text': text}

@@ -14,7 +14,8 @@ from absl import logging
 from jaxtyping import Float, UInt8
 
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
+from unifluid_jax.config.tasks import heldout_tasks, make_tasks
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.task import Task
 from unifluid_jax.evaluation.measure import Measure, Measures, share
@@ -151,10 +152,10 @@ def open_lines(experiment: Experiment) -> Lines:
     UserError: One of them cannot be opened.
   """
   own = {n: s for n, s in experiment.data.sources.items() if s.kind != 'emoji'}
-  training = experiment.make_tasks(own)
+  training = make_tasks(experiment, own)
   splits: dict[str, Mapping[str, Task]] = {
     'train': training,
-    'heldout': experiment.heldout_tasks(training),
+    'heldout': heldout_tasks(experiment, training),
   }
   return {
     (kind, split): lines
@@ -222,7 +223,7 @@ def _draw(
   experiment = model.experiment
   sampling = experiment.sampling
   if kind == 'editing':
-    sampling = experiment.edit_sampling
+    sampling = experiment.editing
   written = model.write_images(examples, config.seed, sampling=sampling)
   targets = _targets(examples)
   decoded = model.reconstruct(targets)

@@ -8,7 +8,7 @@ from typing import Any
 from absl import logging
 
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.evaluation.captioning_metrics import (
   Captioning,
   evaluate_captioning,

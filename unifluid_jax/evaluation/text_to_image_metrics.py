@@ -14,7 +14,8 @@ import numpy as np
 from absl import logging
 
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
+from unifluid_jax.config.sections.sampling import ImageSamplingConfig
 from unifluid_jax.data.emoji.drawing import Drawing
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks.emoji_task import pick
@@ -23,7 +24,6 @@ from unifluid_jax.evaluation.bank import drawings_of, emoji_of, nearest
 from unifluid_jax.evaluation.measure import Measure, Measures, share
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import ImageSamples, Model
-from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
 
 K = TypeVar('K')
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji.drawing import Drawing, list_drawings
 from unifluid_jax.data.emoji.scenes import Scene
 from unifluid_jax.data.emoji.splits import Cell, EmojiConfig

@@ -1,18 +1,21 @@
 """How a module declares a parameter: an initialiser, a shape, logical axes.
 
 The logical axes are names such as 'embed' or 'heads'; the table in
-`partition.py` maps them to mesh axes. Parameters are float32; a
+`sharding.logical_axes` maps them to mesh axes. Parameters are float32; a
 module casts them to its compute dtype where it uses them.
 """
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-Axes = tuple[str | None, ...]
+from unifluid_jax.sharding.logical_axes import Axes
+from unifluid_jax.utils.errors import UserError, check_pattern
 
 Parameters = dict[str, jax.Array]
 """Values by name, see `flatten`."""
@@ -92,3 +95,32 @@ def is_matrix(name: str, axes: Axes) -> bool:
   """
   in_layer = [axis for axis in axes if axis != 'layers']
   return len(in_layer) >= 2 and not name.endswith('bias')
+
+
+def storage_dtype(entries: Sequence[str], name: str) -> str | None:
+  """Dtype of a parameter by entries 'PATTERN=DTYPE' or 'DTYPE' for all.
+
+  Args:
+    entries: The first whose regular expression is found in the name counts.
+    name: Name of the parameter.
+  """
+  for entry in entries:
+    pattern, _, dtype = entry.rpartition('=')
+    if re.search(pattern, name):
+      return dtype
+  return None
+
+
+def check_storage(entries: Sequence[str], key: str) -> None:
+  """Makes sure that `storage_dtype` can read the entries.
+
+  Raises:
+    UserError: One is no dtype, or no regular expression; `key` names it.
+  """
+  for entry in entries:
+    pattern, _, dtype = entry.rpartition('=')
+    check_pattern(key, pattern)
+    if dtype not in DTYPES:
+      raise UserError(
+        f'{key} has {entry!r}; it must be PATTERN=DTYPE with one of {DTYPES}'
+      )

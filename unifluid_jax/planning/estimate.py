@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.masking import MASKED
+from unifluid_jax.masking import MASKED, tokens_per_step
 from unifluid_jax.planning.device_memory import (
   Overflow,
   find_overflow,
@@ -21,7 +21,6 @@ from unifluid_jax.planning.device_memory import (
 from unifluid_jax.planning.lowering import LoweredProgram, prefix_slots
 from unifluid_jax.planning.topology import Slices
 from unifluid_jax.planning.traffic import Traffic, read_traffic
-from unifluid_jax.sampling.image_decoding import tokens_per_step
 from unifluid_jax.training.flops import (
   attention_flops,
   decoder_parameters,

@@ -16,9 +16,14 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from unifluid_jax.batch import Batch
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import ModelSpec
+from unifluid_jax.config.sections.sampling import (
+  ImageSamplingConfig,
+  TextSamplingConfig,
+)
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.diffusion.objectives import make_objective
 from unifluid_jax.diffusion.solvers import make_solver
+from unifluid_jax.masking import tokens_per_step
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import (
   decode_tokens,
@@ -29,8 +34,6 @@ from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.models.vae import VAE
 from unifluid_jax.sampling import image_decoding as images_lib
 from unifluid_jax.sampling import text_decoding as text_lib
-from unifluid_jax.sampling.image_decoding import ImageSamplingConfig
-from unifluid_jax.sampling.text_decoding import TextSamplingConfig
 from unifluid_jax.sharding.mesh import on_mesh
 
 
@@ -126,7 +129,7 @@ class CompiledSamplers:
       make_solver(sampling.solver, objective, sampling.head_steps),
       sampling.guidance,
       sampling.temperature,
-      images_lib.tokens_per_step(count, sampling.steps),
+      tokens_per_step(count, sampling.steps),
       prefix,
       keys,
       images_lib.draw_positions(keys, count, self._raster),

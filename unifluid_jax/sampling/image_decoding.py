@@ -9,9 +9,7 @@ Legend: B images, R rows (2 B with guidance: conditional first), N tokens of an
 image, Z channels of a token, m tokens of a step.
 """
 
-import dataclasses
 import itertools
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,44 +29,6 @@ from unifluid_jax.sampling.decoding_step import (
   to_raster,
 )
 from unifluid_jax.sampling.prefill import prefill
-from unifluid_jax.utils.errors import UserError, check_most
-
-MAX_TEMPERATURE = 100.0
-MAX_GUIDANCE = 1000.0
-"""Bounds far beyond any use; above them float32 overflows in the head."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSamplingConfig:
-  """How images are written.
-
-  Attributes:
-    steps: Decoding steps of an image; None for one a token.
-    solver: Diffusion solver of the head.
-    head_steps: Steps of that solver.
-    guidance: Classifier-free guidance.
-    temperature: Scale of the noise, see `solvers`.
-  """
-
-  steps: int | None = None
-  solver: str = 'heun'
-  head_steps: int = 10
-  guidance: Guidance = Guidance()
-  temperature: float = 1.0
-
-  def __post_init__(self):
-    check_most('sampling', self, 2**14, 'head_steps')
-    scale = self.guidance.scale
-    if not 0 <= self.temperature <= MAX_TEMPERATURE:
-      raise UserError(
-        f'image sampling with temperature {self.temperature}; it must be in '
-        f'0..{MAX_TEMPERATURE:g}'
-      )
-    if not abs(scale) <= MAX_GUIDANCE:
-      raise UserError(
-        f'image sampling with guidance scale {scale}; it must be in '
-        f'{-MAX_GUIDANCE:g}..{MAX_GUIDANCE:g}'
-      )
 
 
 class TokenSamples(NamedTuple):
@@ -81,32 +41,6 @@ class TokenSamples(NamedTuple):
 
   tokens: Float[Array, 'B N Z']
   positions: Int[Array, 'B N']
-
-
-def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
-  """Tokens written in each decoding step: MaskGIT's cosine schedule.
-
-  After step k of K, floor(N cos(pi/2 (k+1)/K)) tokens are left, but every
-  step writes one at least (Chang et al., arXiv 2202.04200; MAR). The floors
-  make counts go up and down by one; here they are sorted, since each change of
-  the count is a program more to compile.
-
-  Raises:
-    UserError: More steps than tokens, or none.
-  """
-  steps = tokens if steps is None else steps
-  if not 1 <= steps <= tokens:
-    raise UserError(
-      f'{steps} decoding steps; an image of {tokens} tokens takes 1 to {tokens}'
-    )
-  counts, left = [], tokens
-  for step in range(1, steps + 1):
-    goal = math.floor(tokens * math.cos(math.pi / 2 * step / steps))
-    # Later steps need a token each.
-    goal = max(min(goal, left - 1), steps - step)
-    counts.append(left - goal)
-    left = goal
-  return tuple(sorted(counts))
 
 
 def _spans(counts: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:

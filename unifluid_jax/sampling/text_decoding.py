@@ -1,48 +1,13 @@
 """Writes text: prefill, then one token a step over a KV cache."""
 
-import dataclasses
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from unifluid_jax.batch import Batch
+from unifluid_jax.config.sections.sampling import TextSamplingConfig
 from unifluid_jax.models.unifluid import UniFluid
 from unifluid_jax.sampling.prefill import prefill
-from unifluid_jax.utils.errors import UserError, check_least, check_most
-
-
-@dataclasses.dataclass(frozen=True)
-class TextSamplingConfig:
-  """How texts are written.
-
-  Attributes:
-    max_tokens: Longest text, in tokens.
-    temperature: Divides the logits; 0 takes the likeliest token (greedy).
-    top_k: Keeps the k likeliest tokens; 0 keeps all.
-    top_p: Keeps the likeliest tokens whose probabilities sum up to p (nucleus
-      sampling, Holtzman et al., arXiv 1904.09751).
-  """
-
-  max_tokens: int = 32
-  temperature: float = 0.0
-  top_k: int = 0
-  top_p: float = 1.0
-
-  def __post_init__(self):
-    check_least('text_sampling', self, 1, 'max_tokens')
-    check_most('text_sampling', self, 2**16, 'max_tokens')
-    if (
-      not 0 <= self.temperature < math.inf
-      or self.top_k < 0
-      or not 0 < self.top_p <= 1
-    ):
-      raise UserError(
-        f'text sampling with temperature {self.temperature}, top_k '
-        f'{self.top_k}, top_p {self.top_p}: temperature and top_k must be '
-        'finite and not negative, and 0 < top_p <= 1'
-      )
 
 
 def choose(

@@ -11,7 +11,8 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Shaped
 
-from unifluid_jax.models.parameters import Axes
+Axes = tuple[str | None, ...]
+"""Logical axis names of an array, one per axis."""
 
 REPLICA_AXIS = 'data'
 """The mesh axis along which weights are copied."""

@@ -14,8 +14,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 
-from unifluid_jax.models.parameters import Axes
-from unifluid_jax.sharding.logical_axes import partition_spec
+from unifluid_jax.sharding.logical_axes import Axes, partition_spec
 from unifluid_jax.utils.errors import UserError
 
 MESH_AXES = ('data', 'fsdp', 'tensor')

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unifluid_jax.config.training_sections import BALANCES
+from unifluid_jax.config.sections.training import BALANCES
 
 Pair = Float[Array, '2']
 """One value for the image loss, one for the text loss, in this order."""

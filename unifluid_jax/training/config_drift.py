@@ -6,11 +6,11 @@ from absl import logging
 
 from unifluid_jax.config.builder import to_dict
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.run_config import CONFIG_FILE, read_experiment
 from unifluid_jax.distributed import processes
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.paths import AnyPath
 from unifluid_jax.weights.identity import differences
+from unifluid_jax.workdir.run_config import CONFIG_FILE, read_experiment
 
 Recipe = dict[str, Any]
 

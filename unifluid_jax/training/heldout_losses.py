@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unifluid_jax.batch import Batch
 from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.tasks import heldout_tasks
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
@@ -57,7 +58,7 @@ def heldout_losses(
   Raises:
     UserError: A held-out image cannot be read, or a text is too long.
   """
-  heldout = experiment.heldout_tasks(tasks)
+  heldout = heldout_tasks(experiment, tasks)
   if not heldout:
     if experiment.data.heldout:
       logging.info('no line is held out of training; there are too few')

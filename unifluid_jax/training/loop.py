@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import jax
 from absl import logging
 
-from unifluid_jax.config.training_sections import CheckpointConfig
+from unifluid_jax.config.sections.checkpoint import CheckpointConfig
 from unifluid_jax.distributed.preemption import StopRequest
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.metrics import Meter, StepWork

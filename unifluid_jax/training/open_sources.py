@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from absl import logging
 
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.sections import SourceConfig, check_source
+from unifluid_jax.config.sections.data import SourceConfig, check_source
+from unifluid_jax.config.tasks import make_task
 from unifluid_jax.data.pipeline import check_weights
 from unifluid_jax.data.task import Task
 from unifluid_jax.utils.errors import Collector
@@ -56,7 +57,7 @@ class Opener:
     # Several sources may be the same but for their weights.
     key = repr(dataclasses.replace(source, weight=0.0))
     if key not in self._opened:
-      self._opened[key] = self._experiment.make_task(name, source)
+      self._opened[key] = make_task(self._experiment, name, source)
     return self._opened[key]
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unifluid_jax.config.training_sections import OptimizerConfig
-from unifluid_jax.models.parameters import Axes, is_matrix
+from unifluid_jax.config.sections.optimizer import OptimizerConfig
+from unifluid_jax.models.parameters import is_matrix
+from unifluid_jax.sharding.logical_axes import Axes
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

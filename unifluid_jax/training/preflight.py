@@ -33,6 +33,7 @@ from unifluid_jax.utils.errors import Collector, UserError
 from unifluid_jax.utils.paths import AnyPath, to_path
 from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 from unifluid_jax.weights.initial_parameters import check_start_files
+from unifluid_jax.workdir.vocabulary_file import find_tokenizer
 
 Check = Callable[[], object]
 """Raises a `UserError` if something is wrong."""
@@ -259,7 +260,7 @@ class _Checks:
     if path and not self._is_here and not to_path(path).exists():
       logging.warning('texts are not counted: %s does not exist', path)
       return
-    self._tokenizer = experiment.find_tokenizer(self._workdir, self._tasks)
+    self._tokenizer = find_tokenizer(experiment, self._workdir, self._tasks)
 
   def _set_limits(self) -> None:
     if is_set(self._given) or self._problems:

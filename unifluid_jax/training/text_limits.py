@@ -12,9 +12,7 @@ outgrown them.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from unifluid_jax.config.builder import AUTO
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.run_config import CONFIG_FILE, read_experiment
 from unifluid_jax.data.counting import (
   NAMES,
   Limits,
@@ -22,12 +20,14 @@ from unifluid_jax.data.counting import (
   most_of,
 )
 from unifluid_jax.data.layout import LayoutConfig
+from unifluid_jax.data.packing import AUTO
 from unifluid_jax.data.sources.folder import FolderTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.distributed import processes
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.paths import AnyPath
+from unifluid_jax.workdir.run_config import CONFIG_FILE, read_experiment
 
 _TEXT_MULTIPLE = 32
 """`max_text` is rounded up to this."""

@@ -8,7 +8,6 @@ import jax
 from unifluid_jax.batch import Batch
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import ModelSpec, make_model_spec
-from unifluid_jax.config.run_config import share_tokenizer, write_config
 from unifluid_jax.data.pipeline import make_batches
 from unifluid_jax.sharding import mesh as mesh_lib
 from unifluid_jax.sharding.process_rows import local_rows, put_rows
@@ -34,6 +33,8 @@ from unifluid_jax.training.step import (
 from unifluid_jax.training.vae_state import load_vae
 from unifluid_jax.utils.paths import AnyPath
 from unifluid_jax.weights.initial_parameters import load_start
+from unifluid_jax.workdir.run_config import write_config
+from unifluid_jax.workdir.vocabulary_file import share_tokenizer
 
 
 def train_unifluid(
@@ -58,7 +59,7 @@ def train_unifluid(
     start = check_start(experiment, workdir, trains_vae=False)
   experiment, tokenizer = start.experiment, start.tokenizer
   config = experiment.training
-  identity = experiment.identity(tokenizer)
+  identity = experiment.identity(tokenizer.fingerprint)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   checkpoints.agree()
   checkpoints.put_damaged_aside()
@@ -76,7 +77,7 @@ def train_unifluid(
 
   first = initialise() if checkpoints.latest_step is None else None
   # After all that may refuse to start: till now the files are as they were.
-  share_tokenizer(experiment, tokenizer, workdir)
+  share_tokenizer(tokenizer, workdir)
   write_config(experiment, workdir)
   run = LoopSettings(
     name='unifluid',

@@ -9,7 +9,7 @@ both need pretrained or extra networks.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from unifluid_jax.config.training_sections import VAELossConfig
+from unifluid_jax.config.sections.vae_training import VAELossConfig
 from unifluid_jax.models.vae import VAE, Moments
 
 

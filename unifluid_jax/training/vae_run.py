@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import make_vae_spec
-from unifluid_jax.config.run_config import write_config
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.data.pipeline import check_weights, make_image_batches
 from unifluid_jax.data.task import Task
 from unifluid_jax.models import parameters
@@ -32,6 +32,7 @@ from unifluid_jax.training.vae_state import (
 from unifluid_jax.training.vae_step import VAEState, make_vae_step
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.paths import AnyPath
+from unifluid_jax.workdir.run_config import write_config
 
 
 def train_vae(
@@ -101,7 +102,7 @@ def _batches(
   """First step -> the batches from there on, on the mesh."""
   config = experiment.vae_training
   check_rows(mesh, 'vae_training.batch', config.batch)
-  tasks = tasks or experiment.make_tasks(config.sources)
+  tasks = tasks or make_tasks(experiment, config.sources)
   weights = {name: s.weight for name, s in config.sources.items()}
   check_weights(weights, tasks)
 

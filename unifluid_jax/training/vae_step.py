@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Int, UInt8
 
-from unifluid_jax.config.training_sections import VAELossConfig
+from unifluid_jax.config.sections.vae_training import VAELossConfig
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.models.parameters import Parameters

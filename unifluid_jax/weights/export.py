@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from unifluid_jax.config.experiment import TOKENIZER_FILE
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.weights import native_format
 from unifluid_jax.weights.assembly import LazyArray, Slices, fill, index, read
@@ -37,6 +36,7 @@ from unifluid_jax.weights.safetensors_file import (
   write_json,
 )
 from unifluid_jax.weights.shapes import Config
+from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 DtypeOf = Callable[[str, np.dtype], np.dtype]
 """Dtype to write a parameter in, from its name and its own dtype."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from unifluid_jax.config.sections import InitConfig
+from unifluid_jax.config.sections.init import InitConfig
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.models.unifluid import ModelConfig
 from unifluid_jax.models.vae import VAEConfig

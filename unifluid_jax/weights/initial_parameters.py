@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import NetworkSpec
-from unifluid_jax.config.run_config import read_experiment
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.sharding import mesh as mesh_lib
@@ -26,6 +25,8 @@ from unifluid_jax.weights.restore import (
   abstract_ema_weights,
   restore_ema_weights,
 )
+from unifluid_jax.workdir.run_config import read_experiment
+from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 # What knows the VAE's tokens.
 _OF_TOKENS = '^(token_in|source_in|head/)'

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import jax
 
 from unifluid_jax.config.builder import build
-from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import ModelSpec, make_model_spec
-from unifluid_jax.config.run_config import read_experiment
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.sharding.mesh import (
   MeshConfig,
@@ -20,6 +19,8 @@ from unifluid_jax.weights import native_format
 from unifluid_jax.weights.checkpoint_reader import CheckpointReader
 from unifluid_jax.weights.init_from_files import load_exported, read_exported
 from unifluid_jax.weights.layouts.tensor_layout import VAE
+from unifluid_jax.workdir.run_config import read_experiment
+from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 Arrays = dict[str, Any]
 """Arrays, or their shapes and dtypes, by name."""
@@ -123,7 +124,7 @@ def restore_ema_weights(
       vae=spec.vae.place(mesh),
       ema={name: leaf for name, leaf in placed.items() if not is_frozen(name)},
     ),
-    experiment.identity(tokenizer),
+    experiment.identity(tokenizer.fingerprint),
   )
   return EMAWeights({**state.ema, **state.frozen}, state.vae, int(state.step))
 
@@ -142,7 +143,7 @@ def abstract_ema_weights(
     UserError: If there is no complete checkpoint, or it is of another config.
   """
   reader = CheckpointReader(workdir / 'checkpoints')
-  step = reader.newest(experiment.identity(tokenizer))
+  step = reader.newest(experiment.identity(tokenizer.fingerprint))
   spec = _spec_of(experiment, tokenizer)
   return EMAWeights(
     spec.unifluid.abstract_parameters, spec.vae.abstract_parameters, step
@@ -164,5 +165,5 @@ def _spec_of(experiment: Experiment, tokenizer: Tokenizer) -> ModelSpec:
   Raises:
     UserError: The vocabulary does not fit the config.
   """
-  experiment.check_tokenizer(tokenizer)
+  experiment.check_vocab_size(tokenizer.vocab_size)
   return make_model_spec(experiment, tokenizer.boi_id)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from unifluid_jax.config.sections import NEW_ROWS
+from unifluid_jax.config.sections.init import NEW_ROWS
 from unifluid_jax.models.gemma import GemmaConfig
 from unifluid_jax.models.siglip import SiglipConfig
 from unifluid_jax.utils.errors import UserError

@@ -18,6 +18,7 @@ from tensorflow_datasets.proto import tf_feature_generated_pb2 as feature_pb2
 from tests.configs import tiny
 from unifluid_jax.config.builder import build
 from unifluid_jax.config.experiment import Experiment
+from unifluid_jax.config.tasks import make_tasks
 from unifluid_jax.data.sources import TfdsTask
 from unifluid_jax.data.task import Task
 from unifluid_jax.utils.errors import UserError
@@ -231,8 +232,8 @@ def test_a_config_says_where_data_sets_are(data_dir):
     'data_dir': data_dir,
   }
   experiment = build(Experiment, config)
-  (task,) = experiment.make_tasks(
-    {'mine': experiment.data.sources['mine']}
+  (task,) = make_tasks(
+    experiment, {'mine': experiment.data.sources['mine']}
   ).values()
   assert task.build(task[1], RNG, False).prefix == ('number 1',)
 

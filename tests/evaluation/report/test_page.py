@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.evaluation import fakes
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.evaluation.manifest import make_manifest
 from unifluid_jax.evaluation.metrics_file import TIMING, to_metrics
 from unifluid_jax.evaluation.report import frames, image_grids, texts

@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.evaluation.report.markup import mark, table
 from unifluid_jax.utils.errors import UserError
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from unifluid_jax.config.sections import EvaluationConfig
+from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.data.emoji.drawing import list_drawings
 from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.report.curves import (

@@ -1,7 +1,4 @@
-"""The parts of a config's training sections, as frozen dataclasses.
-
-What carries them out is in `training`, which a config does without.
-"""
+"""config.optimizer and config.vae_training.optimizer: the update rule."""
 
 import dataclasses
 import math
@@ -16,9 +13,6 @@ from unifluid_jax.utils.errors import (
 
 SCHEDULES = ('constant', 'cosine', 'rsqrt')
 """Courses of the learning rate after the warm-up, see `training.optimizer`."""
-
-BALANCES = ('fixed', 'uncertainty', 'gradnorm')
-"""Policies of the loss balance, see `training.balance`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,31 +68,3 @@ class OptimizerConfig:
         "optimizer.schedule 'rsqrt' falls from the end of the warm-up on: set "
         'optimizer.warmup'
       )
-
-
-@dataclasses.dataclass(frozen=True)
-class VAELossConfig:
-  """Weights of the loss.
-
-  Attributes:
-    kl_weight: Weight of the KL divergence (nats per latent) relative to the
-      mean squared error of values in [-1, 1].
-  """
-
-  kl_weight: float = 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-  """When checkpoints are made, and which are kept.
-
-  Attributes:
-    every: Steps between two saves.
-    keep: Newest checkpoints that are kept, besides the one of least loss.
-  """
-
-  every: int = 1000
-  keep: int = 2
-
-  def __post_init__(self):
-    check_least('checkpoint', self, 1, 'every', 'keep')

@@ -7,10 +7,10 @@ import pytest
 from tests.configs import tiny
 from unifluid_jax.config.builder import build, to_dict
 from unifluid_jax.config.experiment import Experiment
-from unifluid_jax.config.run_config import read_experiment, write_config
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.weights.restore import read_trained
+from unifluid_jax.workdir.run_config import read_experiment, write_config
 
 
 def test_a_config_is_read_as_it_was_written(tmp_path):

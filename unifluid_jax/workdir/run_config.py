@@ -1,12 +1,9 @@
-"""The folder of a run: its config and its vocabulary."""
+"""The config in a run's folder."""
 
 import json
 
-import jax
-
 from unifluid_jax.config.builder import build, to_dict
-from unifluid_jax.config.experiment import TOKENIZER_FILE, Experiment
-from unifluid_jax.data.tokenizer import Tokenizer
+from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.distributed import processes
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.utils.json_input import parse_json
@@ -50,22 +47,3 @@ def write_config(experiment: Experiment, workdir: AnyPath) -> None:
     content = f'{json.dumps(to_dict(experiment), indent=2)}\n'.encode()
     if not file.exists() or file.read_bytes() != content:
       write_whole(file, content)
-
-
-def share_tokenizer(
-  experiment: Experiment, tokenizer: Tokenizer, workdir: AnyPath
-) -> None:
-  """Writes the vocabulary of a run into its folder; process 0 does.
-
-  Raises:
-    UserError: In a process whose vocabulary is another one.
-  """
-  if processes.is_main():
-    experiment.keep_tokenizer(tokenizer, workdir)
-  processes.wait('tokenizer')
-  file = workdir / TOKENIZER_FILE
-  if Tokenizer.load(file).fingerprint != tokenizer.fingerprint:
-    raise UserError(
-      f'{file} of process 0 is another vocabulary than that of process '
-      f'{jax.process_index()}; give all processes the same data and versions'
-    )

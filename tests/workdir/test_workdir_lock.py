@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from tests import process
-from unifluid_jax.training.workdir_lock import workdir_lock
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.workdir.workdir_lock import workdir_lock
 
 _HOLD = """
 import pathlib, sys, time
-from unifluid_jax.training.workdir_lock import workdir_lock
+from unifluid_jax.workdir.workdir_lock import workdir_lock
 with workdir_lock(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(600)

@@ -1,0 +1,1 @@
+"""The sections of a config as frozen dataclasses: one file a section."""

@@ -1,0 +1,1 @@
+"""The folder of a run, apart from its weights: config, vocabulary, lock."""
