@@ -7,7 +7,7 @@ size, lambda, warm-up, the share of the tasks, MAR's diffusion objective.
 
 The paper's data (WebLI) is not public: the sources below are COCO captions as
 TFDS prepares them. Gemma, SigLIP and the VAE are folders that are downloaded
-(README, "Pretrained weights"), here under weights/; the tokenizer is Gemma's
+(unifluid_jax/weights/README.md), here under weights/; the tokenizer is Gemma's
 `tokenizer.model`.
 
     python -m unifluid_jax.train --config=experiments/unifluid_2b.py \

@@ -38,8 +38,10 @@ SIGLIP = 'one layer'
 
 
 def commands() -> list[list[str]]:
-  """The commands of each block of the README's section on weights."""
-  text = (process.ROOT / 'README.md').read_text(encoding='utf-8')
+  """The commands of each block of the section on pretrained weights."""
+  text = (process.ROOT / 'unifluid_jax' / 'weights' / 'README.md').read_text(
+    encoding='utf-8'
+  )
   section = text.split('## Pretrained weights')[1].split('\n## ')[0]
   blocks = re.findall(r'```bash\n(.*?)```', section, re.DOTALL)
   return [block.replace('\\\n', '').strip().splitlines() for block in blocks]
