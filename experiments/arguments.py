@@ -75,7 +75,8 @@ def finish(
   if is_tiny:
     config = tiny.shrink(config)
   experiment = config_lib.build(Experiment, config)
-  result = ml_collections.ConfigDict(_settable(experiment))
+  whole = dataclasses.replace(experiment, edit_sampling=experiment.editing)
+  result = ml_collections.ConfigDict(_settable(whole))
   for key in set(result.sampling) - {'guidance'}:
     # What is the same follows, until it is set itself.
     if result.edit_sampling[key] == result.sampling[key]:
