@@ -10,7 +10,7 @@ from tests.process import ROOT
 
 PROGRAM = """
 import sys
-from unifluid_jax import output
+from unifluid_jax.cli import output
 output.set_up_output()
 code = 0
 try:

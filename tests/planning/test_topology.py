@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 _START = """
 import jax
 from unifluid_jax.chips import CHIPS
-from unifluid_jax.errors import UserError
+from unifluid_jax.utils.errors import UserError
 from unifluid_jax.planning import topology
 topology.prepare()
 """

@@ -11,6 +11,7 @@ import pytest
 
 from tests import tiny
 from unifluid_jax import masking
+from unifluid_jax.config.sections.sampling import ImageSamplingConfig
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.diffusion.guidance import Guidance
@@ -183,6 +184,6 @@ def test_more_steps_than_tokens_is_refused():
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_impossible_settings_are_refused(value):
   with pytest.raises(UserError, match=f'temperature {value}'):
-    image_decoding.ImageSamplingConfig(temperature=value)
+    ImageSamplingConfig(temperature=value)
   with pytest.raises(UserError, match=f'guidance scale {value}'):
-    image_decoding.ImageSamplingConfig(guidance=Guidance(value))
+    ImageSamplingConfig(guidance=Guidance(value))

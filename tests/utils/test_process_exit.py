@@ -14,8 +14,8 @@ from tests.process import Child
 _PROGRAM = """
 import os, signal, sys, time
 import jax, jax.numpy as jnp
-from unifluid_jax import cli
-from unifluid_jax.errors import UserError
+from unifluid_jax.cli import entry_point
+from unifluid_jax.utils.errors import UserError
 
 def slow(x):
   time.sleep(0.001)
@@ -36,7 +36,7 @@ def main():
   {end}
   time.sleep(60)
 
-cli.run(main, resumes=True)
+entry_point.run(main, resumes=True)
 """
 
 
@@ -66,7 +66,7 @@ def test_it_ends_without_a_crash(end, done, code, last):
 
 _IN_DESTRUCTOR = """
 import os, signal, time
-from unifluid_jax import cli
+from unifluid_jax.cli import entry_point
 
 class Slow:
   def __del__(self):
@@ -78,7 +78,7 @@ def main():
   time.sleep(60)
   print('not stopped')
 
-cli.run(main, resumes=True)
+entry_point.run(main, resumes=True)
 """
 
 

@@ -8,7 +8,7 @@ _PROGRAM = """
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from unifluid_jax.weights.finite import not_finite
+from unifluid_jax.weights.finite_arrays import not_finite
 
 mesh = Mesh(np.array(jax.devices()), ('d',))
 for spec in (PartitionSpec('d'), PartitionSpec(None, 'd'), PartitionSpec()):

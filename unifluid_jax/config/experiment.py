@@ -103,7 +103,8 @@ class Experiment:
         tokens_per_step(self.grid**2, sampling.steps)
 
     check('sampling', self.sampling)
-    if self.edit_sampling is not None:
+    # Keys of edits follow those of `sampling` until they are set.
+    if self.edit_sampling is not None and not problems:
       check('edit_sampling', self.edit_sampling)
     problems.check()
 
