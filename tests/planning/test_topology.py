@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 # Prepared as for planning, before anything asks JAX for a device.
 _START = """
 import jax
-from unifluid_jax.chips import CHIPS
+from unifluid_jax.utils.chips import CHIPS
 from unifluid_jax.utils.errors import UserError
 from unifluid_jax.planning import topology
 topology.prepare()
@@ -38,7 +38,7 @@ for name, chips, devices in (
 
 def test_programs_may_use_as_much_hbm_as_the_compiler_says():
   run("""
-from unifluid_jax.planning.memory import read_overflow
+from unifluid_jax.planning.device_memory import read_overflow
 for name, chip in CHIPS.items():
   slices = topology.describe(f'{name}:{"x".join("221"[: chip.axes])}')
   place = jax.sharding.SingleDeviceSharding(slices.devices[0])

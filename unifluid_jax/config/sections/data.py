@@ -60,7 +60,7 @@ class DataConfig:
       `model.encoder.image_size`.
     sources: The sources, by name.
     max_text: Most tokens of a prompt, and of a text target; 'auto' to set it
-      from the texts, see `runs.limits`.
+      from the texts, see `training.text_limits`.
     examples: Examples of a step, over all processes, of which those are
       dropped that no row has room for; the log's `examples` counts the rest.
     batch_rows: Rows that the examples of a step are packed into.
