@@ -91,3 +91,48 @@ def test_an_unknown_schedule_is_refused():
 def test_rsqrt_without_a_warm_up_is_refused():
   with pytest.raises(UserError, match='set optimizer.warmup'):
     OptimizerConfig(schedule='rsqrt')
+
+
+def test_muon_orthogonalizes_the_matrices_of_blocks_and_nothing_else():
+  axes = {
+    'block/up': ('layers', 'embed', 'mlp'),
+    'block/gate_up': ('layers', 'embed', None, 'mlp'),
+    'block/out': ('layers', 'heads', 'head_dim', 'embed'),
+    'block/query_bias': ('layers', 'heads', 'head_dim'),
+    'embedding': ('vocab', 'embed'),
+  }
+  shapes = {
+    'block/up': (2, 3, 5),
+    'block/gate_up': (2, 3, 2, 5),
+    'block/out': (2, 2, 2, 5),
+    'block/query_bias': (2, 2, 2),
+    'embedding': (7, 3),
+  }
+  rng = np.random.default_rng(0)
+  params = {k: jnp.zeros(shape) for k, shape in shapes.items()}
+  gradient = {
+    k: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for k, shape in shapes.items()
+  }
+  kwargs = {'learning_rate': 0.1, 'weight_decay': 0.0, 'grad_clip_norm': 1e9}
+  updates = {}
+  for rule in ('muon', 'adamw'):
+    optimizer = make_optimizer(OptimizerConfig(rule=rule, **kwargs), 10, axes)
+    updates[rule], _ = optimizer.update(
+      gradient, optimizer.init(params), params
+    )
+  for name in ('block/query_bias', 'embedding'):
+    np.testing.assert_allclose(updates['muon'][name], updates['adamw'][name])
+  # One matrix per layer, and per projection of a fused array. All singular
+  # values of an update are alike; its RMS is that of AdamW's.
+  matrices = {
+    'block/up': updates['muon']['block/up'],
+    'block/gate_up': jnp.moveaxis(updates['muon']['block/gate_up'], 2, 1),
+    'block/out': updates['muon']['block/out'].reshape(2, 4, 5),
+  }
+  for name, matrix in matrices.items():
+    values = np.linalg.svd(matrix, compute_uv=False)
+    longest = max(matrix.shape[-2:])
+    np.testing.assert_allclose(
+      values, 0.1 * 0.2 * longest**0.5, rtol=0.35, err_msg=name
+    )

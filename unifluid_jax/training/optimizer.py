@@ -1,14 +1,20 @@
-"""AdamW: learning-rate schedule, clipping, decay mask."""
+"""AdamW or Muon: learning-rate schedule, clipping, decay mask."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from unifluid_jax.config.sections.optimizer import OptimizerConfig
 from unifluid_jax.models.parameters import is_matrix
 from unifluid_jax.sharding.logical_axes import Axes
+
+_ADAM_RMS = 0.2
+"""Root mean square of Muon's updates at a rate of 1: that of AdamW's, so that
+one rate suits both (Liu et al., arXiv 2502.16982, section 2.2)."""
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -50,6 +56,33 @@ def _scale_rates(factors: dict[str, float]) -> optax.GradientTransformation:
   )
 
 
+def _like(params: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+  """The values of parameters, of which `optax.partition` masks some out."""
+  return {
+    name: leaf if isinstance(leaf, optax.MaskedNode) else values[name]
+    for name, leaf in params.items()
+  }
+
+
+def _muon_axes(name: str, axes: Axes) -> contrib.MuonDimensionNumbers | None:
+  """Which axes of a parameter make the matrix that Muon orthogonalizes.
+
+  Matrices of blocks only: embeddings, the first and the last layers and vectors
+  stay with AdamW (Jordan et al., 2024). Layers, and projections fused into one
+  array, which have no logical name, are matrices of their own.
+
+  Returns:
+    The axes, or None if the parameter is no such matrix.
+  """
+  named = [i for i, axis in enumerate(axes) if axis not in ('layers', None)]
+  if 'layers' not in axes or not is_matrix(name, axes):
+    return None
+  inputs = 1 if axes[named[0]] == 'embed' else len(named) - 1
+  return contrib.MuonDimensionNumbers(
+    reduction_axis=tuple(named[:inputs]), output_axis=tuple(named[inputs:])
+  )
+
+
 def make_optimizer(
   config: OptimizerConfig, steps: int, axes: dict[str, Axes]
 ) -> optax.GradientTransformation:
@@ -60,16 +93,32 @@ def make_optimizer(
     steps: Length of the run, for the schedule.
     axes: Logical axes of each trained parameter.
   """
+  schedule = make_schedule(config, steps)
   decay = {name: _decays(config, name, axes[name]) for name in axes}
+  rule = optax.adamw(
+    schedule,
+    b1=config.b1,
+    b2=config.b2,
+    weight_decay=config.weight_decay,
+    mask=lambda params: _like(params, decay),
+  )
+  if config.rule == 'muon':
+    matrices = {name: _muon_axes(name, axes[name]) for name in axes}
+    muon = contrib.muon(
+      schedule,
+      beta=config.muon_momentum,
+      weight_decay=config.weight_decay,
+      weight_decay_mask=lambda params: _like(params, decay),
+      muon_weight_dimension_numbers=lambda params: _like(params, matrices),
+      consistent_rms=_ADAM_RMS,
+    )
+    rule = optax.partition(
+      {'muon': muon, 'adamw': rule},
+      {name: 'muon' if matrices[name] else 'adamw' for name in axes},
+    )
   return optax.chain(
     optax.clip_by_global_norm(config.grad_clip_norm),
-    optax.adamw(
-      make_schedule(config, steps),
-      b1=config.b1,
-      b2=config.b2,
-      weight_decay=config.weight_decay,
-      mask=decay,
-    ),
+    rule,
     _scale_rates({name: _rate_factor(config, name) for name in axes}),
   )
 

@@ -11,21 +11,28 @@ from unifluid_jax.utils.errors import (
   check_pattern,
 )
 
+RULES = ('adamw', 'muon')
+"""Update rules, see `training.optimizer`."""
+
 SCHEDULES = ('constant', 'cosine', 'rsqrt')
 """Courses of the learning rate after the warm-up, see `training.optimizer`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """AdamW (Loshchilov and Hutter, arXiv 1711.05101) and what surrounds it.
+  """The update rule and what surrounds it.
 
   Attributes:
+    rule: 'adamw' (Loshchilov and Hutter, arXiv 1711.05101), or 'muon' (Jordan
+      et al., 2024; arXiv 2502.16982) for the matrices of blocks and AdamW for
+      all else.
     learning_rate: Peak learning rate.
     schedule: After the linear warm-up: 'constant', 'cosine' (to 0 at the last
       step) or 'rsqrt' (peak * sqrt(warmup / step)).
     warmup: Steps of linear warm-up.
     b1: First-moment decay.
     b2: Second-moment decay.
+    muon_momentum: Momentum of Muon.
     weight_decay: Decay of matrices; vectors, norms and biases have none.
     no_decay: Regular expressions of parameter names that have none either.
     grad_clip_norm: Largest global gradient norm.
@@ -35,11 +42,13 @@ class OptimizerConfig:
       encoder wants a lower rate than fresh parts.
   """
 
+  rule: str = 'adamw'
   learning_rate: float = 1e-4
   schedule: str = 'constant'
   warmup: int = 0
   b1: float = 0.9
   b2: float = 0.95
+  muon_momentum: float = 0.95
   weight_decay: float = 0.02
   no_decay: tuple[str, ...] = ('head/',)
   grad_clip_norm: float = 1.0
@@ -47,7 +56,7 @@ class OptimizerConfig:
   lr_multipliers: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    check_between('optimizer', self, 0, 1, 'b1', 'b2', 'ema')
+    check_between('optimizer', self, 0, 1, 'b1', 'b2', 'muon_momentum', 'ema')
     rates = ('learning_rate', 'weight_decay')
     check_between('optimizer', self, 0, math.inf, *rates)
     if not self.grad_clip_norm > 0:
@@ -58,6 +67,10 @@ class OptimizerConfig:
     check_least('optimizer', self, 0, 'warmup')
     for pattern in (*self.no_decay, *self.lr_multipliers):
       check_pattern('optimizer.no_decay or lr_multipliers', pattern)
+    if self.rule not in RULES:
+      raise UserError(
+        f'optimizer.rule is {self.rule!r}; it must be one of {RULES}'
+      )
     if self.schedule not in SCHEDULES:
       raise UserError(
         f'optimizer.schedule is {self.schedule!r}; it must be one of '

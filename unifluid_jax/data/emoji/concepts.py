@@ -6,6 +6,7 @@ drawing that training never saw is recognisable from the others.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable
 
 from unifluid_jax.data.emoji.catalog import Emoji, load_catalog
@@ -74,11 +75,25 @@ def _is_animal_or_food(emoji: Emoji) -> bool:
   return emoji.group in ('animals and nature', 'food and drink')
 
 
+def _some_untoned(count: int) -> Callable[[Emoji], bool]:
+  """The first untoned concepts in an order by hash: a fair sample of them."""
+
+  @functools.cache
+  def chosen() -> frozenset[str]:
+    bases = [base.hex for base in concepts_of('untoned')]
+    by_hash = sorted(bases, key=lambda h: hashlib.sha256(h.encode()).digest())
+    return frozenset(by_hash[:count])
+
+  return lambda emoji: emoji.base in chosen()
+
+
 CONCEPT_SETS: dict[str, Callable[[Emoji], bool]] = {
   'drawn_alike': _is_drawn_alike,
   'quickstart': _is_quickstart,
   'animals_food': _is_animal_or_food,
   'untoned': _is_untoned,
+  'untoned_130': _some_untoned(130),
+  'untoned_290': _some_untoned(290),
   'all': lambda emoji: True,
 }
 
