@@ -49,7 +49,7 @@ def batches(start, put=jax.device_put, before=lambda step: None):
     yield put(np.float32(step))
 
 
-def train(workdir, every=2, log_every=1, profile=None, heldout=None, **options):
+def train(workdir, every=2, log_every=1, profile=None, measures=(), **options):
   run = LoopSettings(
     name='sum',
     workdir=workdir,
@@ -69,7 +69,7 @@ def train(workdir, every=2, log_every=1, profile=None, heldout=None, **options):
     shapes,
     add,
     lambda start: batches(start, **options),
-    heldout=heldout,
+    measures=measures,
   )
   return fit(run, program)
 
@@ -95,7 +95,7 @@ def measure(state):
 
 def test_held_out_losses_are_logged_where_they_are_measured(tmp_path):
   """Beside the training's, with a line of their own where there is none."""
-  train(tmp_path, log_every=4, heldout=(3, measure))
+  train(tmp_path, log_every=4, measures=[(3, measure)])
   found = {x['step']: x.get('heldout_loss_text') for x in read_log(tmp_path)}
   assert found == {3: 13, 4: None, 6: 25}
 
@@ -105,10 +105,10 @@ def test_held_out_losses_of_a_run_that_was_stopped(tmp_path):
     if step == 3:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  train(tmp_path / 'whole', heldout=(2, measure))
+  train(tmp_path / 'whole', measures=[(2, measure)])
   with pytest.raises(Interrupted):
-    train(tmp_path / 'parts', heldout=(2, measure), before=send)
-  train(tmp_path / 'parts', heldout=(2, measure))
+    train(tmp_path / 'parts', measures=[(2, measure)], before=send)
+  train(tmp_path / 'parts', measures=[(2, measure)])
   whole, parts = (
     [(x['step'], x['loss'], x.get('heldout_loss_text')) for x in log]
     for log in map(read_log, (tmp_path / 'whole', tmp_path / 'parts'))

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -18,13 +18,12 @@ from unifluid_jax.data.task import Task
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.sharding.mesh import on_mesh
 from unifluid_jax.sharding.process_rows import local_rows, put_rows
+from unifluid_jax.training.loop import Measure
 from unifluid_jax.training.step import (
   StepContext,
   TrainState,
   make_heldout_step,
 )
-
-Measure = Callable[[TrainState], dict[str, float]]
 
 _BATCHES = 4
 """Most batches of a measurement."""
@@ -36,7 +35,7 @@ def heldout_losses(
   tokenizer: Tokenizer,
   context: StepContext,
   mesh: Mesh,
-) -> tuple[int, Measure] | None:
+) -> Measure | None:
   """What measures the losses of held-out lines, and how often.
 
   Each measurement is of the same batches under the same noise, with the

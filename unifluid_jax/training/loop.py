@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -36,6 +36,9 @@ class State(Protocol):
 
 S = TypeVar('S', bound=State)
 StepFunction = Callable[[S, Any], tuple[S, Metrics]]
+
+Measure = tuple[int, Callable[[Any], dict[str, float]]]
+"""An interval in steps, and a function from a state to metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +77,8 @@ class LoopFunctions(Generic[S]):
     batches: First step -> iterator of device batches from there on.
     extra: An interval, and a jitted (state, batch) -> (state, metrics) that
       runs before the step whenever the interval divides its number.
-    heldout: An interval, and a state -> metrics that runs after each step whose
-      number the interval divides, and after the last.
+    measures: Measurements. Each runs after the steps whose number its interval
+      divides, and after the last.
   """
 
   initialise: Callable[[], S]
@@ -83,7 +86,7 @@ class LoopFunctions(Generic[S]):
   step: StepFunction
   batches: Callable[[int], Iterator[Any]]
   extra: tuple[int, StepFunction] | None = None
-  heldout: tuple[int, Callable[[S], dict[str, float]]] | None = None
+  measures: Sequence[Measure] = ()
 
 
 def fit(run: LoopSettings, program: LoopFunctions[S]) -> S:
@@ -175,34 +178,28 @@ def _train(
       # Asked once: a signal between two answers would skip the save.
       stopping = stop.reached()
       last = stopping or done == run.steps
-      measuring = _is_measured(run, program, done)
+      due = [
+        measure
+        for every, measure in program.measures
+        if done % every == 0 or done == run.steps
+      ]
       saving = last or done % run.checkpoint.every == 0
-      logging_now = last or measuring or done % run.log_every == 0
+      logging_now = last or due or done % run.log_every == 0
       if saving or logging_now:
         _check_finite(run, state)
         checkpoints.check()
       loss = meter.mean('loss') if saving else None
       if logging_now:
-        measured = _measure(program, state) if measuring else {}
+        measured: dict[str, float] = {}
+        with PROCESS.spend('evaluation'):
+          for measure in due:
+            measured |= measure(state)
         meter.write(done, extra | measured)
       if loss is not None:
         checkpoints.save(done, state, run.identity, loss)
       if stopping:
         stop.follow()
   return state
-
-
-def _is_measured(run: LoopSettings, program: LoopFunctions, done: int) -> bool:
-  """Whether held-out losses are measured after so many steps."""
-  if program.heldout is None:
-    return False
-  return done % program.heldout[0] == 0 or done == run.steps
-
-
-def _measure(program: LoopFunctions[S], state: S) -> dict[str, float]:
-  assert program.heldout is not None
-  with PROCESS.spend('evaluation'):
-    return program.heldout[1](state)
 
 
 def _compiling(function: StepFunction) -> StepFunction:

@@ -120,13 +120,13 @@ def _chunked(
   return seen.picked - seen.top - jnp.log(seen.total)
 
 
-def image_loss_sum(
+def image_losses(
   model: UniFluid,
   objective: Objective,
   targets: ImageTargets,
   noise: Noise,
-) -> Float[Array, '']:
-  """Sum of the image tokens' diffusion losses.
+) -> Float[Array, 'B W M']:
+  """Diffusion losses of image tokens, each under M noise levels.
 
   Args:
     model: Holder of the diffusion head.
@@ -154,8 +154,7 @@ def image_loss_sum(
     return model.head(x_t, time, condition)
 
   loss = objective.loss(predict, jnp.repeat(tokens, repeats, axis=0), noise)
-  weights = jnp.repeat(targets.weights.reshape(-1), repeats)
-  return (loss * weights).sum() / repeats
+  return loss.reshape(*targets.weights.shape, repeats)
 
 
 class Losses(NamedTuple):
@@ -184,7 +183,7 @@ def losses(
     tokens: Tokens of the generated images, raster order.
     order: Orders they are written in.
     sources: Tokens of their sources, if there can be any.
-    noise: Noise of the image tokens, see `image_loss_sum`; leaves [B ...].
+    noise: Noise of the image tokens, see `image_losses`; leaves [B ...].
     counts: Targets of the global batch.
   """
   hidden = model.hidden_of_rows(batch, tokens, order, sources)
@@ -197,7 +196,8 @@ def losses(
   image = jnp.float32(0)
   if batch.generated_slots.shape[1]:
     targets = model.image_targets(hidden, batch, tokens, order, sources)
-    image = image_loss_sum(model, objective, targets, noise)
+    every = image_losses(model, objective, targets, noise)
+    image = (every * targets.weights[..., None]).sum() / every.shape[-1]
   return Losses(
     image / jnp.maximum(counts.image, 1), text / jnp.maximum(counts.text, 1)
   )

@@ -175,7 +175,7 @@ class Meter:
     losses = '  '.join(
       f'{key} {value:.4f}'
       for key, value in values.items()
-      if key.startswith(('loss', 'psnr', 'heldout'))
+      if key.startswith(('loss', 'psnr', 'heldout', 'probe_train_gap_rank_0'))
     )
     speed = f'{values["images_per_second"]:.0f} images/s'
     if 'tokens_per_second' in values:

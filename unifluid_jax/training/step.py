@@ -30,6 +30,9 @@ from unifluid_jax.training.optimizer import ema_update
 _HELDOUT = 2**32 - 1
 """Stands for a step in the keys of held-out losses; no step has this number."""
 
+_PROBE = 2**32 - 2
+"""Likewise, for the prompt probe."""
+
 SHARED = 'gemma/stack/'
 """How the names of the transformer's layers begin, which both tasks share."""
 
@@ -312,3 +315,36 @@ def make_heldout_step(
     return losses, counts
 
   return heldout_step
+
+
+def make_probe_step(
+  context: StepContext,
+) -> Callable[[TrainState, Batch, Int[Array, '']], Float[Array, '2 N']]:
+  """Image losses by decoding rank, for rows of one generated image each.
+
+  As in `make_heldout_step`, the noise is a function of the batch's number.
+
+  Returns:
+    (state, batch, number of the batch) -> sums of the losses of the tokens of
+    each rank (each position in raster order if decoding is masked), and counts.
+  """
+
+  def probe_step(state, batch, number):
+    key = jax.random.fold_in(_key(context, _PROBE), number)
+    inputs = _draw_inputs(context, state, batch, key)
+    model = parameters.unflatten(
+      context.graphdef, {**state.params, **state.frozen}
+    )
+    hidden = model.hidden_of_rows(
+      batch, inputs.tokens, inputs.order, inputs.sources
+    )
+    targets = model.image_targets(
+      hidden, batch, inputs.tokens, inputs.order, inputs.sources
+    )
+    losses = losses_lib.image_losses(
+      model, context.objective, targets, inputs.noise
+    )
+    weights = targets.weights
+    return jnp.stack([(losses.mean(-1) * weights).sum(0), weights.sum(0)])
+
+  return probe_step

@@ -13,12 +13,14 @@ from unifluid_jax.sharding import mesh as mesh_lib
 from unifluid_jax.sharding.process_rows import local_rows, put_rows
 from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.config_drift import check_same
+from unifluid_jax.training.exposure import log_exposure
 from unifluid_jax.training.flops import step_flops
 from unifluid_jax.training.heldout_losses import heldout_losses
 from unifluid_jax.training.loop import LoopFunctions, LoopSettings, fit
 from unifluid_jax.training.metrics import StepWork
 from unifluid_jax.training.parameter_table import log_parameters
 from unifluid_jax.training.preflight import PreparedRun, check_start
+from unifluid_jax.training.prompt_probe import prompt_probe
 from unifluid_jax.training.state import (
   abstract_train_state,
   initial_train_state,
@@ -68,9 +70,13 @@ def train_unifluid(
   mesh = mesh_lib.make_mesh(experiment.mesh)
   spec = make_model_spec(experiment, tokenizer.boi_id)
   context = make_context(experiment, spec)
-  heldout = heldout_losses(experiment, start.tasks, tokenizer, context, mesh)
+  measures = [
+    measure(experiment, start.tasks, tokenizer, context, mesh)
+    for measure in (heldout_losses, prompt_probe)
+  ]
   target = abstract_train_state(experiment, spec, context, mesh)
   log_parameters('unifluid', {**target.params, **target.frozen})
+  log_exposure(experiment, start.tasks)
 
   def initialise() -> TrainState:
     return _first_state(experiment, workdir, spec, context, target)
@@ -100,7 +106,7 @@ def train_unifluid(
       step=jit_train_step(context, mesh, target),
       batches=make_training_batches(start, mesh),
       extra=_balance_step(context, mesh, config.balance_every),
-      heldout=heldout,
+      measures=[measure for measure in measures if measure is not None],
     ),
   )
 

@@ -35,6 +35,8 @@ class TrainingConfig:
     grad_accum_steps: Microbatches of a step.
     heldout_every: Steps between two measurements of the losses of held-out
       lines, where a folder has any; see `data.heldout`.
+    probe_every: Steps between two measurements of how much the prompt lowers
+      the image loss, see `training.prompt_probe`; 0 for none.
     log_every: Steps between two lines of the log.
     checkpoint: When checkpoints are made.
     profile: First and last step, numbered from 1, of an XProf trace in the
@@ -50,6 +52,7 @@ class TrainingConfig:
   balance_every: int = 0
   grad_accum_steps: int = 1
   heldout_every: int = 100
+  probe_every: int = 500
   log_every: int = 50
   checkpoint: CheckpointConfig = CheckpointConfig()
   profile: tuple[int, int] | None = None
@@ -62,7 +65,7 @@ class TrainingConfig:
       'log_every',
     )
     check_least('training', self, 1, *counts)
-    check_least('training', self, 0, 'steps', 'balance_every')
+    check_least('training', self, 0, 'steps', 'balance_every', 'probe_every')
     check_most('training', self, 2**12, 'diffusion_batch_mul')
     check_between('training', self, 0, math.inf, 'text_weight')
     if self.balance not in BALANCES:

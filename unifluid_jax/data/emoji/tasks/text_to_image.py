@@ -44,7 +44,12 @@ class TextToImage(EmojiTask):
       prefix=(prompt,),
       target=draw(picture, self.config.image_size),
       task=self.name,
-      facts={'picture': picture, 'concept': emoji.concept, 'name': emoji.name},
+      facts={
+        'picture': picture,
+        'artist': record.artist,
+        'concept': emoji.concept,
+        'name': emoji.name,
+      },
     )
 
   def _list_records(self, kinds: tuple[str, ...]) -> Sequence[Cell]:
