@@ -22,6 +22,7 @@ HEADLINES = {
   *('t2i_train_nn_concept', 't2i_heldout_nn_concept'),
   *('t2i_train_nn_concept_parallel', 't2i_heldout_nn_concept_parallel'),
   *('t2i_train_nn_concept_own_bank', 't2i_heldout_nn_concept_own_bank'),
+  *('t2i_train_psnr_db', 't2i_heldout_psnr_db'),
   *('caption_train_exact', 'caption_heldout_exact'),
   *('caption_heldout_exact_untoned', 'caption_heldout_nn_baseline'),
   *('vqa_category_heldout', 'vqa_category_nn_baseline'),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
+from unifluid_jax.data.emoji.drawing import draw
 from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of
 from unifluid_jax.evaluation.text_to_image_metrics import (
@@ -21,8 +22,10 @@ def result(oracle, config):
 
 
 def test_true_drawings_are_all_right(result):
-  assert len(result.measures) == 6
-  assert {m.value for m in result.measures.values()} == {1.0}
+  shares = {k: m.value for k, m in result.measures.items() if 'psnr' not in k}
+  assert len(shares) == 6 and set(shares.values()) == {1.0}
+  for split in ('train', 'heldout'):
+    assert result.measures[f't2i_{split}_psnr_db'].value == 100
 
 
 def test_every_training_cell_is_asked_for_toned_ones_twice(result, emoji):
@@ -61,6 +64,11 @@ def test_white_images_show_what_brute_force_says(experiment, config):
   assert generation.rights == rights
   measure = result.measures['t2i_train_nn_concept']
   assert measure.value == pytest.approx(np.mean(rights))
+  wanted = [draw(p, 16) / 255 for p in generation.prompts.wanted]
+  errors = [np.square(1 - image).mean() for image in wanted]
+  assert result.measures['t2i_train_psnr_db'].value == pytest.approx(
+    np.mean(-10 * np.log10(errors)), rel=1e-4
+  )
   concepts = [emoji_of(p).concept for p in everything]
   chances = [concepts.count(concept) / len(concepts) for concept in asked]
   assert measure.chance == pytest.approx(np.mean(chances))

@@ -39,7 +39,7 @@ def test_a_fresh_model_predicts_nothing_from_any_prompt(probe):
   measure, state, is_causal = probe
   values = measure(state)
   for split in ('train', 'heldout'):
-    losses = [values[f'probe_{split}_{p}'] for p in ('right', 'wrong', 'none')]
+    losses = [values[f'probe_{split}_{p}'] for p in ('right', 'wrong', 'no')]
     assert losses[0] > 0 and losses == pytest.approx([losses[0]] * 3, rel=1e-5)
   ranks = [name for name in values if 'gap_rank' in name]
   assert bool(ranks) == is_causal
@@ -55,7 +55,7 @@ def test_it_sees_what_the_model_makes_of_prompts(probe):
   }
   values = measure(state._replace(params=params))
   assert values == measure(state._replace(params=params))
-  losses = {values[f'probe_train_{p}'] for p in ('right', 'wrong', 'none')}
+  losses = {values[f'probe_train_{p}'] for p in ('right', 'wrong', 'no')}
   assert len(losses) == 3
   if is_causal:
     gaps = {k: v for k, v in values.items() if 'train_gap_rank' in k}

@@ -8,7 +8,6 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
@@ -20,11 +19,9 @@ from unifluid_jax.data.example import Example
 from unifluid_jax.data.task import Task
 from unifluid_jax.evaluation.measure import Measure, Measures, share
 from unifluid_jax.evaluation.overlap import best_overlap
-from unifluid_jax.evaluation.reconstruction_metrics import MOST_PSNR
+from unifluid_jax.evaluation.reconstruction_metrics import psnr_of
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import Model
-from unifluid_jax.models.latents import to_signed_unit
-from unifluid_jax.training.vae_losses import psnr
 from unifluid_jax.utils.progress import clock
 
 IMAGE_TASKS = {'text_to_image': 't2i', 'editing': 'edit'}
@@ -250,13 +247,3 @@ def _tell(
 
 def _targets(examples: Sequence[Example]) -> UInt8[np.ndarray, 'n S S 3']:
   return np.stack([np.asarray(example.target) for example in examples])
-
-
-def psnr_of(
-  wanted: UInt8[np.ndarray, 'n S S 3'], found: UInt8[np.ndarray, 'n S S 3']
-) -> Float[np.ndarray, ' n']:
-  """Peak signal-to-noise ratio of each image, in dB, at most MOST_PSNR."""
-  one, other = (
-    to_signed_unit(jnp.asarray(images)) for images in (wanted, found)
-  )
-  return np.minimum(np.asarray(psnr(one, other)), MOST_PSNR)

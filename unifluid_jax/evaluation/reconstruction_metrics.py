@@ -52,3 +52,13 @@ def evaluate_reconstruction(model: Model) -> Reconstruction:
   )
   rounded = np.clip(np.round((decoded + 1) * 127.5), 0, 255).astype(np.uint8)
   return Reconstruction(pictures, rounded, np.minimum(ratios, MOST_PSNR))
+
+
+def psnr_of(
+  wanted: UInt8[np.ndarray, 'n S S 3'], found: UInt8[np.ndarray, 'n S S 3']
+) -> Float[np.ndarray, ' n']:
+  """Peak signal-to-noise ratio of each image, in dB, at most MOST_PSNR."""
+  one, other = (
+    to_signed_unit(jnp.asarray(images)) for images in (wanted, found)
+  )
+  return np.minimum(np.asarray(psnr(one, other)), MOST_PSNR)

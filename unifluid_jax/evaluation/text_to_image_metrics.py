@@ -12,16 +12,18 @@ from typing import TypeVar
 
 import numpy as np
 from absl import logging
+from jaxtyping import UInt8
 
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.config.sections.sampling import ImageSamplingConfig
-from unifluid_jax.data.emoji.drawing import Drawing
+from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks.emoji_task import pick
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of, nearest
 from unifluid_jax.evaluation.measure import Measure, Measures, share
+from unifluid_jax.evaluation.reconstruction_metrics import psnr_of
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import ImageSamples, Model
 
@@ -129,6 +131,9 @@ def evaluate_text_to_image(
   for split, found in _nearest(sequential, own).items():
     name = f't2i_{split}_nn_concept_own_bank'
     measures[name] = _measure(splits[split], found, own)
+    measures[f't2i_{split}_psnr_db'] = _mean_psnr(
+      splits[split], drawn[split, ''].images
+    )
   return TextToImage(generations, measures)
 
 
@@ -195,6 +200,16 @@ def _measure(
   drawings = collections.Counter(map(_concept, bank))
   chances = [drawings[concept] / len(bank) for concept in prompts.concepts]
   return share(_rights(prompts, found), sum(chances) / len(chances))
+
+
+def _mean_psnr(
+  prompts: Prompts, images: UInt8[np.ndarray, 'n S S 3']
+) -> Measure:
+  """Mean PSNR against the very drawings that the prompts describe."""
+  side = images.shape[1]
+  wanted = np.stack([draw(picture, side) for picture in prompts.wanted])
+  ratios = psnr_of(np.repeat(wanted, prompts.samples, axis=0), images)
+  return Measure(float(ratios.mean(dtype=np.float64)), len(ratios))
 
 
 def _concept(picture: Drawing) -> str:

@@ -36,7 +36,7 @@ from unifluid_jax.training.step import StepContext, TrainState, make_probe_step
 EXAMPLES = 64
 """Images of a split that the probe looks at."""
 
-PROMPTS = ('right', 'wrong', 'none')
+PROMPTS = ('right', 'wrong', 'no')
 """The image's own prompt; that of another image, by the same artist where the
 data names artists; and no prompt."""
 
@@ -157,7 +157,7 @@ def _lay_out_prompts(
   prefixes = {
     'right': [example.prefix for example in examples],
     'wrong': [_other_prefix(examples, i) for i in range(len(examples))],
-    'none': [() for _ in examples],
+    'no': [() for _ in examples],
   }
   layout = experiment.layout()
   slots = {

@@ -61,6 +61,7 @@ def make_page(model, config=CONFIG):
       'loss_image': 1 / step,
       'loss_text': 2 / step,
       'psnr': step,
+      **{f'probe_train_{p}': 1 / step for p in ('right', 'wrong', 'no')},
     }
     for step in (1, 50, 100)
   ]
@@ -70,6 +71,11 @@ def make_page(model, config=CONFIG):
 @pytest.fixture(scope='module')
 def page(experiment, letters):
   return make_page(fakes.Oracle(experiment, letters))
+
+
+def test_the_probe_is_plotted_where_it_was_measured(page):
+  assert 'Image loss by prompt, training images' in page
+  assert 'Image loss by prompt, held-out images' not in page
 
 
 def test_the_page_is_well_formed(page):

@@ -31,13 +31,8 @@ def curves_section(vae: Log, unifluid: Log) -> str:
       'loss',
       log=True,
     ),
-    plot(
-      'PSNR of the VAE over its training',
-      [_line('PSNR of training images', vae, 'psnr')],
-      'step of the VAE',
-      'dB',
-      log=False,
-    ),
+    *_probe_plots(unifluid),
+    _vae_plot(vae),
   )
   text = (
     'Image loss: error of the diffusion head, mean over the dimensions of a '
@@ -71,15 +66,7 @@ def own_curves_section(vae: Log, unifluid: Log) -> str:
     )
     for name in ('image', 'text')
   ]
-  plots.append(
-    plot(
-      'PSNR of the VAE over its training',
-      [_line('PSNR of training images', vae, 'psnr')],
-      'step of the VAE',
-      'dB',
-      log=False,
-    )
-  )
+  plots += [*_probe_plots(unifluid), _vae_plot(vae)]
   return section(
     'Training',
     paragraph(
@@ -89,6 +76,35 @@ def own_curves_section(vae: Log, unifluid: Log) -> str:
     ),
     f'<div class="plots">{"".join(plots)}</div>',
   )
+
+
+def _vae_plot(vae: Log) -> str:
+  return plot(
+    'PSNR of the VAE over its training',
+    [_line('PSNR of training images', vae, 'psnr')],
+    'step of the VAE',
+    'dB',
+    log=False,
+  )
+
+
+def _probe_plots(unifluid: Log) -> list[str]:
+  """How much the prompt lowers the image loss, if that was measured."""
+  titles = {'train': 'training images', 'heldout': 'held-out images'}
+  return [
+    plot(
+      f'Image loss by prompt, {title}',
+      [
+        _line(f'{prompt} prompt', unifluid, f'probe_{split}_{prompt}')
+        for prompt in ('right', 'wrong', 'no')
+      ],
+      'step of UniFluid',
+      'image loss',
+      log=True,
+    )
+    for split, title in titles.items()
+    if any(f'probe_{split}_right' in line for line in unifluid)
+  ]
 
 
 def _present(line: Line) -> list[Line]:
