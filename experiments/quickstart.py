@@ -7,6 +7,9 @@ from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
 
+SCENE_QUESTIONS = ('count', 'count_of', 'at', 'where', 'relation')
+
+
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config; `:tiny` is two steps for tests."""
   _, is_tiny = arguments.parse(arg)
@@ -23,11 +26,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
       'text_to_image': emoji('text_to_image', 0.38),
-      'captioning': emoji('captioning', 0.19),
-      'vqa': emoji('vqa', 0.03),
-      'vqa_identity': emoji('vqa', 0.21, 'name', 'kind', 'category'),
-      'editing': emoji('editing', 0.03),
-      'editing_exact': emoji('editing', 0.16, 'tone', 'background', 'flip'),
+      'captioning': emoji('captioning', 0.17),
+      'vqa_identity': emoji('vqa', 0.14, 'name', 'kind', 'category'),
+      'vqa_look': emoji('vqa', 0.05, 'artist', 'background', 'tone', 'color'),
+      'vqa_yes_no': emoji('vqa', 0.05, 'is_name', 'is_category', 'is_present'),
+      'vqa_scene': emoji('vqa', 0.03, *SCENE_QUESTIONS),
+      'editing': emoji('editing', 0.02),
+      'editing_exact': emoji('editing', 0.1, 'tone', 'background'),
+      'editing_flip': emoji('editing', 0.06, 'flip'),
     },
     'max_text': 40,
     'examples': 40,
@@ -89,7 +95,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.training = {
     'steps': 2500,
-    'text_weight': 1.0,
+    'text_weight': 0.3,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
