@@ -6,7 +6,6 @@ from experiments import arguments
 from unifluid_jax.config import builder as config_lib
 from unifluid_jax.models import sizes
 
-
 SCENE_QUESTIONS = ('count', 'count_of', 'at', 'where', 'relation')
 
 
