@@ -33,7 +33,7 @@ def model(letters, monkeypatch):
     return ids, np.ones(rows, bool)
 
   monkeypatch.setattr(inference, '_BATCH', 3)
-  monkeypatch.setattr(model._programs, 'write_texts', write)
+  monkeypatch.setattr(model._samplers, 'generate_texts', write)
   return model
 
 
@@ -146,7 +146,7 @@ def test_arrays_of_another_shape(model):
 
 def test_images_without_texts(model):
   for read in (model.answer, model.edit):
-    with pytest.raises(UserError, match='there are 2 images and 1 '):
+    with pytest.raises(UserError, match='got 2 images and 1 '):
       read(images(2), ['x'])
 
 
@@ -161,7 +161,7 @@ def test_images_are_resized_once_from_the_original(model, monkeypatch):
     rows = len(prefix.kind)
     return np.zeros((rows, 1), int), np.ones(rows, bool)
 
-  monkeypatch.setattr(model._programs, 'write_texts', write)
+  monkeypatch.setattr(model._samplers, 'generate_texts', write)
   model.caption([photo])
   side = model.experiment.model.encoder.image_size
   square = photo[:, 15:75]
@@ -184,7 +184,7 @@ def test_images_that_are_not_finite(model, monkeypatch):
       finite,
     )
 
-  monkeypatch.setattr(model._programs, 'write_images', write)
+  monkeypatch.setattr(model._samplers, 'generate_images', write)
   with pytest.raises(UserError, match='sample 1 of prompt 0 .* guidance') as e:
     model.generate(['a'], samples=3)
   assert 'temperature' in str(e.value)
@@ -192,8 +192,8 @@ def test_images_that_are_not_finite(model, monkeypatch):
 
 def test_texts_whose_logits_are_not_finite(model, monkeypatch):
   monkeypatch.setattr(
-    model._programs,
-    'write_texts',
+    model._samplers,
+    'generate_texts',
     lambda *args: (np.zeros((3, 1), int), np.array([True, True, False])),
   )
   with pytest.raises(UserError, match='text 2 has logits that are not finite'):
@@ -233,7 +233,7 @@ def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
     positions = np.zeros((rows, 4), np.int32)
     return Samples(images(rows), tokens, positions, np.ones(rows, bool))
 
-  monkeypatch.setattr(model._programs, 'write_images', write)
+  monkeypatch.setattr(model._samplers, 'generate_images', write)
   model.generate(['a'])
   model.edit(images(1), ['a'])
   model.edit(images(1), ['a'], sampling=model.experiment.sampling)

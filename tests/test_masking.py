@@ -85,7 +85,7 @@ def test_annealing_goes_from_random_to_raster():
 def test_a_model_writes_in_the_order_that_training_ended_with(
   step, raster_fade, raster
 ):
-  assert masking.writes_raster(step, raster_fade) == raster
+  assert masking.decodes_raster(step, raster_fade) == raster
 
 
 def test_image_index_numbers_the_blocks():
@@ -174,7 +174,7 @@ def influences(model: UniFluid, letters, order: masking.Order) -> np.ndarray:
   )
 
   def states(tokens):
-    hidden = model.hidden_of_rows(batch, tokens, order)
+    hidden = model.row_hidden_states(batch, tokens, order)
     targets = model.image_targets(hidden, batch, tokens, order)
     return targets.hidden[0]
 

@@ -3,7 +3,7 @@ pipeline and the models share.
 
 Legend: B rows of a batch, L slots of a row, T text targets of a row, U
 understanding images, E source images (to be edited) and G generated images of
-a row, S and S2 sides in pixels of images that are read and written.
+a row, S and S2 sides in pixels of images that are read and generated.
 
 A row of L = 16 slots that holds two packed examples, a caption (2 soft tokens
 of an understanding image, prompt, answer) and a text-to-image pair (prompt,
@@ -35,7 +35,7 @@ class Kind(enum.IntEnum):
   PAD = 0
   TEXT = 1
   UNDERSTANDING = 2  # a soft token of the image encoder
-  GENERATED = 3  # a continuous VAE token, or the BOI that asks for the first
+  GENERATED = 3  # a continuous VAE token, or the BOI before the first
 
 
 class Batch(NamedTuple):
@@ -53,10 +53,10 @@ class Batch(NamedTuple):
     text_weights: 1 for a text target, 0 where unused.
     understanding_images: Pixels for the image encoder, RGB in 0..255.
     understanding_slots: First slot of each of those images, -1 where absent.
-    source_images: Pixels that are to be edited, for the VAE, RGB in 0..255.
-    source_slots: First slot of the image that each of those becomes, -1 where
+    source_images: Source images of edits, for the VAE, RGB in 0..255.
+    source_slots: First slot of the edited image of each source, -1 where
       absent.
-    generated_images: Pixels that the model learns to write, RGB in 0..255.
+    generated_images: Target images, RGB in 0..255.
     generated_slots: First slot (the BOI) of each of those, -1 where absent.
   """
 

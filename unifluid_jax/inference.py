@@ -28,7 +28,7 @@ from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.data.tokenizer import Tokenizer
-from unifluid_jax.masking import writes_raster
+from unifluid_jax.masking import decodes_raster
 from unifluid_jax.sampling.arguments import (
   check_array,
   check_images,
@@ -49,7 +49,7 @@ from unifluid_jax.utils.progress import track
 from unifluid_jax.weights.restore import EMAWeights, read_trained
 
 TENSOR_HELP = (
-  'Devices that each layer is split over; the others write more at once.'
+  'Devices that each layer is split over; further devices add replicas.'
 )
 
 Images = Sequence[Image] | np.ndarray
@@ -57,18 +57,18 @@ Images = Sequence[Image] | np.ndarray
 MAX_SAMPLES = 100_000
 """Most images of a prompt, and most devices of a layer."""
 
-# Rows that each copy of the model writes at once; longer lists go in parts.
+# Rows per replica; longer lists are sampled in parts.
 _BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSamples:
-  """Images, and how they came about.
+  """Sampled images.
 
   Attributes:
     images: Pixels, RGB in 0..255.
     tokens: Image tokens in raster order.
-    positions: Grid position of the token that was written j-th.
+    positions: Grid position of the token decoded j-th.
   """
 
   images: UInt8[np.ndarray, 'n S S 3']
@@ -83,13 +83,13 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
     workdir: Folder that `unifluid_jax.train` wrote, of which the EMA weights
       of the newest checkpoint are taken, or a whole UniFluid that
       `unifluid_jax.convert` wrote.
-    tensor: Devices that each layer is split over. Every so many devices hold a
-      copy of the model, which writes rows of its own.
+    tensor: Devices that each layer is split over. Each group of that many
+      devices holds a replica of the model, which samples rows of its own.
 
   Raises:
-    UserError: If it is no such folder, or is not complete, or the devices do
-      not divide by `tensor`.
-    ArgumentTypeError: If an argument is of another type.
+    UserError: The folder holds no model or an incomplete one, or `tensor` does
+      not divide the number of devices.
+    ArgumentTypeError: An argument has the wrong type.
   """
   if not isinstance(workdir, str | os.PathLike):
     raise ArgumentTypeError(
@@ -114,7 +114,7 @@ class Model:
   Attributes:
     experiment: The config that it was trained with.
     tokenizer: The vocabulary.
-    raster: Whether images are written in raster order, else in random order.
+    raster: Whether images are decoded in raster order, else in random order.
   """
 
   def __init__(
@@ -125,20 +125,20 @@ class Model:
     weights: EMAWeights,
     mesh: Mesh,
   ):
-    """Holds the parameters; samplers are compiled when first used.
+    """Stores the parameters; samplers are compiled on first use.
 
     Args:
       experiment: The config that the weights were trained with.
       tokenizer: The vocabulary.
-      spec: The model.
-      weights: Its weights.
-      mesh: Where the weights lie.
+      spec: Spec of the model.
+      weights: Weights of the model.
+      mesh: Mesh that the weights lie on.
     """
     self.experiment = experiment
     self.tokenizer = tokenizer
-    self.raster = writes_raster(weights.step, experiment.training.raster_fade)
-    self._programs = CompiledSamplers(experiment, spec, self.raster, mesh)
-    self._copies = mesh.shape['data'] * mesh.shape['fsdp']
+    self.raster = decodes_raster(weights.step, experiment.training.raster_fade)
+    self._samplers = CompiledSamplers(experiment, spec, self.raster, mesh)
+    self._replicas = mesh.shape['data'] * mesh.shape['fsdp']
     self._rows = NamedSharding(mesh, ROWS)
     self._params = weights.unifluid
     self._vae = weights.vae
@@ -152,20 +152,20 @@ class Model:
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
   ) -> ImageSamples:
-    """Draws `samples` images for each prompt, one prompt after the other.
+    """Generates `samples` images for each prompt, one prompt after the other.
 
     Args:
       texts: Prompts.
       seed: An image is a function of the seed, its prompt's index and its
         sample's index.
       samples: Images of each prompt.
-      sampling: How images are written; None for the config's own way.
+      sampling: Sampling config; None for that of the experiment.
 
     Raises:
-      UserError: If a prompt is too long, or an image is not finite.
+      UserError: A prompt is too long, or an image is not finite.
     """
     examples = [Example((text,), '') for text in check_texts('texts', texts)]
-    return self.write_images(examples, seed, samples, sampling)
+    return self.sample_images(examples, seed, samples, sampling)
 
   def edit(
     self,
@@ -180,7 +180,7 @@ class Model:
     Without `sampling`, the config's `editing` is used.
 
     Raises:
-      UserError: If an instruction is too long, or an image is not finite.
+      UserError: An instruction is too long, or an image is not finite.
     """
     pairs = _pairs(images, instructions=instructions)
     examples = [
@@ -189,7 +189,7 @@ class Model:
     ]
     if sampling is None:
       sampling = self.experiment.editing
-    return self.write_images(examples, seed, 1, sampling)
+    return self.sample_images(examples, seed, 1, sampling)
 
   def caption(
     self,
@@ -201,13 +201,13 @@ class Model:
     """Captions each image [H W 3].
 
     Raises:
-      UserError: If the logits of a text are not finite.
+      UserError: The logits of a text are not finite.
     """
     examples = [
       Example((image, prompts.CAPTION), '')
       for image in check_images('images', images)
     ]
-    return self.write_texts(examples, seed, sampling)
+    return self.sample_texts(examples, seed, sampling)
 
   def answer(
     self,
@@ -220,7 +220,7 @@ class Model:
     """Answers a question about each image [H W 3].
 
     Raises:
-      UserError: If a question is too long, or the logits of a text are not
+      UserError: A question is too long, or the logits of a text are not
         finite.
     """
     pairs = _pairs(images, questions=questions)
@@ -228,21 +228,21 @@ class Model:
       Example((image, prompts.ANSWER.format(question=text)), '')
       for image, text in pairs
     ]
-    return self.write_texts(examples, seed, sampling)
+    return self.sample_texts(examples, seed, sampling)
 
-  def write_images(
+  def sample_images(
     self,
     examples: Sequence[Example],
     seed: int = 0,
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
   ) -> ImageSamples:
-    """Draws images after the prefixes of examples; targets are ignored.
+    """Samples images after the prefixes of examples; ignores their targets.
 
     Without `sampling`, the config's `sampling` is used.
 
     Raises:
-      UserError: If tokens or pixels of an image are not finite.
+      UserError: Tokens or pixels of an image are not finite.
     """
     if sampling is None:
       sampling = self.experiment.sampling
@@ -251,16 +251,16 @@ class Model:
     samples = check_integer('samples', samples, 1, MAX_SAMPLES)
     rows = [(i, s) for i in range(len(examples)) for s in range(samples)]
     if not rows:
-      return self._no_pictures()
+      return self._no_images()
     parts = []
-    length = self._prefix_length(examples, writes_image=True)
+    length = self._prefix_length(examples, generates_image=True)
     for part in track(self._parts(rows), f'{len(rows)} images, part'):
       chosen = [examples[i] for i, _ in part]
       if sampling.guidance.scale != 1:
         chosen += [Example((), '')] * len(part)
       keys = sample_keys(seed, *zip(*part, strict=True))
-      prefix = self._prefix(chosen, length, writes_image=True)
-      written = self._programs.write_images(
+      prefix = self._prefix(chosen, length, generates_image=True)
+      written = self._samplers.generate_images(
         sampling,
         (self._params, self._vae),
         *jax.device_put((prefix, keys), self._rows),
@@ -272,16 +272,16 @@ class Model:
     count = len(rows)
     return ImageSamples(images[:count], tokens[:count], positions[:count])
 
-  def write_texts(
+  def sample_texts(
     self,
     examples: Sequence[Example],
     seed: int = 0,
     sampling: TextSamplingConfig | None = None,
   ) -> list[str]:
-    """Writes texts after the prefixes of examples; targets are ignored.
+    """Samples texts after the prefixes of examples; ignores their targets.
 
     Raises:
-      UserError: If the logits of a text are not finite.
+      UserError: The logits of a text are not finite.
     """
     if sampling is None:
       sampling = self.experiment.text_sampling
@@ -291,18 +291,18 @@ class Model:
     if sampling.max_tokens > longest:
       raise UserError(
         f'max_tokens is {sampling.max_tokens}; the model was trained on rows '
-        f'of {longest} tokens, and writes no more than that'
+        f'of {longest} tokens; lower max_tokens'
       )
     rows = [(i, 0) for i in range(len(examples))]
     if not rows:
       return []
     texts: list[str] = []
-    length = self._prefix_length(examples, writes_image=False)
+    length = self._prefix_length(examples, generates_image=False)
     for part in track(self._parts(rows), f'{len(rows)} texts, part'):
       keys = sample_keys(seed, *zip(*part, strict=True))
       chosen = [examples[i] for i, _ in part]
-      prefix = self._prefix(chosen, length, writes_image=False)
-      ids, finite = self._programs.write_texts(
+      prefix = self._prefix(chosen, length, generates_image=False)
+      ids, finite = self._samplers.generate_texts(
         sampling,
         self.tokenizer,
         self._params,
@@ -315,27 +315,27 @@ class Model:
   def decode(
     self, tokens: Float[np.ndarray, 'n N Z']
   ) -> UInt8[np.ndarray, 'n S S 3']:
-    """The pixels of image tokens in raster order."""
+    """Decodes image tokens in raster order to pixels."""
     shape = (self.experiment.grid**2, self.experiment.token_dim)
     tokens = check_array('tokens', tokens, shape, np.floating)
     if not len(tokens):
-      return self._no_pictures().images
-    return self._in_parts(self._programs.decode, tokens)
+      return self._no_images().images
+    return self._in_parts(self._samplers.decode, tokens)
 
   def reconstruct(
     self, images: UInt8[np.ndarray, 'n S S 3']
   ) -> Float[np.ndarray, 'n S S 3']:
-    """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    """Encodes (means) and decodes images; returns values in [-1, 1]."""
     side = self.experiment.data.image_size
     images = check_array('images', images, (side, side, 3), np.uint8)
     if not len(images):
-      return self._no_pictures().images.astype(np.float32)
-    return self._in_parts(self._programs.reconstruct, images)
+      return self._no_images().images.astype(np.float32)
+    return self._in_parts(self._samplers.reconstruct, images)
 
   def _in_parts(
     self, program: Callable[..., jax.Array], rows: np.ndarray
   ) -> np.ndarray:
-    """What a program of the VAE makes of each row."""
+    """Applies a function of the VAE to rows, in parts."""
     parts = [
       np.asarray(program(self._vae, jax.device_put(rows[part], self._rows)))
       for part in self._parts(range(len(rows)))
@@ -343,14 +343,14 @@ class Model:
     return np.concatenate(parts)[: len(rows)]
 
   def _parts(self, rows: Sequence[Any]) -> list[list[Any]]:
-    """Parts of equal length; the last one is filled up with its last row."""
-    each = min(_BATCH, -(-len(rows) // self._copies))
-    size = each * self._copies
+    """Splits rows into equal parts; the last row fills up the last part."""
+    each = min(_BATCH, -(-len(rows) // self._replicas))
+    size = each * self._replicas
     parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
     parts[-1] += parts[-1][-1:] * (size - len(parts[-1]))
     return parts
 
-  def _no_pictures(self) -> ImageSamples:
+  def _no_images(self) -> ImageSamples:
     side, count = self.experiment.data.image_size, self.experiment.grid**2
     return ImageSamples(
       np.zeros((0, side, side, 3), np.uint8),
@@ -359,20 +359,20 @@ class Model:
     )
 
   def _prefix_length(
-    self, examples: Sequence[Example], writes_image: bool
+    self, examples: Sequence[Example], generates_image: bool
   ) -> int:
-    """One length for all parts of a list, so that one program serves them."""
-    return self._prefix(examples, None, writes_image).token_ids.shape[1]
+    """Returns one prefix length for all parts, so that they share a program."""
+    return self._prefix(examples, None, generates_image).token_ids.shape[1]
 
   def _prefix(
-    self, examples: Sequence[Example], length: int | None, writes_image: bool
+    self, examples: Sequence[Example], length: int | None, generates_image: bool
   ) -> Batch:
     return prefix_batch(
       examples,
       self.tokenizer,
       self._layout,
       length,
-      writes_image=writes_image,
+      generates_image=generates_image,
     )
 
   def _decode(self, ids: np.ndarray) -> str:
@@ -406,7 +406,7 @@ def _check_finite_images(
     prompt, sample = bad[0]
     raise UserError(
       f'sample {sample} of prompt {prompt} has tokens or pixels that are not '
-      f'finite ({len({*bad})} of {len({*rows})} images); it was drawn with '
+      f'finite ({len({*bad})} of {len({*rows})} images); it was sampled with '
       f'guidance {sampling.guidance.scale:g}, temperature '
       f'{sampling.temperature:g}, solver {sampling.solver}, head_steps '
       f'{sampling.head_steps}: lower guidance and temperature, or use more '

@@ -84,7 +84,7 @@ def random_share(
   return 1 - jnp.clip((step - start) / (end - start), 0, 1)
 
 
-def writes_raster(step: int, raster_fade: tuple[int, int] | None) -> bool:
+def decodes_raster(step: int, raster_fade: tuple[int, int] | None) -> bool:
   """Whether a trained model writes its images in raster order.
 
   It does once its training had no random order left. Before that, and so where

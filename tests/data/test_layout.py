@@ -123,8 +123,8 @@ def test_picture(name, tokenizer, layout):
 @pytest.mark.parametrize('name', PICTURES)
 def test_prefix_is_the_beginning_of_the_whole(name, tokenizer, layout):
   example = PICTURES[name][0]
-  writes_image = not isinstance(example.target, str)
-  prefix = lay_out_prefix(example, tokenizer, layout, writes_image)
+  generates_image = not isinstance(example.target, str)
+  prefix = lay_out_prefix(example, tokenizer, layout, generates_image)
   whole = lay_out(example, tokenizer, layout)
   count = len(prefix.kind)
   assert prefix.token_ids[-1] == tokenizer.separator_id

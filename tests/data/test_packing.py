@@ -245,14 +245,14 @@ def test_prefixes_end_in_the_last_slot(tokenizer, layout):
     Example((), image(1, 4)),
     Example(('abcdef', image(6, 2), image(7, 2)), ''),
   ]
-  batch = prefix_batch(examples, tokenizer, layout, writes_image=False)
+  batch = prefix_batch(examples, tokenizer, layout, generates_image=False)
   assert batch.token_ids.shape == (3, 16), '12 slots, rounded up'
   assert batch.text_slots.shape == batch.text_weights.shape == (3, 0)
   assert batch.generated_images.shape == (3, 0, 4, 4, 3)
   assert batch.understanding_slots.tolist() == [[9, -1], [-1, -1], [11, 13]]
   assert (batch.token_ids[:, -1] == tokenizer.separator_id).all()
   for r, example in enumerate(examples):
-    prefix = lay_out_prefix(example, tokenizer, layout, writes_image=False)
+    prefix = lay_out_prefix(example, tokenizer, layout, generates_image=False)
     count = len(prefix.kind)
     np.testing.assert_array_equal(batch.segment_ids[r, :-count], 0)
     np.testing.assert_array_equal(batch.kind[r, :-count], Kind.PAD)
@@ -263,7 +263,7 @@ def test_prefixes_end_in_the_last_slot(tokenizer, layout):
 def test_length_of_prefixes(tokenizer, layout):
   examples = [Example(('abcdef',), ''), Example(('a',), '')]
   lengths = functools.partial(
-    prefix_batch, examples, tokenizer, layout, writes_image=False
+    prefix_batch, examples, tokenizer, layout, generates_image=False
   )
   assert lengths().kind.shape == (2, 8)
   assert lengths(11).kind.shape == (2, 11)
@@ -277,7 +277,7 @@ def test_sources_of_edits(tokenizer, layout):
     Example((image(5, 2), 'abc'), image(1, 4)),
     Example((), image(1, 4)),
   ]
-  prefixes = prefix_batch(examples, tokenizer, layout, writes_image=True)
+  prefixes = prefix_batch(examples, tokenizer, layout, generates_image=True)
   assert prefixes.kind.shape == (2, 8), '7 slots, rounded up'
   assert prefixes.source_slots.tolist() == [[8], [-1]]
   assert (prefixes.source_images[0] == 5).all()

@@ -66,7 +66,7 @@ class Knowing(fakes.FakeModel):
     self.pictures = images
     self.of_pixels = {image.tobytes(): i for i, image in enumerate(images)}
 
-  def write_images(self, examples, seed=0, samples=1, sampling=None):
+  def sample_images(self, examples, seed=0, samples=1, sampling=None):
     assert sampling in (
       self.experiment.sampling,
       self.experiment.editing,
@@ -74,7 +74,7 @@ class Knowing(fakes.FakeModel):
     numbers = [int(re.findall('[0-9]+', e.prefix[-1])[0]) for e in examples]
     return self._pictures([self.pictures[number] for number in numbers])
 
-  def write_texts(self, examples, seed=0, sampling=None):
+  def sample_texts(self, examples, seed=0, sampling=None):
     assert sampling.temperature == 0
     texts = []
     for example in examples:
@@ -146,10 +146,10 @@ def test_a_model_that_knows_all(run, photos):
 class White(Knowing):
   """Draws white and says nothing."""
 
-  def write_images(self, examples, seed=0, samples=1, sampling=None):
+  def sample_images(self, examples, seed=0, samples=1, sampling=None):
     return self._pictures([self.drawn('') for _ in examples])
 
-  def write_texts(self, examples, seed=0, sampling=None):
+  def sample_texts(self, examples, seed=0, sampling=None):
     return ['' for _ in examples]
 
 

@@ -12,7 +12,7 @@ from tests import tiny
 from unifluid_jax import masking
 from unifluid_jax.data.example import Example
 from unifluid_jax.models.latents import from_tokens, to_tokens
-from unifluid_jax.models.unifluid import sources_of_written
+from unifluid_jax.models.unifluid import sources_of_targets
 
 EXAMPLES = tiny.examples()
 
@@ -27,8 +27,8 @@ def forward(unifluid, batch, tokens, order, sources=None):
 
   @jax.jit
   def run(batch, tokens, order, sources):
-    written = None if sources is None else sources_of_written(batch, sources)
-    hidden = unifluid.hidden_of_rows(batch, tokens, order, written)
+    written = None if sources is None else sources_of_targets(batch, sources)
+    hidden = unifluid.row_hidden_states(batch, tokens, order, written)
     targets = unifluid.image_targets(hidden, batch, tokens, order, written)
     return hidden, targets
 
@@ -140,7 +140,7 @@ def test_a_slot_is_told_the_source_token_of_its_target(letters, order_name):
   batch = pack(letters, EXAMPLES, 1)
   order = masking.draw_order(jax.random.key(1), 1, 3, tiny.TOKENS)
   tokens, sources = tiny.tokens(1, 3), tiny.tokens(1, 1)
-  written = sources_of_written(batch, sources)
+  written = sources_of_targets(batch, sources)
   embed = jax.jit(unifluid.embed_row)
   told = embed(batch, tokens, order, written) - embed(batch, tokens, order)
   start = int(batch.source_slots[0, 0])
@@ -170,7 +170,7 @@ def test_each_edit_has_its_own_source(letters):
   row = tiny.RowCapacity(96, 0, 3, 4, 3)
   batch, _ = tiny.pack(slots, 1, row, tiny.LAYOUT, letters.pad_id)
   tokens = tiny.tokens(1, 3)
-  written = sources_of_written(jax.tree.map(jnp.asarray, batch), tokens)
+  written = sources_of_targets(jax.tree.map(jnp.asarray, batch), tokens)
   found = {}
   for g, picture in enumerate(batch.generated_images[0]):
     for e, source in enumerate(batch.source_images[0]):

@@ -17,7 +17,7 @@ from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.objectives import Flow
 from unifluid_jax.diffusion.solvers import Euler
-from unifluid_jax.models.unifluid import sources_of_written
+from unifluid_jax.models.unifluid import sources_of_targets
 from unifluid_jax.sampling import image_decoding
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.utils.errors import UserError
@@ -41,14 +41,14 @@ def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
   rows = [*prefixes]
   if guidance.scale != 1:
     rows += [NOTHING] * len(prefixes)
-  prefix = prefix_batch(rows, letters, tiny.LAYOUT, writes_image=True)
+  prefix = prefix_batch(rows, letters, tiny.LAYOUT, generates_image=True)
   sources = sources_of(prefix)
   if keys is None:
     keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   positions = image_decoding.draw_positions(keys, tiny.TOKENS, raster=False)
   unifluid = model(order)
   run = jax.jit(
-    lambda prefix: image_decoding.write_images(
+    lambda prefix: image_decoding.decode_images(
       unifluid, SOLVER, guidance, 1.0, counts, prefix, keys, positions, sources
     )
   )
@@ -65,8 +65,8 @@ def sources_of(batch):
 def whole_row_states(row, tokens, order, order_name):
   """Hidden states of the image slots of one packed row."""
   unifluid = model(order_name)
-  sources = sources_of_written(row, sources_of(row))
-  hidden = unifluid.hidden_of_rows(row, tokens, order, sources)
+  sources = sources_of_targets(row, sources_of(row))
+  hidden = unifluid.row_hidden_states(row, tokens, order, sources)
   start = row.generated_slots[0, 0]
   states = jax.lax.dynamic_slice_in_dim(hidden[0], start, tiny.TOKENS)
   return states, sources[0, 0]

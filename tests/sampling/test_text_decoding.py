@@ -13,7 +13,7 @@ from unifluid_jax.config.sections.sampling import TextSamplingConfig
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.packing import prefix_batch
 from unifluid_jax.sampling.seeds import sample_keys
-from unifluid_jax.sampling.text_decoding import choose, write_texts
+from unifluid_jax.sampling.text_decoding import choose, decode_texts
 from unifluid_jax.utils.errors import UserError
 
 PREFIXES = (
@@ -24,10 +24,10 @@ LENGTH = 6
 
 
 def write(model, letters, config, prefixes=PREFIXES):
-  prefix = prefix_batch(prefixes, letters, tiny.LAYOUT, writes_image=False)
+  prefix = prefix_batch(prefixes, letters, tiny.LAYOUT, generates_image=False)
   keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   run = jax.jit(
-    lambda prefix: write_texts(
+    lambda prefix: decode_texts(
       model,
       config,
       prefix,
@@ -55,7 +55,7 @@ def whole_row_choice(model, letters, example, ids, length):
   )
   batch = jax.tree.map(jnp.asarray, batch)
   order = masking.draw_order(jax.random.key(0), 1, 0, tiny.TOKENS)
-  run = jax.jit(model.hidden_of_rows)
+  run = jax.jit(model.row_hidden_states)
   hidden = run(batch, tiny.tokens(1, 0), order)
   slot = jnp.array([[start - 1 + length]])
   logits = model.text_logits(hidden, slot)[0, 0]

@@ -68,7 +68,7 @@ def test_the_rows_of_the_model_stay_where_they_are(letters):
   order = tiny_order(8)
 
   def forward(tokens):
-    hidden = model.hidden_of_rows(batch, tokens, order)
+    hidden = model.row_hidden_states(batch, tokens, order)
     text = text_loss_sum(
       model.gemma,
       model.text_hidden(hidden, batch.text_slots),

@@ -88,7 +88,7 @@ def lay_out_prefix(
   example: Example,
   tokenizer: Tokenizer,
   config: LayoutConfig,
-  writes_image: bool,
+  generates_image: bool,
 ) -> Slots:
   """Lays out what is read: the prefix, up to and including the separator.
 
@@ -96,8 +96,8 @@ def lay_out_prefix(
     example: The example; its target is not looked at.
     tokenizer: Encodes the texts.
     config: Sizes of the parts.
-    writes_image: Whether an image shall be written, which makes the last image
-      of the prefix its source.
+    generates_image: Whether the target is an image; the last image of the
+      prefix is its source then.
 
   Raises:
     UserError: If the text is too long, or an image is no RGB image.
@@ -128,7 +128,7 @@ def lay_out_prefix(
     add([tokenizer.bos_id], Kind.TEXT)
   add([tokenizer.separator_id], Kind.TEXT)
   sources = []
-  if writes_image and config.source_tokens:
+  if generates_image and config.source_tokens:
     read = [part for part in example.prefix if not isinstance(part, str)]
     sources = [
       _fit(part, config.generated_size, example.task) for part in read[-1:]

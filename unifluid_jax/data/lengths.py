@@ -129,12 +129,12 @@ def _missing_images(
   name: str, kind: str, layout: LayoutConfig, row: RowCapacity
 ) -> list[UserError]:
   """The images, and predictions, that rows have no room for at all."""
-  writes_image = _writes_image(kind)
+  generates_image = _writes_image(kind)
   needs = {
     'understanding_images': _reads_image(kind),
-    'generated_images': writes_image,
+    'generated_images': generates_image,
     'source_images': kind == 'editing' and layout.source_tokens,
-    'text_targets': not writes_image,
+    'text_targets': not generates_image,
   }
   return [
     UserError(

@@ -103,7 +103,7 @@ def prefix_batch(
   layout: LayoutConfig,
   length: int | None = None,
   *,
-  writes_image: bool,
+  generates_image: bool,
 ) -> Batch:
   """Lays out prefixes for sampling: one a row, padded on the left.
 
@@ -117,13 +117,13 @@ def prefix_batch(
     layout: Sizes of the parts.
     length: Slots of a row. By default those of the longest prefix, rounded up
       to a multiple of `PREFIX_MULTIPLE`.
-    writes_image: Whether images shall be written, or else texts.
+    generates_image: Whether images shall be written, or else texts.
 
   Raises:
     UserError: If a prefix is longer than `length`.
   """
   prefixes = [
-    lay_out_prefix(e, tokenizer, layout, writes_image) for e in examples
+    lay_out_prefix(e, tokenizer, layout, generates_image) for e in examples
   ]
   longest = max(len(p.kind) for p in prefixes)
   if length is None:

@@ -221,7 +221,7 @@ def _draw(
   sampling = experiment.sampling
   if kind == 'editing':
     sampling = experiment.editing
-  written = model.write_images(examples, config.seed, sampling=sampling)
+  written = model.sample_images(examples, config.seed, sampling=sampling)
   targets = _targets(examples)
   decoded = model.reconstruct(targets)
   kept = np.clip(np.round((decoded + 1) * 127.5), 0, 255).astype(np.uint8)
@@ -241,7 +241,7 @@ def _tell(
     model.experiment.text_sampling, temperature=0.0
   )
   return PredictedCaption(
-    examples, model.write_texts(examples, config.seed, sampling)
+    examples, model.sample_texts(examples, config.seed, sampling)
   )
 
 

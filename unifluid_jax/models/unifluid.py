@@ -216,7 +216,7 @@ class UniFluid(nnx.Module):
       return asked
     return asked + _take(sources, target) @ self.source_in[...]
 
-  def write_inputs(
+  def masked_inputs(
     self,
     tokens: Float[Array, '*B N Z'],
     order: masking.Order,
@@ -259,7 +259,7 @@ class UniFluid(nnx.Module):
       batch: The rows; pixels of generated and source images are not looked at.
       tokens: Tokens of the generated images, raster order.
       order: Orders they are written in.
-      sources: Tokens of their sources, see `sources_of_written`.
+      sources: Tokens of their sources, see `sources_of_targets`.
     """
     length = batch.token_ids.shape[1]
     x = self.gemma.embed(batch.token_ids)
@@ -275,7 +275,7 @@ class UniFluid(nnx.Module):
         kind == Kind.UNDERSTANDING, _gather(soft, index).astype(x.dtype), x
       )
     if batch.generated_slots.shape[1]:
-      written = self.write_inputs(tokens, order, sources)
+      written = self.masked_inputs(tokens, order, sources)
       index = masking.image_index(
         batch.generated_slots, self.tokens.count, length
       )
@@ -297,7 +297,7 @@ class UniFluid(nnx.Module):
     """Gemma's final hidden states, and the cache when there is one."""
     return self.gemma(x, positions, mask, cache, index)
 
-  def hidden_of_rows(
+  def row_hidden_states(
     self,
     batch: Batch,
     tokens: Float[Array, 'B G N Z'],
@@ -360,7 +360,7 @@ class UniFluid(nnx.Module):
     )
 
 
-def sources_of_written(
+def sources_of_targets(
   batch: Batch, sources: Float[Array, 'B E N Z']
 ) -> Float[Array, 'B G N Z']:
   """The source of each image that is written; zeros where it has none."""

@@ -16,7 +16,7 @@ from unifluid_jax.batch import Batch
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.model_spec import UNKNOWN_BOI, make_model_spec
 from unifluid_jax.data.packing import PREFIX_MULTIPLE, RowCapacity
-from unifluid_jax.masking import writes_raster
+from unifluid_jax.masking import decodes_raster
 from unifluid_jax.planning.device_memory import Overflow, read_overflow
 from unifluid_jax.sampling.compiled import CompiledSamplers
 from unifluid_jax.sharding.process_rows import ROWS, check_rows
@@ -86,8 +86,8 @@ def image_sampler(
   spec = make_model_spec(experiment, UNKNOWN_BOI)
   params, vae = spec.unifluid.place(mesh), spec.vae.place(mesh)
   training = experiment.training
-  raster = writes_raster(training.steps, training.raster_fade)
-  programs = CompiledSamplers(experiment, spec, raster, mesh)
+  raster = decodes_raster(training.steps, training.raster_fade)
+  samplers = CompiledSamplers(experiment, spec, raster, mesh)
   sampling = experiment.sampling
   row = RowCapacity(prefix_slots(experiment), 0, 0, 0)
   branches = 1 if sampling.guidance.scale == 1 else 2
@@ -96,7 +96,7 @@ def image_sampler(
   keys = jax.ShapeDtypeStruct(
     keys.shape, keys.dtype, sharding=NamedSharding(mesh, ROWS)
   )
-  draw = jax.jit(lambda *args: programs.write_images(sampling, *args))
+  draw = jax.jit(lambda *args: samplers.generate_images(sampling, *args))
   arguments = {'parameters': params, 'vae': vae, 'batch': prefix}
   return _compile(lambda: draw.lower((params, vae), prefix, keys), arguments)
 

@@ -18,7 +18,7 @@ MAX_SEED = 2**32 - 1
 
 
 def check_integer(name: str, value: Any, least: int, most: int) -> int:
-  """The value as an int; numpy integers count, bool does not.
+  """Returns the value as an int; accepts numpy integers, rejects bool.
 
   Args:
     name: Name of the argument.
@@ -43,7 +43,7 @@ def check_integer(name: str, value: Any, least: int, most: int) -> int:
 
 
 def check_seed(seed: Any) -> int:
-  """The seed, an integer in 0..2^32 - 1."""
+  """Returns the seed, an integer in 0..2^32 - 1."""
   return check_integer('seed', seed, 0, MAX_SEED)
 
 
@@ -60,7 +60,7 @@ def check_instance(name: str, value: Any, cls: type) -> None:
 
 
 def check_texts(name: str, texts: Any) -> list[str]:
-  """The texts as a list of `str`.
+  """Returns the texts as a list of `str`.
 
   Raises:
     ArgumentTypeError: If it is not a sequence, such as a bare string or a
@@ -69,7 +69,7 @@ def check_texts(name: str, texts: Any) -> list[str]:
   """
   if isinstance(texts, str | bytes):
     raise ArgumentTypeError(
-      f'{name} is {texts!r}, which is no list of texts; pass [{texts!r}]'
+      f'{name} is {texts!r}, which is not a list of texts; pass [{texts!r}]'
     )
   if not isinstance(texts, Sequence | np.ndarray) or np.ndim(texts) != 1:
     raise ArgumentTypeError(
@@ -90,7 +90,7 @@ def check_texts(name: str, texts: Any) -> list[str]:
 
 
 def check_images(name: str, images: Any) -> list[Image]:
-  """The images as uint8 arrays [H W 3] of any size.
+  """Returns the images as uint8 arrays [H W 3] of any size.
 
   Raises:
     ArgumentTypeError: If it is not a sequence of arrays, or their dtype is not
@@ -120,7 +120,7 @@ def check_images(name: str, images: Any) -> list[Image]:
 
 
 def check_array(name: str, array: Any, shape: tuple, dtype: type) -> np.ndarray:
-  """The array, if its shape behind the first axis and its kind fit.
+  """Returns the array if its dtype, and its shape after the first axis, fit.
 
   Args:
     name: Name of the argument.
@@ -153,7 +153,7 @@ def check_same_length(lists: Mapping[str, Sequence[Any]]) -> None:
   if len({len(values) for values in lists.values()}) > 1:
     counts = ' and '.join(f'{len(v)} {name}' for name, v in lists.items())
     raise ArgumentValueError(
-      f'there are {counts}; pass as many of one as of the other'
+      f'got {counts}; pass as many of one as of the other'
     )
 
 

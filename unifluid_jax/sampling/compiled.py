@@ -1,7 +1,7 @@
-"""The compiled programs of a trained model: arrays in, arrays out.
+"""The compiled samplers of a trained model: arrays in, arrays out.
 
-Each is traced once for every shape and every way of sampling, for the mesh that
-its arrays lie on.
+Each is traced once per shape and sampling config, for the mesh that its arrays
+lie on.
 """
 
 import functools
@@ -38,7 +38,7 @@ from unifluid_jax.sharding.mesh import on_mesh
 
 
 def _compiled(method: Callable, static: tuple[int, ...]) -> Callable:
-  """A method, traced on the mesh of `self`, which holds no arrays."""
+  """Jits a method on the mesh of `self`, which holds no arrays."""
 
   @functools.wraps(method)
   def traced(self, *args):
@@ -47,19 +47,19 @@ def _compiled(method: Callable, static: tuple[int, ...]) -> Callable:
   return jax.jit(traced, static_argnums=static)
 
 
-_program = functools.partial(_compiled, static=(0,))
-_sampler = functools.partial(_compiled, static=(0, 1))
+_vae_function = functools.partial(_compiled, static=(0,))
+_image_sampler = functools.partial(_compiled, static=(0, 1))
+_text_sampler = functools.partial(_compiled, static=(0, 1, 2))
 
 
 class Samples(NamedTuple):
-  """Images as a sampler returns them.
+  """Images, as a sampler returns them.
 
   Attributes:
     images: Pixels, RGB in 0..255.
     tokens: Image tokens in raster order.
-    positions: Grid position of the token that was written j-th.
-    finite: Whether all tokens and pixels of an image are finite; the pixels of
-      an image that is not finite mean nothing.
+    positions: Grid position of the token decoded j-th.
+    finite: Whether all tokens and pixels of an image are finite.
   """
 
   images: UInt8[Array, 'n S S 3']
@@ -69,13 +69,14 @@ class Samples(NamedTuple):
 
 
 class CompiledSamplers:
-  """What a model computes, given its parameters by name.
+  """Samplers of a model, which take its parameters by name.
 
-  Legend: n images or texts, R rows (see `sampling.images`), S pixels along a
-  side, N tokens of an image, Z dimensions of a token, T tokens of a text.
+  Legend: n images or texts, R rows (see `sampling.image_decoding`), S pixels
+  along a side, N tokens of an image, Z dimensions of a token, T tokens of a
+  text.
 
   Attributes:
-    mesh: Where the arrays lie.
+    mesh: Mesh of the arrays.
   """
 
   def __init__(
@@ -85,34 +86,34 @@ class CompiledSamplers:
     raster: bool,
     mesh: Mesh,
   ):
-    """Holds structure only.
+    """Stores the structure; parameters are arguments of the methods.
 
     Args:
       experiment: The config of the model.
-      spec: The model.
-      raster: Whether images are written in raster order.
-      mesh: Where the arrays lie.
+      spec: Spec of the model.
+      raster: Whether images are decoded in raster order.
+      mesh: Mesh of the arrays.
     """
     self.mesh = mesh
     self._experiment = experiment
     self._spec = spec
     self._raster = raster
 
-  @_sampler
-  def write_images(
+  @_image_sampler
+  def generate_images(
     self,
     sampling: ImageSamplingConfig,
     weights: tuple[Parameters, Parameters],
     prefix: Batch,
     keys: Key[Array, ' n'],
   ) -> Samples:
-    """Draws one image after each prefix.
+    """Samples one image after each prefix.
 
     Args:
-      sampling: How images are written.
+      sampling: Sampling config.
       weights: Parameters of UniFluid and of the VAE.
-      prefix: R prefixes, those of the guidance last.
-      keys: One key an image.
+      prefix: R prefixes; those of the unconditional branch come last.
+      keys: One key per image.
     """
     params, vae_params = weights
     model = parameters.unflatten(self._spec.unifluid.graphdef, params)
@@ -124,7 +125,7 @@ class CompiledSamplers:
       sources = encode_tokens(
         self._vae(vae_params), prefix.source_images, config.patch
       )
-    written = images_lib.write_images(
+    samples = images_lib.decode_images(
       model,
       make_solver(sampling.solver, objective, sampling.head_steps),
       sampling.guidance,
@@ -135,13 +136,13 @@ class CompiledSamplers:
       images_lib.draw_positions(keys, count, self._raster),
       sources,
     )
-    pixels = self._pixels(vae_params, written.tokens)
-    finite = jnp.isfinite(written.tokens).all((1, 2))
+    pixels = self._pixels(vae_params, samples.tokens)
+    finite = jnp.isfinite(samples.tokens).all((1, 2))
     finite &= jnp.isfinite(pixels).all((1, 2, 3))
-    return Samples(_to_uint8(pixels), written.tokens, written.positions, finite)
+    return Samples(_to_uint8(pixels), samples.tokens, samples.positions, finite)
 
-  @functools.partial(_compiled, static=(0, 1, 2))
-  def write_texts(
+  @_text_sampler
+  def generate_texts(
     self,
     sampling: TextSamplingConfig,
     tokenizer: Tokenizer,
@@ -149,19 +150,19 @@ class CompiledSamplers:
     prefix: Batch,
     keys: Key[Array, ' n'],
   ) -> tuple[Int[Array, 'n T'], Bool[Array, ' n']]:
-    """Writes one text after each prefix, padded behind its end.
+    """Samples one text after each prefix, padded after its end.
 
     Args:
-      sampling: How texts are written.
+      sampling: Sampling config.
       tokenizer: The vocabulary.
       params: Parameters of UniFluid.
       prefix: The prefixes.
-      keys: One key a text.
+      keys: One key per text.
 
     Returns:
-      The tokens, and whether all logits of a text were finite.
+      Tokens, and whether all logits of a text were finite.
     """
-    return text_lib.write_texts(
+    return text_lib.decode_texts(
       parameters.unflatten(self._spec.unifluid.graphdef, params),
       sampling,
       prefix,
@@ -171,24 +172,24 @@ class CompiledSamplers:
       tokenizer.eos_id,
     )
 
-  @_program
+  @_vae_function
   def decode(
     self, vae_params: Parameters, tokens: Float[Array, 'n N Z']
   ) -> UInt8[Array, 'n S S 3']:
-    """The pixels of image tokens in raster order."""
+    """Decodes image tokens in raster order to pixels."""
     return _to_uint8(self._pixels(vae_params, tokens))
 
-  @_program
+  @_vae_function
   def reconstruct(
     self, vae_params: Parameters, images: UInt8[Array, 'n S S 3']
   ) -> Float[Array, 'n S S 3']:
-    """Images in [-1, 1] after the VAE's encoder (means) and decoder."""
+    """Encodes (means) and decodes images; returns values in [-1, 1]."""
     return reconstruct(self._vae(vae_params), images)
 
   def _pixels(
     self, vae_params: Parameters, tokens: Float[Array, 'n N Z']
   ) -> Float[Array, 'n S S 3']:
-    """Decoded pixels of image tokens, about -1 to 1."""
+    """Decodes image tokens to pixels in about [-1, 1]."""
     return decode_tokens(
       self._vae(vae_params),
       tokens,
@@ -201,5 +202,5 @@ class CompiledSamplers:
 
 
 def _to_uint8(pixels: Float[Array, 'n S S 3']) -> UInt8[Array, 'n S S 3']:
-  """Pixels in [-1, 1] as 0..255."""
+  """Maps pixels from [-1, 1] to 0..255."""
   return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -1,4 +1,4 @@
-"""One decoding step over a KV cache: which slots are fed, which are asked.
+"""One decoding step over a KV cache: its inputs, and its hidden states.
 
 Legend: B images, R rows (2 B with guidance: conditional first), N tokens of an
 image, Z channels of a token, m tokens of a step.
@@ -16,16 +16,16 @@ from unifluid_jax.models.unifluid import UniFluid
 
 
 class DecodeState(NamedTuple):
-  """DecodeState being written, one after each prefix.
+  """Images being decoded, one after each prefix.
 
   Attributes:
     valid: False at the padding of the prefixes, of P slots.
     length: Slots of each prefix without padding.
-    positions: Order that each image is written in.
-    sources: Tokens of the images that are edited, see
+    positions: Decoding order of each image.
+    sources: Tokens of the source images of edits, see
       `UniFluid.target_embedding`.
     cache: KV cache, prefixes first.
-    written: Tokens in the order that they are written.
+    tokens: Tokens in decoding order; zeros where not decoded yet.
   """
 
   valid: Bool[Array, 'R P']
@@ -33,10 +33,10 @@ class DecodeState(NamedTuple):
   positions: Int[Array, 'B N']
   sources: Float[Array, 'R N Z'] | None
   cache: KVCache
-  written: Float[Array, 'B N Z']
+  tokens: Float[Array, 'B N Z']
 
   def to_rows(self, values: Shaped[Array, 'B ...']) -> Shaped[Array, 'R ...']:
-    """What all rows of an image share; with guidance there are 2."""
+    """Repeats values for all rows of an image; guidance has 2 rows."""
     branches = self.length.shape[0] // self.positions.shape[0]
     return jnp.tile(values, (branches, *[1] * (values.ndim - 1)))
 
@@ -45,23 +45,25 @@ class Step(NamedTuple):
   """Shape of a decoding step.
 
   Attributes:
-    kept: Tokens that the step before wrote, fed for good; at first, BOI.
-    queries: m, tokens asked for.
+    kept: Inputs that stay in the cache: the tokens of the step before, or BOI.
+    queries: m, tokens to decode.
+    is_first: Whether this is the first step of an image.
   """
 
   kept: int
   queries: int
+  is_first: bool
 
 
 def hidden_states(
   model: UniFluid, images: DecodeState, first: Int[Array, ''] | int, step: Step
 ) -> tuple[Float[Array, 'R m D'], KVCache]:
-  """Hidden states that write the tokens `first`, `first` + 1, ...
+  """Computes the hidden states of tokens `first`, `first` + 1, ...
 
   Args:
-    model: The model, whose order decides how it is asked.
+    model: The model; its config says whether decoding is causal or masked.
     images: The images so far.
-    first: Tokens written before; a Python 0 for the first step of all.
+    first: Tokens decoded before.
     step: Shape of the step.
   """
   if model.config.decoding == masking.MASKED:
@@ -70,74 +72,74 @@ def hidden_states(
 
 
 def _causal(model, images, first, step):
-  """Feeds what the last step wrote, and asks for the next tokens.
+  """Feeds the tokens of the last step, and queries the next ones.
 
-  The last token known is fed once for each query, each time with another
-  target position.
+  The last known token is fed once per query, each time with another target
+  position.
   """
-  kept, queries = step
+  kept, queries = step.kept, step.queries
   start = first - kept + 1
 
   def window(values, begin, size):
     return jax.lax.dynamic_slice_in_dim(values, begin, size, axis=1)
 
-  if isinstance(first, int):
+  if step.is_first:
     rows = images.positions.shape[0]
-    told = jnp.broadcast_to(
+    inputs = jnp.broadcast_to(
       model.embed_boi(), (rows, 1, model.config.gemma.width)
     )
   else:
-    told = model.embed_tokens(
-      window(images.written, start - 1, kept),
+    inputs = model.embed_tokens(
+      window(images.tokens, start - 1, kept),
       window(images.positions, start - 1, kept),
     )
-  told = jnp.concatenate(
-    [told, jnp.repeat(told[:, -1:], queries - 1, axis=1)], axis=1
+  inputs = jnp.concatenate(
+    [inputs, jnp.repeat(inputs[:, -1:], queries - 1, axis=1)], axis=1
   )
-  asked = window(images.positions, start, kept + queries - 1)
+  targets = window(images.positions, start, kept + queries - 1)
   offsets = start + jnp.minimum(jnp.arange(kept + queries - 1), kept - 1)
   index = images.valid.shape[1] + start
   mask = masking.decoding_mask(
     images.valid, images.cache.positions.shape[1], index, kept, queries
   )
-  x = images.to_rows(told) + model.target_embedding(
-    images.to_rows(asked), images.sources
+  x = images.to_rows(inputs) + model.target_embedding(
+    images.to_rows(targets), images.sources
   )
   hidden, cache = _forward(model, images, x, offsets, mask, index)
   return hidden[:, kept - 1 :], cache
 
 
 def _masked(model, images, first, step):
-  """Feeds the whole image block anew, and asks for some of its masked slots."""
+  """Feeds the whole image block again; returns some of its masked slots."""
   positions = images.to_rows(images.positions)
   rows, total = positions.shape
   visible = jnp.broadcast_to(jnp.asarray(first), (rows,))
   order = masking.Order(positions, visible)
   tokens = images.to_rows(to_raster(images))
-  x = model.write_inputs(tokens, order, images.sources)
+  x = model.masked_inputs(tokens, order, images.sources)
   shown = jnp.pad(images.valid, ((0, 0), (0, total)), constant_values=True)
   mask = jnp.broadcast_to(shown[:, None], (rows, total, shown.shape[1]))
   start = images.valid.shape[1]
   hidden, cache = _forward(model, images, x, jnp.arange(total), mask, start)
-  asked = jax.lax.dynamic_slice_in_dim(positions, first, step.queries, axis=1)
-  return jnp.take_along_axis(hidden, asked[..., None], axis=1), cache
+  targets = jax.lax.dynamic_slice_in_dim(positions, first, step.queries, axis=1)
+  return jnp.take_along_axis(hidden, targets[..., None], axis=1), cache
 
 
 def target_sources(
   images: DecodeState, first: Int[Array, ''] | int, step: Step
 ) -> Float[Array, 'R m Z'] | None:
-  """Tokens of the sources at the places of the tokens that are asked for."""
+  """Takes the source tokens at the positions of the tokens to decode."""
   if images.sources is None:
     return None
-  asked = jax.lax.dynamic_slice_in_dim(
+  targets = jax.lax.dynamic_slice_in_dim(
     images.positions, first, step.queries, axis=1
   )
-  index = images.to_rows(asked)[..., None]
+  index = images.to_rows(targets)[..., None]
   return jnp.take_along_axis(images.sources, index, axis=1)
 
 
 def _forward(model, images, x, offsets, mask, index):
-  """Slots `x`, `offsets` behind their prefix."""
+  """Runs the decoder on slots `x` at `offsets` after their prefix."""
   hidden, cache = model(
     x, images.length[:, None] + offsets, mask, images.cache, index
   )
@@ -146,6 +148,6 @@ def _forward(model, images, x, offsets, mask, index):
 
 
 def to_raster(images: DecodeState) -> Float[Array, 'B N Z']:
-  """The tokens at their places in the grid; zeros where none is written."""
+  """Returns the tokens in raster order; zeros where not decoded yet."""
   raster = jnp.argsort(images.positions, axis=-1)
-  return jnp.take_along_axis(images.written, raster[..., None], axis=1)
+  return jnp.take_along_axis(images.tokens, raster[..., None], axis=1)

@@ -1,9 +1,9 @@
-"""Writes images: prefill, decoding steps over a KV cache, a diffusion head.
+"""Decodes images: prefill, decoding steps over a KV cache, a diffusion head.
 
-A decoding step writes m tokens at once. In order 'causal' the last token
-written is fed m times, each time with another target position (see
-`masking.decoding_mask`); nothing but inputs that training has seen. Sequential
-decoding is m = 1 throughout.
+A decoding step decodes m tokens at once. If decoding is causal, the last token
+is fed m times, each time with another target position (see
+`masking.decoding_mask`), so all inputs are of the kind seen in training.
+Sequential decoding is m = 1 throughout.
 
 Legend: B images, R rows (2 B with guidance: conditional first), N tokens of an
 image, Z channels of a token, m tokens of a step.
@@ -36,7 +36,7 @@ class TokenSamples(NamedTuple):
 
   Attributes:
     tokens: Tokens in raster order.
-    positions: Grid position of the token written j-th.
+    positions: Grid position of the token decoded j-th.
   """
 
   tokens: Float[Array, 'B N Z']
@@ -44,12 +44,12 @@ class TokenSamples(NamedTuple):
 
 
 def _spans(counts: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
-  """Consecutive steps of one shape, each by the tokens written before it."""
+  """Yields runs of equal steps, each step by the tokens decoded before it."""
   firsts = [0, *itertools.accumulate(counts)][:-1]
-  steps = map(Step, (1, *counts[:-1]), counts)
-  # The first step has BOI for an input, which no other step has.
-  for (step, _), group in itertools.groupby(
-    zip(steps, firsts, strict=True), lambda pair: (pair[0], pair[1] == 0)
+  kept, is_first = (1, *counts[:-1]), [first == 0 for first in firsts]
+  steps = map(Step, kept, counts, is_first)
+  for step, group in itertools.groupby(
+    zip(steps, firsts, strict=True), lambda pair: pair[0]
   ):
     yield step, tuple(first for _, first in group)
 
@@ -57,7 +57,13 @@ def _spans(counts: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
 def draw_positions(
   keys: Key[Array, ' B'], tokens: int, raster: bool
 ) -> Int[Array, 'B N']:
-  """The order of each image: random, or raster for a model of that order."""
+  """Draws the decoding order of each image: random, or raster.
+
+  Args:
+    keys: One key per image.
+    tokens: N.
+    raster: Whether the model decodes in raster order.
+  """
   order = jnp.broadcast_to(jnp.arange(tokens), (keys.shape[0], tokens))
   if raster:
     return order
@@ -66,7 +72,7 @@ def draw_positions(
   )
 
 
-def write_images(
+def decode_images(
   model: UniFluid,
   solver: Solver,
   guidance: Guidance,
@@ -77,7 +83,7 @@ def write_images(
   positions: Int[Array, 'B N'],
   sources: Float[Array, 'R E N Z'] | None = None,
 ) -> TokenSamples:
-  """Writes one image after each prefix.
+  """Decodes one image after each prefix.
 
   Args:
     model: The model.
@@ -87,9 +93,9 @@ def write_images(
     temperature: Scale of the noise.
     counts: Tokens of each decoding step.
     prefix: Prefixes, padded on the left.
-    keys: One key an image.
-    positions: Order that each image is written in.
-    sources: Tokens of the images that are edited, if there are any; E = 1.
+    keys: One key per image.
+    positions: Decoding order of each image.
+    sources: Tokens of the source images of edits, if any; E = 1.
   """
   state = prefill(model, prefix, model.tokens.count)
   total = positions.shape[1]
@@ -111,10 +117,8 @@ def write_images(
       target_sources(images, first, step),
       token_keys,
     )
-    written = jax.lax.dynamic_update_slice(
-      images.written, tokens, (0, first, 0)
-    )
-    return images._replace(cache=cache, written=written)
+    tokens = jax.lax.dynamic_update_slice(images.tokens, tokens, (0, first, 0))
+    return images._replace(cache=cache, tokens=tokens)
 
   def advance_all(images: DecodeState, firsts, step: Step) -> DecodeState:
     return jax.lax.scan(
@@ -131,7 +135,7 @@ def write_images(
     state.valid, state.length, positions, sources, state.cache, empty
   )
   for step, firsts in _spans(counts):
-    if firsts == (0,):
+    if step.is_first:
       images = advance(images, 0, step)
     else:
       images = advance_all(images, firsts, step)
@@ -148,7 +152,7 @@ def _draw_tokens(
   sources: Float[Array, 'R m Z'] | None,
   keys: Key[Array, 'B m'],
 ) -> Float[Array, 'B m Z']:
-  """The diffusion head's samples for a step's hidden states."""
+  """Samples a step's tokens with the diffusion head."""
 
   def flat(values):
     return values.reshape(-1, values.shape[-1])

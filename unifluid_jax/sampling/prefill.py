@@ -12,11 +12,11 @@ from unifluid_jax.models.unifluid import UniFluid
 
 
 class Prefilled(NamedTuple):
-  """Prefixes of P slots, padded on the left, and what comes after them.
+  """Prefixes of P slots, padded on the left, in a KV cache.
 
   Attributes:
-    cache: KV cache of P slots and those still to be written.
-    last: Hidden state of the prefixes' last slot.
+    cache: KV cache of P slots and those to decode.
+    last: Hidden state of each prefix's last slot.
     valid: False at the padding.
     length: Slots of each prefix without padding: the next position.
   """
@@ -28,12 +28,12 @@ class Prefilled(NamedTuple):
 
 
 def prefill(model: UniFluid, prefix: Batch, more: int) -> Prefilled:
-  """Reads prefixes, see `data.packing.prefix_batch`.
+  """Runs the model over prefixes, see `data.packing.prefix_batch`.
 
   Args:
     model: The model.
-    prefix: One prefix a row, no targets.
-    more: Slots that will follow.
+    prefix: One prefix per row, without targets.
+    more: Slots to reserve after the prefixes.
   """
   rows, length = prefix.token_ids.shape
   tokens = model.tokens

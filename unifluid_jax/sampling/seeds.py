@@ -1,7 +1,6 @@
-"""Random keys of samples: functions of (seed, prompt, sample), of nothing else.
+"""Random keys of samples: functions of (seed, prompt, sample) alone.
 
-Neither the batch that a sample is drawn in nor the process that draws it
-changes it.
+Neither the batch nor the process that draws a sample changes its key.
 """
 
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from jaxtyping import Array, Key
 def sample_keys(
   seed: int, prompts: Sequence[int], samples: Sequence[int]
 ) -> Key[Array, ' B']:
-  """One key a row.
+  """Returns one key per row.
 
   Args:
-    seed: Seed of the run of sampling.
+    seed: Seed of the sampling run.
     prompts: Index of each row's prompt.
     samples: Index of each row's sample among those of its prompt.
   """

@@ -1,4 +1,4 @@
-"""Writes text: prefill, then one token a step over a KV cache."""
+"""Decodes texts: prefill, then one token per step over a KV cache."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def choose(
   """Draws each row's next token."""
   if config.temperature == 0:
     return jnp.argmax(logits, axis=-1)
-  # Behind the likeliest, and by a normal number: nothing overflows or is 0 / 0.
+  # Subtract the maximum and divide by a normal number: no overflow, no 0 / 0.
   least = float(jnp.finfo(jnp.float32).tiny)
   logits = logits - logits.max(axis=-1, keepdims=True)
   logits = logits / max(config.temperature, least)
@@ -36,7 +36,7 @@ def choose(
   return jax.vmap(jax.random.categorical)(keys, logits)
 
 
-def write_texts(
+def decode_texts(
   model: UniFluid,
   config: TextSamplingConfig,
   prefix: Batch,
@@ -45,20 +45,20 @@ def write_texts(
   pad_id: int,
   eos_id: int,
 ) -> tuple[Int[Array, 'B T'], Bool[Array, ' B']]:
-  """Writes one text after each prefix, until all have ended.
+  """Decodes one text after each prefix, until all have ended.
 
   Args:
     model: The model.
-    config: How tokens are chosen.
+    config: Sampling config.
     prefix: Prefixes, padded on the left.
-    keys: One key a text.
-    pieces: Pieces of the vocabulary; rows of the embedding table beyond them
-      are padding, which is never drawn.
-    pad_id: Token that fills a text behind its end.
+    keys: One key per text.
+    pieces: Size of the vocabulary; further rows of the embedding table are
+      padding and never sampled.
+    pad_id: Token that fills a text after its end.
     eos_id: Token that ends a text; not part of the result.
 
   Returns:
-    Tokens, T = `config.max_tokens`, padded behind the end; and whether all
+    Tokens, T = `config.max_tokens`, padded after the end; and whether all
     logits of a row's tokens were finite.
   """
   state = prefill(model, prefix, config.max_tokens)

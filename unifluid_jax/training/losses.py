@@ -186,7 +186,7 @@ def losses(
     noise: Noise of the image tokens, see `image_losses`; leaves [B ...].
     counts: Targets of the global batch.
   """
-  hidden = model.hidden_of_rows(batch, tokens, order, sources)
+  hidden = model.row_hidden_states(batch, tokens, order, sources)
   text = text_loss_sum(
     model.gemma,
     model.text_hidden(hidden, batch.text_slots),

@@ -21,7 +21,7 @@ from unifluid_jax.diffusion.objectives import Noise, Objective
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import encode_tokens
 from unifluid_jax.models.parameters import Parameters
-from unifluid_jax.models.unifluid import sources_of_written
+from unifluid_jax.models.unifluid import sources_of_targets
 from unifluid_jax.sharding.gradient_accumulation import sum_over_rows
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
@@ -128,7 +128,7 @@ def _draw_inputs(
     )
   sources = None
   if batch.source_slots.shape[1]:
-    sources = sources_of_written(
+    sources = sources_of_targets(
       batch, encode_tokens(vae, batch.source_images, context.patch)
     )
   order = masking.draw_order(
@@ -335,7 +335,7 @@ def make_probe_step(
     model = parameters.unflatten(
       context.graphdef, {**state.params, **state.frozen}
     )
-    hidden = model.hidden_of_rows(
+    hidden = model.row_hidden_states(
       batch, inputs.tokens, inputs.order, inputs.sources
     )
     targets = model.image_targets(
