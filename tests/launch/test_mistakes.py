@@ -172,7 +172,7 @@ def test_a_run_that_is_done_stays_what_it_was_trained_by(finished):
   other = '--config.training.text_weight=0.5'
   told = process.fail('train', *process.flags(finished), other)
   assert told.startswith(
-    f'{finished} has been trained to its end by another config: '
+    f'{finished} was trained to its end with another config: '
     'training.text_weight is 0.3 there and 0.5 here'
   )
   assert _files(finished) == before

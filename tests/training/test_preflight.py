@@ -74,7 +74,7 @@ def test_problems_of_all_kinds_are_told_at_once(tmp_path):
     'data.row_capacity.length is 50, but',
     '^haed/',
     '^bottleneck$',
-    "the task 'captioning' writes texts",
+    "the task 'captioning' generates texts",
     '^encodr/',
     'no/gemma',
     'training.profile is [10, 12]',
@@ -159,7 +159,7 @@ def test_the_vae_must_be_there_unless_it_is_trained_first(tmp_path):
 def test_a_vae_learns_from_images_only(tmp_path):
   config = own_config(write_lines(tmp_path, ['a']))
   config.vae_training.sources.picture.task = 'captioning'
-  told = "vae_training.sources.picture: the task 'captioning' writes texts"
+  told = "vae_training.sources.picture: the task 'captioning' generates texts"
   assert has(refused(config, tmp_path / 'run'), told)
 
 

@@ -70,7 +70,7 @@ def test_gradnorm_needs_layers_that_are_trained():
   config = tiny.get_config()
   config.training.update(balance='gradnorm', balance_every=1)
   config.init = {'frozen': ('^gemma/',)}
-  with pytest.raises(UserError, match='init.frozen leaves it without'):
+  with pytest.raises(UserError, match='init.frozen freezes'):
     check(config)
 
 

@@ -82,5 +82,5 @@ def test_a_vae_is_told_as_that_of_its_config_alone(tmp_path, caplog):
   config.vae_training.steps = 5
   with caplog.at_level('INFO', 'absl'):
     train_vae(build(Experiment, config), tmp_path)
-  assert 'goes on by another config: vae_training.loss.kl_weight' in caplog.text
+  assert 'continues with another config: vae_training.loss.kl_weight' in caplog.text
   assert Checkpoints(tmp_path / FINAL).latest_step == 5

@@ -1,10 +1,10 @@
 """UniFluid (arXiv 2503.13436): one Gemma over text and continuous image tokens.
 
-Texts enter by Gemma's embedding, images to be understood by a SigLIP encoder
-and a linear connector, images to be written as VAE tokens by a linear layer.
-Texts leave by Gemma's tied softmax head, image tokens by a diffusion head. An
-image that is edited is understood, and its VAE tokens are added where those of
-the result are written.
+Inputs: Gemma embeds texts, a SigLIP encoder and a linear connector embed
+understanding images, and a linear layer embeds the VAE tokens of generated
+images. Outputs: Gemma's tied softmax head predicts texts, a diffusion head
+predicts image tokens. The source of an edit is an understanding image; its VAE
+tokens are also added to the inputs that predict the tokens at its positions.
 
 Legend: B rows, L slots, D width, T text targets, U, E and G images of a row,
 N tokens of a generated image, Z dimensions of a token, M soft tokens of an
@@ -49,12 +49,12 @@ class ModelConfig:
     head: The diffusion head.
     decoding: 'causal' or 'masked', see `masking`.
     objective: 'ddpm' or 'flow', see `diffusion.objectives`.
-    source_tokens: Whether the VAE, too, reads an image that is edited, and not
-      the image encoder alone; see `UniFluid.target_embedding`.
+    source_tokens: Whether edits get the source's VAE tokens besides the soft
+      tokens of the image encoder; see `UniFluid.target_embedding`.
     patch: Side of the group of latents that makes an image token.
     dtype: Compute dtype.
-    fused_attention: Whether TPUs attend by the kernel of
-      `models.fused_attention`, where the shapes allow it.
+    fused_attention: Whether TPUs use the kernel of `models.fused_attention`
+      if the shapes allow it.
     remat: What the backward pass keeps of a block, see `models.stack`.
     unroll: Blocks per iteration of the scan over layers.
   """
@@ -82,17 +82,17 @@ class ModelConfig:
         raise UserError(f'model.{key} is {value!r}; it must be one of {known}')
     check_least('model', self, 1, 'patch', 'unroll')
     check_most('model', self, 2**12, 'patch', 'unroll')
-    make_objective(self.objective)  # refuses what it does not know
+    make_objective(self.objective)  # Rejects unknown objectives.
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageTokens:
-  """The tokens of an image that the model writes, as VAE and vocabulary say.
+  """Sizes of a generated image's tokens, and the token that starts an image.
 
   Attributes:
     count: N, tokens of an image.
     dim: Z, dimensions of a token.
-    boi_id: Vocabulary id of the slot that asks for an image's first token.
+    boi_id: Vocabulary id of the beginning-of-image token (BOI).
   """
 
   count: int
@@ -101,9 +101,9 @@ class ImageTokens:
 
 
 class ImageTargets(NamedTuple):
-  """What the diffusion head learns: hidden state -> token, with a weight.
+  """Targets of the diffusion head: hidden state -> token, with a weight.
 
-  `sources` are the tokens at the same places of the images that are edited.
+  `sources` are the source's tokens at the same positions, for edits.
   """
 
   hidden: Float[Array, 'B W D']
@@ -113,16 +113,16 @@ class ImageTargets(NamedTuple):
 
 
 class UniFluid(nnx.Module):
-  """The model. The VAE is a model of its own, not a part of it."""
+  """The model, without the VAE."""
 
   def __init__(
     self, config: ModelConfig, tokens: ImageTokens, *, rngs: nnx.Rngs
   ):
-    """Makes the model with fresh parameters.
+    """Creates the model with fresh parameters.
 
     Args:
       config: Shape of the model.
-      tokens: The image tokens that it reads and writes.
+      tokens: Sizes of its image tokens.
       rngs: Source of the parameters' keys.
     """
     self.config = config
@@ -176,7 +176,7 @@ class UniFluid(nnx.Module):
   def embed_understanding(
     self, images: Float[Array, '*n S S 3']
   ) -> Float[Array, '*n M D']:
-    """Soft tokens of images in [-1, 1]; they enter unscaled (PaliGemma)."""
+    """Encodes images in [-1, 1] to soft tokens, unscaled as in PaliGemma."""
     lead = images.shape[:-3]
     features = self.encoder(images.reshape(-1, *images.shape[-3:]))
     soft = features @ self.connector[...].astype(features.dtype)
@@ -188,12 +188,12 @@ class UniFluid(nnx.Module):
     tokens: Float[Array, '*n Z'],
     positions: Int[Array, '*n'],
   ) -> Float[Array, '*n D']:
-    """Known image tokens and the grid positions they come from."""
+    """Embeds known image tokens with their grid positions."""
     projected = self.token_norm(tokens @ self.token_in[...])
     return projected + look_up(self.known_positions[...], positions)
 
   def embed_boi(self) -> Float[Array, ' D']:
-    """The slot that asks for an image's first token."""
+    """Embeds BOI, the input before an image's first token."""
     return self.gemma.embed(jnp.full((1, 1), self.tokens.boi_id))[0, 0]
 
   def target_embedding(
@@ -201,32 +201,32 @@ class UniFluid(nnx.Module):
     target: Int[Array, '*B J'],
     sources: Float[Array, '*B N Z'] | None = None,
   ) -> Float[Array, '*B J D']:
-    """What tells a slot which token it has to write.
+    """Embeds the grid position that a slot predicts.
 
-    That is the token's grid position and, of an image that is edited, the
-    source's token at that place. The head is given the same.
+    For edits, the source's token at that position is added. The head receives
+    that token, too.
 
     Args:
       target: Grid positions.
       sources: Tokens of the sources, raster order; zeros where an image has
         none.
     """
-    asked = look_up(self.target_positions[...], target)
+    embedding = look_up(self.target_positions[...], target)
     if sources is None:
-      return asked
-    return asked + _take(sources, target) @ self.source_in[...]
+      return embedding
+    return embedding + _take(sources, target) @ self.source_in[...]
 
-  def masked_inputs(
+  def image_inputs(
     self,
     tokens: Float[Array, '*B N Z'],
     order: masking.Order,
     sources: Float[Array, '*B N Z'] | None = None,
   ) -> Float[Array, '*B N D']:
-    """Teacher-forced inputs of image blocks, see the pictures in `masking`.
+    """Returns teacher-forced inputs of image blocks; `masking` has figures.
 
     Args:
       tokens: Tokens in raster order.
-      order: The order that they are written in.
+      order: Decoding order of each image.
       sources: Tokens of the sources, see `target_embedding`.
     """
     positions = order.positions
@@ -234,17 +234,17 @@ class UniFluid(nnx.Module):
       raster = jnp.broadcast_to(jnp.arange(self.tokens.count), positions.shape)
       known = self.embed_tokens(tokens, raster)
       visible = masking.is_visible(order)[..., None]
-      told = jnp.where(visible, known, self.mask_token[...])
-      return told + self.target_embedding(raster, sources)
-    told = self.embed_tokens(
+      inputs = jnp.where(visible, known, self.mask_token[...])
+      return inputs + self.target_embedding(raster, sources)
+    inputs = self.embed_tokens(
       _take(tokens, positions[..., :-1]), positions[..., :-1]
     )
     boi = jnp.broadcast_to(
-      self.embed_boi().astype(told.dtype),
-      (*told.shape[:-2], 1, told.shape[-1]),
+      self.embed_boi().astype(inputs.dtype),
+      (*inputs.shape[:-2], 1, inputs.shape[-1]),
     )
-    told = jnp.concatenate([boi, told], axis=-2)
-    return told + self.target_embedding(positions, sources)
+    inputs = jnp.concatenate([boi, inputs], axis=-2)
+    return inputs + self.target_embedding(positions, sources)
 
   def embed_row(
     self,
@@ -253,12 +253,12 @@ class UniFluid(nnx.Module):
     order: masking.Order,
     sources: Float[Array, 'B G N Z'] | None = None,
   ) -> Float[Array, 'B L D']:
-    """Inputs of the transformer for packed rows.
+    """Embeds packed rows.
 
     Args:
-      batch: The rows; pixels of generated and source images are not looked at.
+      batch: The rows; pixels of generated and source images are ignored.
       tokens: Tokens of the generated images, raster order.
-      order: Orders they are written in.
+      order: Decoding order of each image.
       sources: Tokens of their sources, see `sources_of_targets`.
     """
     length = batch.token_ids.shape[1]
@@ -275,12 +275,12 @@ class UniFluid(nnx.Module):
         kind == Kind.UNDERSTANDING, _gather(soft, index).astype(x.dtype), x
       )
     if batch.generated_slots.shape[1]:
-      written = self.masked_inputs(tokens, order, sources)
+      inputs = self.image_inputs(tokens, order, sources)
       index = masking.image_index(
         batch.generated_slots, self.tokens.count, length
       )
       x = jnp.where(
-        kind == Kind.GENERATED, _gather(written, index).astype(x.dtype), x
+        kind == Kind.GENERATED, _gather(inputs, index).astype(x.dtype), x
       )
     return x
 
@@ -294,7 +294,7 @@ class UniFluid(nnx.Module):
     cache: KVCache | None = None,
     index: Int[Array, ''] | int = 0,
   ) -> tuple[Float[Array, 'B L D'], KVCache | None]:
-    """Gemma's final hidden states, and the cache when there is one."""
+    """Returns Gemma's final hidden states, and the updated cache if given."""
     return self.gemma(x, positions, mask, cache, index)
 
   def row_hidden_states(
@@ -304,7 +304,7 @@ class UniFluid(nnx.Module):
     order: masking.Order,
     sources: Float[Array, 'B G N Z'] | None = None,
   ) -> Float[Array, 'B L D']:
-    """Final hidden states of packed rows, teacher forced; see `embed_row`."""
+    """Returns teacher-forced hidden states of packed rows; see `embed_row`."""
     mask_ar = batch.mask_ar
     if self.config.decoding == masking.MASKED:
       mask_ar = masking.open_image_blocks(
@@ -319,13 +319,13 @@ class UniFluid(nnx.Module):
   def text_hidden(
     self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
   ) -> Float[Array, 'B T D']:
-    """Hidden states at the text targets; a vocabulary is too wide for more."""
+    """Returns the hidden states at the text targets."""
     return _take(hidden, slots)
 
   def text_logits(
     self, hidden: Float[Array, 'B L D'], slots: Int[Array, 'B T']
   ) -> Float[Array, 'B T V']:
-    """Logits at the text targets only."""
+    """Returns the logits at the text targets only."""
     return self.gemma.logits(self.text_hidden(hidden, slots))
 
   def image_targets(
@@ -336,7 +336,7 @@ class UniFluid(nnx.Module):
     order: masking.Order,
     sources: Float[Array, 'B G N Z'] | None = None,
   ) -> ImageTargets:
-    """Pairs each hidden state of an image slot with the token it writes."""
+    """Pairs each hidden state of an image slot with the token it predicts."""
     rows, images, count, _ = tokens.shape
     offsets = jnp.arange(count)
     present = jnp.broadcast_to(
@@ -348,22 +348,22 @@ class UniFluid(nnx.Module):
       present = present & ~masking.is_visible(order)
     flat = (rows, images * count)
 
-    def written(values):
+    def in_slot_order(values):
       values = values if is_masked else _take(values, order.positions)
       return values.reshape(*flat, -1)
 
     return ImageTargets(
       _take(hidden, slots.reshape(flat)),
-      written(tokens),
+      in_slot_order(tokens),
       present.reshape(flat).astype(jnp.float32),
-      None if sources is None else written(sources),
+      None if sources is None else in_slot_order(sources),
     )
 
 
 def sources_of_targets(
   batch: Batch, sources: Float[Array, 'B E N Z']
 ) -> Float[Array, 'B G N Z']:
-  """The source of each image that is written; zeros where it has none."""
+  """Returns the source of each generated image; zeros without one."""
   becomes = batch.generated_slots[..., None] == batch.source_slots[:, None]
   becomes &= batch.source_slots[:, None] >= 0
   return jnp.einsum('bge,benz->bgnz', becomes.astype(sources.dtype), sources)
@@ -372,10 +372,10 @@ def sources_of_targets(
 def _take(
   values: Float[Array, 'B *n K C'], index: Int[Array, 'B *n J']
 ) -> Float[Array, 'B *n J C']:
-  """Of each row, what is at the indices.
+  """Takes values of each row by index.
 
-  What is split over other axes than rows would be moved for it, which aborts
-  in XLA on a mesh of three axes.
+  The constraint keeps values whole along other axes than rows: otherwise XLA
+  moves them, and aborts on a mesh of three axes.
   """
   axes = ('rows', *(None,) * (values.ndim - 1))
   found = jnp.take_along_axis(

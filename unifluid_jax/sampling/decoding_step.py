@@ -116,7 +116,7 @@ def _masked(model, images, first, step):
   visible = jnp.broadcast_to(jnp.asarray(first), (rows,))
   order = masking.Order(positions, visible)
   tokens = images.to_rows(to_raster(images))
-  x = model.masked_inputs(tokens, order, images.sources)
+  x = model.image_inputs(tokens, order, images.sources)
   shown = jnp.pad(images.valid, ((0, 0), (0, total)), constant_values=True)
   mask = jnp.broadcast_to(shown[:, None], (rows, total, shown.shape[1]))
   start = images.valid.shape[1]

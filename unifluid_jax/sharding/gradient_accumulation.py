@@ -23,16 +23,15 @@ T = TypeVar('T')
 def sum_over_rows(
   function: Callable[..., T], microbatches: int
 ) -> Callable[..., T]:
-  """Sums what a function makes of the rows of each copy's microbatches.
+  """Sums a function over microbatches and replicas.
 
-  The copies lie along the mesh axis 'data', and so does a split into slices.
-  Each works on its own: what they have to tell each other is the sum alone,
-  which each device takes of its share.
+  Replicas lie along the mesh axis 'data', as slices do. They communicate only
+  the final sum.
 
   Args:
-    function: Sums over rows, as a pytree of arrays. Of its arguments the last
-      is a pytree of arrays of rows, all others are the same for all rows.
-    microbatches: Parts that a copy's rows are split into.
+    function: Returns sums over rows as a pytree of arrays. Its last argument is
+      a pytree of arrays of rows; the others are shared by all rows.
+    microbatches: Microbatches of a replica.
   """
 
   def over_microbatches(*args):
@@ -51,7 +50,7 @@ def sum_over_rows(
     )
     return jax.lax.scan(add, zeros, parts)[0]
 
-  def over_copies(*args):
+  def over_replicas(*args):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape[REPLICA_AXIS] == 1:
       return over_microbatches(*args)
@@ -65,4 +64,4 @@ def sum_over_rows(
       check_vma=False,
     )(*args)
 
-  return over_copies
+  return over_replicas

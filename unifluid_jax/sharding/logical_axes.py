@@ -1,8 +1,8 @@
-"""Which mesh axes a logical axis is split over: one table for all arrays.
+"""Maps logical axes to mesh axes: one table for all arrays.
 
 Parameters name their logical axes where they are declared, activations where
-`constrain` is called. Without the latter XLA may choose to gather a whole batch
-on every device instead of a layer's weights.
+`constrain` is called. Without constraints, XLA may gather a whole batch on
+every device instead of a layer's weights.
 """
 
 import math
@@ -15,9 +15,9 @@ Axes = tuple[str | None, ...]
 """Logical axis names of an array, one per axis."""
 
 REPLICA_AXIS = 'data'
-"""The mesh axis along which weights are copied."""
+"""The mesh axis of data parallelism: its devices hold replicas."""
 
-# Logical axis -> mesh axes; what is not listed is not split.
+# Logical axis -> mesh axes; other axes are not split.
 RULES: dict[str, tuple[str, ...]] = {
   'rows': (REPLICA_AXIS, 'fsdp'),
   'rows_of_replica': (REPLICA_AXIS,),
@@ -37,18 +37,18 @@ def partition_spec(
   axes: Axes,
   shape: tuple[int, ...],
 ) -> PartitionSpec:
-  """How an array is split; an axis that does not divide is not.
+  """Returns how an array is split; axes that do not divide stay whole.
 
   Args:
     mesh: The mesh.
-    axes: Logical name of each axis; a mesh axis goes to the first that asks.
+    axes: Logical name of each axis; the first one to use a mesh axis gets it.
     shape: Shape of the array.
   """
   spec: list[str | tuple[str, ...] | None] = []
   taken: set[str] = set()
   for axis, size in zip(axes, shape, strict=True):
     rule = RULES.get(axis, ()) if axis else ()
-    # Of copies that are apart, each has its own rows only.
+    # Inside shard_map, a replica sees only its own rows.
     rule = tuple(name for name in rule if name not in mesh.manual_axes)
     parts = math.prod(mesh.shape[name] for name in rule)
     if rule and size % parts == 0 and taken.isdisjoint(rule):
@@ -60,13 +60,13 @@ def partition_spec(
 
 
 def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
-  """Fixes where an activation lies on the mesh that the code is traced for.
+  """Constrains the sharding of an activation on the current abstract mesh.
 
-  Outside of a mesh, and on a mesh of one device, this is x itself.
+  Returns x itself without a mesh or on a mesh of one device.
 
   Args:
     x: The activation.
-    axes: Logical name of each of its axes, None for one that is whole.
+    axes: Logical name of each axis; None keeps an axis whole.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
@@ -78,17 +78,17 @@ def constrain(x: Shaped[Array, '*n'], axes: Axes) -> Shaped[Array, '*n']:
 def look_up(
   table: Float[Array, 'V D'], index: Int[Array, '*n']
 ) -> Float[Array, '*n D']:
-  """Rows of a table: `table[index]`.
+  """Looks up rows of a table: `table[index]`.
 
-  Where its width is split, the indices of all rows of a copy go to each share,
-  and what is found there to the rows. Left to itself, XLA does the same on a
-  mesh of two axes, and aborts on one of three.
+  If the width is sharded, each shard looks up the indices of all rows of its
+  replica, and the results move to the rows. XLA does this by itself on a mesh
+  of two axes, but aborts on one of three.
   """
   rest = (None,) * (index.ndim - 1)
   if shards(('embed',), table.shape[1:]) == 1:
     return constrain(table[index], ('rows', *rest, None))
   index = constrain(index, ('rows_of_replica', *rest))
-  # No computing on indices, which XLA would spread over the rows again.
+  # Compute nothing on indices: XLA would shard them over rows again.
   found = table.at[index].get(
     mode='promise_in_bounds', wrap_negative_indices=False
   )
@@ -97,7 +97,7 @@ def look_up(
 
 
 def shards(axes: Axes, shape: tuple[int, ...]) -> int:
-  """In how many parts the first axis is split on the mesh of `constrain`."""
+  """Returns the number of shards of the first axis on the current mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return 1

@@ -1,7 +1,7 @@
 """The device mesh, and where parameters lie on it.
 
-Parameters name logical axes where they are declared; `models.partition` maps
-these to the mesh axes.
+Parameters name logical axes where they are declared; `sharding.logical_axes`
+maps these to mesh axes.
 """
 
 import dataclasses
@@ -24,15 +24,14 @@ MESH_AXES = ('data', 'fsdp', 'tensor')
 class MeshConfig:
   """Devices of a slice along each mesh axis; one may be -1 for 'the rest'.
 
-  The mesh axis 'data' goes on from slice to slice: what crosses the slower
-  network between them is the gradient alone.
+  The mesh axis 'data' extends over slices: only gradients cross the slower
+  network between them.
 
   Attributes:
-    data: Copies of the parameters in a slice.
+    data: Replicas of the parameters in a slice.
     fsdp: Devices that the parameters are split over.
     tensor: Devices that heads, MLP and vocabulary are split over.
-    slices: Number of slices; -1 for as many as the devices say, which only
-      those of a TPU do.
+    slices: Number of slices; -1 reads it from the devices (TPUs only).
   """
 
   data: int = 1
@@ -42,14 +41,14 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-  """Lays devices out as the config says, neighbours in the network close by.
+  """Arranges devices in a mesh, network neighbors close to each other.
 
   Args:
     config: The mesh.
     devices: The devices; None for those of all processes.
 
   Raises:
-    UserError: The devices do not make up the mesh.
+    UserError: The devices do not form the mesh.
   """
   devices = jax.devices() if devices is None else list(devices)
   slices = _count_slices(config, devices)
@@ -71,7 +70,7 @@ def _slices_of(devices: Sequence[Any]) -> int:
 
 
 def _count_slices(config: MeshConfig, devices: Sequence[Any]) -> int:
-  """Number of slices, which must share the devices out evenly."""
+  """Returns the number of slices, which must divide the devices."""
   found, count = _slices_of(devices), config.slices
   if count == -1 or found == count:
     return found
@@ -82,17 +81,17 @@ def _count_slices(config: MeshConfig, devices: Sequence[Any]) -> int:
     )
   if count < 1 or len(devices) % count:
     raise UserError(
-      f'mesh.slices is {count}, which {len(devices)} devices do not make up; '
+      f'mesh.slices is {count}, which does not divide {len(devices)} devices; '
       f'use {_nearest_divisors(len(devices), count)}'
     )
   return count
 
 
 def sizes_in_slice(config: MeshConfig, devices: int) -> tuple[int, ...]:
-  """Devices of a slice of so many along each axis.
+  """Returns the size of each mesh axis in a slice of `devices` devices.
 
   Raises:
-    UserError: They do not make up the mesh.
+    UserError: The devices do not form the mesh.
   """
   sizes = [config.data, config.fsdp, config.tensor]
   fixed = math.prod(size for size in sizes if size != -1)
@@ -101,18 +100,18 @@ def sizes_in_slice(config: MeshConfig, devices: int) -> tuple[int, ...]:
   if min(sizes) < 1 or math.prod(sizes) != devices:
     axes = ', '.join(f'{a} {n}' for a, n in zip(MESH_AXES, sizes, strict=True))
     raise UserError(
-      f'mesh is {axes}, which the {devices} devices of a slice do not make up: '
-      f'with one axis at -1 for the rest, the product of the others may be '
-      f'{_nearest_divisors(devices, fixed)}, and not {fixed}'
+      f'mesh is {axes}, which does not fit the {devices} devices of a slice: '
+      f'set one axis to -1, and the product of the others to '
+      f'{_nearest_divisors(devices, fixed)}; it is {fixed}'
       if devices % max(fixed, 1) or fixed < 1
-      else f'mesh is {axes}, and a slice has {devices} devices; set one axis, '
-      'and no more, to -1 for the rest'
+      else f'mesh is {axes}, and a slice has {devices} devices; set exactly '
+      'one axis to -1 for the rest'
     )
   return tuple(sizes)
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:
-  """The divisors below and above a number that is none, to be told."""
+  """Returns the nearest divisors below and above `wanted`, for a message."""
   divisors = [n for n in range(1, number + 1) if number % n == 0]
   below = [n for n in divisors if n < wanted][-1:]
   above = [n for n in divisors if n > wanted][:1]
@@ -122,12 +121,12 @@ def _nearest_divisors(number: int, wanted: int) -> str:
 def parameter_sharding(
   mesh: Mesh, axes: Axes, shape: tuple[int, ...]
 ) -> NamedSharding:
-  """Where a parameter lies; an axis that does not divide is not split."""
+  """Returns the sharding of a parameter."""
   return NamedSharding(mesh, partition_spec(mesh, axes, shape))
 
 
 def abstract_state(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
-  """Shape, dtype and sharding of each array of a state.
+  """Returns shape, dtype and sharding of each array of a state.
 
   Args:
     mesh: The mesh.
@@ -149,12 +148,12 @@ def abstract_state(mesh: Mesh, state: Any, axes: dict[str, Axes]) -> Any:
 
 
 def shardings_of(targets: Any) -> Any:
-  """The shardings alone, for `jax.jit`."""
+  """Returns the shardings of abstract arrays, for `jax.jit`."""
   return jax.tree.map(lambda target: target.sharding, targets)
 
 
 def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function, traced with the mesh that `models.partition` looks at."""
+  """Traces a function under the abstract mesh that `constrain` reads."""
 
   @functools.wraps(function)
   def traced(*args):

@@ -1,4 +1,4 @@
-"""Rows of a batch, some at a time: what a device holds at once stays small."""
+"""Processes rows of a batch in parts, to bound the memory of a device."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,8 +15,8 @@ T = TypeVar('T')
 def split_rows(
   x: Shaped[Array, 'n ...'], parts: int
 ) -> Shaped[Array, 'p m ...']:
-  """Rows i, i + parts, ... make part i: a share of what each device has."""
-  # Not -1: of images that a config has none of, there are no elements.
+  """Splits rows: part i is rows i, i + parts, ..., a share of each device."""
+  # Not -1: a config without images gives arrays without elements.
   return jnp.moveaxis(x.reshape(len(x) // parts, parts, *x.shape[1:]), 1, 0)
 
 
@@ -25,14 +25,13 @@ def map_rows(
   x: Shaped[Array, 'n ...'],
   most: int,
 ) -> T:
-  """Applies a function to rows, no more than `most` of a device at once.
+  """Applies a function to rows, at most `most` per device at once.
 
   Args:
-    function: From rows to a pytree of arrays of as many rows; what it makes of
-      a row does not depend on other rows.
+    function: Maps rows to a pytree of arrays of as many rows, each row on its
+      own.
     x: All rows.
-    most: Rows of a device at once; rows are split evenly, into more parts if
-      need be.
+    most: Largest number of rows per device at once; parts are equal.
   """
   rows, axes = x.shape[0], ('rows', *(None,) * (x.ndim - 1))
   held = rows // shards(axes, x.shape)

@@ -1,8 +1,8 @@
-"""Rows of a batch: which of them this process reads, and where they lie.
+"""Which rows of a batch this process reads, and how they are placed.
 
-Rows are split over the mesh axes 'data' and 'fsdp', in their order. Which rows
-a process reads follows from where its devices stand in the mesh: they need not
-be neighbours there, and processes that share a 'tensor' group read the same.
+Rows are split over the mesh axes 'data' and 'fsdp'. A process reads the rows of
+its devices: these need not be neighbors in the mesh, and processes that share a
+'tensor' group read the same rows.
 """
 
 from typing import Any
@@ -19,42 +19,42 @@ ROWS = PartitionSpec(('data', 'fsdp'))
 def check_rows(
   mesh: Mesh, name: str, rows: int, grad_accum_steps: int = 1
 ) -> None:
-  """Makes sure that a batch of rows divides over the mesh.
+  """Checks that a batch divides over the mesh.
 
   Args:
     mesh: The mesh.
-    name: The config's key of the number of rows.
-    rows: The number of rows.
-    grad_accum_steps: Microbatches that they are split into.
+    name: Config key of the number of rows.
+    rows: Number of rows.
+    grad_accum_steps: Number of microbatches.
 
   Raises:
-    UserError: It does not; the message gives the nearest that do.
+    UserError: It does not; names the nearest numbers that do.
   """
   unit = mesh.shape['data'] * mesh.shape['fsdp'] * grad_accum_steps
   if rows % unit:
     below, above = rows // unit * unit, -(-rows // unit) * unit
     near = ' or '.join(str(n) for n in (below, above) if n)
     raise UserError(
-      f'{name} is {rows}, which {grad_accum_steps} microbatch(es) on '
-      f'{unit // grad_accum_steps} device group(s) cannot share evenly; use '
-      f'{near}'
+      f'{name} is {rows}; it must be a multiple of {unit} '
+      f'({grad_accum_steps} microbatch(es) on '
+      f'{unit // grad_accum_steps} device group(s)): use {near}'
     )
 
 
 def local_rows(mesh: Mesh, rows: int) -> list[int]:
-  """The rows, of a batch of so many, that this process's devices hold."""
+  """Returns the rows of a batch that this process's devices hold."""
   sharding = NamedSharding(mesh, ROWS)
   parts = sharding.addressable_devices_indices_map((rows,)).values()
   return sorted({row for part in parts if part for row in range(rows)[part[0]]})
 
 
 def put_rows(mesh: Mesh, batch: Any, rows: int) -> Any:
-  """The batch as global arrays.
+  """Puts a batch on the mesh as global arrays.
 
   Args:
     mesh: The mesh.
-    batch: Pytree of arrays of the `local_rows` of this process, in order.
-    rows: Rows of the whole batch.
+    batch: Pytree of arrays of this process's `local_rows`, in order.
+    rows: Number of rows of the whole batch.
   """
   sharding = NamedSharding(mesh, ROWS)
   position = {row: i for i, row in enumerate(local_rows(mesh, rows))}

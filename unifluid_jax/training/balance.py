@@ -1,9 +1,8 @@
-"""How the image loss and the text loss are weighted against each other.
+"""Policies that balance the image loss and the text loss.
 
-A policy updates the weights of the two losses from measurements at an interval;
-every step uses the weights.
-UniFluid's own rule is a fixed weight lambda on the text loss; every policy
-multiplies its text weight by lambda, so lambda is one key everywhere.
+A policy updates the weights of both losses at an interval from measurements;
+every step uses these weights. UniFluid fixes a weight lambda of the text loss.
+Every policy multiplies its text weight by lambda.
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ class BalanceState(NamedTuple):
 
   Attributes:
     weights: Current task weights before lambda.
-    reference: What the policy compares the losses with; 0 until it is set.
+    reference: Reference losses of the policy; 0 until set.
   """
 
   weights: Pair
@@ -32,12 +31,12 @@ class BalanceState(NamedTuple):
 
 @runtime_checkable
 class Balance(Protocol):
-  """A policy."""
+  """A loss-balance policy."""
 
   def update(
     self, state: BalanceState, losses: Pair, norms: Pair
   ) -> BalanceState:
-    """The state after an interval with these losses and gradient norms."""
+    """Returns the state after measuring these losses and gradient norms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Fixed:
   def update(
     self, state: BalanceState, losses: Pair, norms: Pair
   ) -> BalanceState:
-    """Nothing changes."""
+    """Returns the state unchanged."""
     del losses, norms
     return state
 
@@ -65,11 +64,11 @@ class Uncertainty:
   def update(
     self, state: BalanceState, losses: Pair, norms: Pair
   ) -> BalanceState:
-    """One gradient step on the log variances."""
+    """Takes one gradient step on the log variances."""
     del norms
     residual = jnp.clip(state.weights * losses - 1, -1.0, 1.0)
     weights = state.weights * jnp.exp(-self.rate * residual)
-    # A loss that is not there would raise its weight for ever.
+    # Skip the update if a loss is absent: its weight would grow forever.
     weights = jnp.where(losses > 0, weights, state.weights)
     return state._replace(weights=weights)
 
@@ -78,9 +77,9 @@ class Uncertainty:
 class GradNorm:
   """GradNorm (Chen et al., arXiv 1711.02257), moved towards its fixed point.
 
-  Where its loss is 0, task i's weighted gradient norm is the mean norm times
-  (relative inverse training rate)^alpha. The weights move there by `rate` an
-  interval and keep their sum of 2.
+  At the fixed point, task i's weighted gradient norm is the mean norm times
+  (relative inverse training rate)^alpha. Each interval moves the weights there
+  by `rate` and keeps their sum of 2.
   """
 
   alpha: float = 0.5
@@ -89,7 +88,7 @@ class GradNorm:
   def update(
     self, state: BalanceState, losses: Pair, norms: Pair
   ) -> BalanceState:
-    """One move towards balanced gradient norms."""
+    """Moves the weights towards balanced gradient norms."""
     tiny = jnp.float32(1e-8)
     reference = jnp.where(state.reference > 0, state.reference, losses)
     progress = losses / jnp.maximum(reference, tiny)
@@ -97,7 +96,7 @@ class GradNorm:
     goal = (state.weights * norms).mean() * pace / jnp.maximum(norms, tiny)
     goal = 2 * goal / jnp.maximum(goal.sum(), tiny)
     weights = (1 - self.rate) * state.weights + self.rate * goal
-    # There is nothing to balance a loss with that is not there.
+    # Skip the update if either loss is absent.
     is_there = ((losses > 0) & (norms > 0)).all()
     return BalanceState(jnp.where(is_there, weights, state.weights), reference)
 
@@ -108,10 +107,10 @@ _POLICIES: dict[str, Balance] = dict(
 
 
 def make_balance(name: str) -> Balance:
-  """The policy of a config's `balance` key, one of `BALANCES`."""
+  """Returns the policy of a `balance` key, one of `BALANCES`."""
   return _POLICIES[name]
 
 
 def initial_state() -> BalanceState:
-  """Equal weights."""
+  """Returns the state of equal weights."""
   return BalanceState(jnp.ones(2), jnp.zeros(2))

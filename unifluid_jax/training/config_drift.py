@@ -1,4 +1,4 @@
-"""Whether a run goes on by the config that it began with."""
+"""Compares a resumed run's config with the one it started with."""
 
 from typing import Any
 
@@ -18,17 +18,16 @@ Recipe = dict[str, Any]
 def check_same(
   experiment: Experiment, workdir: AnyPath, trained: int | None
 ) -> None:
-  """Tells in what a run's config differs from the one that it began with.
+  """Logs how a run's config differs from the one it started with.
 
   Args:
     experiment: The config.
     workdir: The run's folder.
-    trained: Steps that there is a checkpoint of, of the same shapes; None for
-      no checkpoint.
+    trained: Step of the newest checkpoint; None without one.
 
   Raises:
-    UserError: It differs, and there is nothing left to train by it: the results
-      would be told as those of the config.
+    UserError: It differs and no step is left to train, so results would be
+      attributed to the wrong config.
   """
   if trained is None:
     return
@@ -36,23 +35,23 @@ def check_same(
   changes = _changes(workdir, _recipe, experiment)
   if trained > steps:
     changes = [f'training.steps: {trained} -> {steps}', *changes]
-  _tell(workdir, changes, trained >= steps)
+  _report(workdir, changes, trained >= steps)
 
 
 def check_same_vae(
   experiment: Experiment, workdir: AnyPath, is_done: bool
 ) -> None:
-  """The same for the run of a VAE.
+  """Does the same for the run of a VAE.
 
   Args:
     experiment: The config.
     workdir: The folder of the VAE's run.
-    is_done: Whether there is nothing left to train by the config.
+    is_done: Whether no step is left to train.
 
   Raises:
     UserError: As `check_same`.
   """
-  _tell(workdir, _changes(workdir, _vae_recipe, experiment), is_done)
+  _report(workdir, _changes(workdir, _vae_recipe, experiment), is_done)
 
 
 def _changes(workdir: AnyPath, recipe, experiment: Experiment) -> list[str]:
@@ -66,30 +65,30 @@ def _changes(workdir: AnyPath, recipe, experiment: Experiment) -> list[str]:
   return differences(recipe(before), recipe(experiment))
 
 
-def _tell(workdir: AnyPath, changes: list[str], is_done: bool) -> None:
+def _report(workdir: AnyPath, changes: list[str], is_done: bool) -> None:
   if changes and is_done:
     raise UserError(
-      f'{workdir} has been trained to its end by another config: '
-      f'{"; ".join(changes[:5])}. Use another --workdir, or more steps to go '
-      'on by this one'
+      f'{workdir} was trained to its end with another config: '
+      f'{"; ".join(changes[:5])}. Use another --workdir, or more steps to '
+      'continue with this config'
     )
   if changes and processes.is_main():
-    logging.info('goes on by another config: %s', '; '.join(changes))
+    logging.info('continues with another config: %s', '; '.join(changes))
 
 
 def _recipe(experiment: Experiment) -> Recipe:
-  """The parts of a config that make a difference to what is learnt."""
+  """Returns the parts of a config that change what a model learns."""
   names = ('tokenizer', 'data', 'optimizer', 'training', 'init')
   recipe = {name: to_dict(getattr(experiment, name)) for name in names}
   del recipe['data']['num_workers'], recipe['tokenizer']['path']
-  how = ('steps', 'log_every', 'heldout_every', 'checkpoint', 'profile')
-  for key in (*how, 'grad_accum_steps'):
+  how = ('steps', 'log_every', 'heldout_every', 'probe_every', 'checkpoint')
+  for key in (*how, 'profile', 'grad_accum_steps'):
     del recipe['training'][key]
   return recipe
 
 
 def _vae_recipe(experiment: Experiment) -> Recipe:
-  """The parts that make a difference to what a VAE learns."""
+  """Returns the parts of a config that change what a VAE learns."""
   data, training = to_dict(experiment.data), to_dict(experiment.vae_training)
   for key in ('steps', 'log_every', 'checkpoint'):
     del training[key]

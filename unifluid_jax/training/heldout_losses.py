@@ -1,4 +1,4 @@
-"""The losses of held-out lines, measured while UniFluid is trained."""
+"""Measures the losses of held-out lines during training."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from unifluid_jax.training.step import (
 )
 
 _BATCHES = 4
-"""Most batches of a measurement."""
+"""Largest number of batches per measurement."""
 
 
 def heldout_losses(
@@ -36,23 +36,23 @@ def heldout_losses(
   context: StepContext,
   mesh: Mesh,
 ) -> Measure | None:
-  """What measures the losses of held-out lines, and how often.
+  """Creates the measurement of held-out losses.
 
-  Each measurement is of the same batches under the same noise, with the
-  parameters that are trained, as the training losses are. An image is never
-  written after nothing here, unlike in training (`data.cond_drop_prob`).
+  Each measurement uses the same batches and noise, and the trained parameters
+  (not the EMA). Unlike in training, no prompt is dropped
+  (`data.cond_drop_prob`).
 
   Args:
     experiment: The config.
     tasks: The tasks of `data.sources`.
     tokenizer: Encodes the texts.
-    context: What a step needs besides arrays.
+    context: Context of the step.
     mesh: The mesh.
 
   Returns:
-    The interval in steps, and what takes the state to `heldout_loss_image` and
-    `heldout_loss_text`, of which there are those that the lines have targets
-    for. None where no line is held out.
+    The interval in steps, and a function from the state to
+    `heldout_loss_image` and `heldout_loss_text`, as far as the lines have such
+    targets. None without held-out lines.
 
   Raises:
     UserError: A held-out image cannot be read, or a text is too long.
@@ -60,7 +60,7 @@ def heldout_losses(
   heldout = heldout_tasks(experiment, tasks)
   if not heldout:
     if experiment.data.heldout:
-      logging.info('no line is held out of training; there are too few')
+      logging.info('no line is held out of training: too few lines')
     return None
   batches = _read(experiment, heldout, tokenizer, mesh)
   step = jax.jit(on_mesh(mesh, make_heldout_step(context)))
@@ -83,7 +83,7 @@ def _read(
   tokenizer: Tokenizer,
   mesh: Mesh,
 ) -> list[Batch]:
-  """This process's rows of the batches, which hold each line about once."""
+  """Reads this process's rows of batches that hold each line about once."""
   lines = {name: len(task) for name, task in tasks.items()}
   config = dataclasses.replace(
     experiment.pipeline(), weights=lines, cond_drop_prob=0.0, num_workers=0
@@ -101,7 +101,7 @@ def _read(
 
 
 def _means(found: list) -> dict[str, float]:
-  """The mean over all targets of some batches, for each loss that has any."""
+  """Averages each loss over all targets of some batches."""
   means = {}
   for name in ('image', 'text'):
     counts = [float(getattr(counts, name)) for _, counts in found]

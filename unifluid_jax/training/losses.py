@@ -19,11 +19,11 @@ from unifluid_jax.sharding.logical_axes import constrain
 from unifluid_jax.sharding.microbatches import split_rows
 
 CHUNK = 32_768
-"""Most logits of a text target that are held at once."""
+"""Largest part of the vocabulary whose logits are held at once."""
 
 
 class Counts(NamedTuple):
-  """Valid targets of a batch."""
+  """Numbers of valid targets of a batch."""
 
   text: Float[Array, '']
   image: Float[Array, '']
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
 def count_targets(
   model: UniFluid, batch: Batch, order: masking.Order
 ) -> Counts:
-  """Counts text targets and image tokens that have a loss."""
+  """Counts the text targets and image tokens that have a loss."""
   present = (batch.generated_slots >= 0)[..., None]
   if model.config.decoding == masking.MASKED:
     present = present & ~masking.is_visible(order)
@@ -51,8 +51,8 @@ def text_loss_sum(
   """Sum of the cross-entropies of the text targets, in nats.
 
   Args:
-    gemma: Holder of the text head. Of a vocabulary above CHUNK, no more than
-      that is looked at in one go, and again in the backward pass.
+    gemma: Has the text head. A vocabulary above CHUNK is processed in parts,
+      which the backward pass recomputes.
     hidden: Hidden states at the text targets.
     targets: The tokens that they predict.
     weights: 1 for a target, 0 where unused.
@@ -61,7 +61,7 @@ def text_loss_sum(
   if chunks == 1:
     logits = constrain(gemma.logits(hidden), ('rows', None, 'vocab'))
     every = jax.nn.log_softmax(logits.astype(jnp.float32))
-    # Not by an index, for which the split vocabulary would be put together.
+    # A comparison, not an index, which would gather the sharded vocabulary.
     own = jnp.arange(every.shape[-1]) == targets[..., None]
     log_probabilities = jnp.where(own, every, 0).sum(-1)
   else:
@@ -69,13 +69,13 @@ def text_loss_sum(
   return -(log_probabilities * weights).sum()
 
 
-class _Seen(NamedTuple):
-  """What is known of a softmax after a part of the vocabulary.
+class _RunningSoftmax(NamedTuple):
+  """A running log-sum-exp over parts of the vocabulary.
 
   Attributes:
     top: Largest logit.
     total: Sum of exp(logit - top).
-    picked: The target's logit, 0 if it has not been seen.
+    picked: Logit of the target; 0 before its part.
   """
 
   top: Float[Array, 'B T']
@@ -89,13 +89,13 @@ def _chunked(
   targets: Int[Array, 'B T'],
   chunks: int,
 ) -> Float[Array, 'B T']:
-  """Log-probabilities of the targets, by a running log-sum-exp."""
+  """Computes log-probabilities of the targets by a running log-sum-exp."""
   vocabulary = gemma.embedding.shape[0]
   size = -(-vocabulary // chunks)
   table = gemma.embedding[...].astype(hidden.dtype)
   table = jnp.pad(table, ((0, size * chunks - vocabulary), (0, 0)))
   # Chunk c holds ids c, c + chunks, ...: whole rows of each device. The
-  # gradient goes back to where the table lies, and meets that of the inputs.
+  # gradient returns to the table's sharding and adds to that of the inputs.
   table = constrain(table, ('vocab', 'embed'))
   table = constrain(table, ('vocab_share', None))
   parts = constrain(split_rows(table, chunks), (None, 'vocab_share', None))
@@ -112,10 +112,10 @@ def _chunked(
     total += jnp.exp(logits - top[..., None]).sum(-1)
     own = ids == targets[..., None]
     picked = seen.picked + jnp.where(own, logits, 0).sum(-1)
-    return _Seen(top, total, picked), None
+    return _RunningSoftmax(top, total, picked), None
 
   zeros = jnp.zeros(targets.shape)
-  start = _Seen(jnp.full(targets.shape, -jnp.inf), zeros, zeros)
+  start = _RunningSoftmax(jnp.full(targets.shape, -jnp.inf), zeros, zeros)
   seen, _ = jax.lax.scan(look, start, (jnp.arange(chunks), parts))
   return seen.picked - seen.top - jnp.log(seen.total)
 
@@ -129,12 +129,12 @@ def image_losses(
   """Diffusion losses of image tokens, each under M noise levels.
 
   Args:
-    model: Holder of the diffusion head.
+    model: Has the diffusion head.
     objective: Diffusion objective.
-    targets: Hidden states and the tokens they write.
-    noise: Some noise levels of each token (MAR's diffusion_batch_mul), whose
-      condition is embedded once. Those of a token are neighbours, so that
-      they lie where its row does.
+    targets: Hidden states and the tokens they predict.
+    noise: M noise levels per token (MAR's diffusion_batch_mul), which share
+      one condition. Levels of a token are neighbors, so they stay on the
+      device of its row.
   """
   hidden = targets.hidden.astype(jnp.float32)
   hidden = hidden.reshape(-1, hidden.shape[-1])
@@ -174,15 +174,15 @@ def losses(
   noise: Noise,
   counts: Counts,
 ) -> Losses:
-  """Both losses of packed rows, over the counts of the global batch.
+  """Computes both losses of packed rows, divided by global counts.
 
   Args:
     model: The model.
     objective: Diffusion objective of the image tokens.
     batch: The rows, or a microbatch of them.
     tokens: Tokens of the generated images, raster order.
-    order: Orders they are written in.
-    sources: Tokens of their sources, if there can be any.
+    order: Decoding order of each image.
+    sources: Tokens of their sources; None without source tokens.
     noise: Noise of the image tokens, see `image_losses`; leaves [B ...].
     counts: Targets of the global batch.
   """

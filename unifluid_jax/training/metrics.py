@@ -1,10 +1,9 @@
 """Metrics of a run: averages, throughput, MFU, a JSONL log and a progress line.
 
-Rates are per second of training steps and of waiting for data, so neither
-compiling nor saving blurs them. MFU is model FLOPs per second over the peak of
-all devices. Model FLOPs of a step come from `runs/flops.py` (written formulas;
-rematerialisation not counted). `goodput` and `seconds_...` are this process's
-account so far, see `goodput`.
+Rates exclude the time of compiling and saving. MFU is model FLOPs per second
+over the peak of all devices; `training/flops.py` has the formulas. They do not
+count rematerialization. `goodput` and `seconds_...` account for the time of this
+process, see `utils.goodput`.
 """
 
 import dataclasses

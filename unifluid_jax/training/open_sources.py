@@ -15,17 +15,16 @@ from unifluid_jax.utils.paths import to_path
 
 
 class Opener:
-  """Opens sources, each once, and collects what is wrong with them."""
+  """Opens each source once and collects problems."""
 
   def __init__(self, experiment: Experiment, problems: Collector, needed: bool):
-    """Nothing is opened yet.
+    """Creates an opener; opens nothing.
 
     Args:
       experiment: The config.
-      problems: Where problems go.
-      needed: Whether sources that are not on this machine are a problem;
-        otherwise a line of the log tells of them, and those of TFDS are left
-        out.
+      problems: Collects problems.
+      needed: Whether sources that are absent from this machine are problems.
+        Otherwise they are logged, and TFDS sources are skipped.
     """
     self._experiment = experiment
     self._problems = problems
@@ -33,7 +32,7 @@ class Opener:
     self._opened: dict[str, Task] = {}
 
   def open(self, sources: Mapping[str, SourceConfig]) -> dict[str, Task]:
-    """The sources that can be opened, by name, with their weights checked."""
+    """Opens sources and checks their weights; returns tasks by name."""
     tasks: dict[str, Task] = {}
     absent = []
     for name, source in sources.items():
@@ -45,7 +44,7 @@ class Opener:
           absent.append(f'{name} ({source.path})')
     if absent:
       logging.warning(
-        'the texts of these sources are not checked here: %s', ', '.join(absent)
+        'texts of absent sources are not checked: %s', ', '.join(absent)
       )
     weights = {n: s.weight for n, s in sources.items() if n in tasks}
     if tasks or not sources:
@@ -54,7 +53,7 @@ class Opener:
     return tasks
 
   def _open(self, name: str, source: SourceConfig) -> Task:
-    # Several sources may be the same but for their weights.
+    # Sources may differ in their weights only.
     key = repr(dataclasses.replace(source, weight=0.0))
     if key not in self._opened:
       self._opened[key] = make_task(self._experiment, name, source)
@@ -62,7 +61,7 @@ class Opener:
 
 
 def _is_here(source: SourceConfig) -> bool:
-  """Whether the texts of a source can be known on this machine."""
+  """Whether the texts of a source are on this machine."""
   if source.kind == 'folder':
     return to_path(source.path).exists()
   return source.kind != 'tfds'

@@ -1,4 +1,4 @@
-"""The table of a model's parameters in the log of a run."""
+"""Logs a table of a model's parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ def log_parameters(name: str, parameters: Mapping[str, Any]) -> None:
   """Logs name, shape and size of each parameter.
 
   Args:
-    name: What they are the parameters of.
+    name: Name of the network.
     parameters: The parameters or their shapes, by name.
   """
   table = parameter_overview.get_parameter_overview(

@@ -1,9 +1,8 @@
-"""All checks of a config, made together before any work and before any file is
-written.
+"""Checks a config before any work starts and any file is written.
 
-`check_start` is for a program that trains in a run's folder, `check_config` for
-one that trains without a run, `check_plan` for one that trains nothing. All of
-them report all problems in one error.
+`check_start` is for training in a workdir, `check_config` for training steps
+without a workdir, `check_plan` for plans. Each reports all problems in one
+error.
 """
 
 import dataclasses
@@ -41,13 +40,13 @@ Check = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True)
 class PreparedRun:
-  """A config that passed all checks, with what they opened.
+  """A config that passed all checks, with its opened tokenizer and tasks.
 
   Attributes:
-    experiment: The config; limits that were 'auto' are numbers.
-    tokenizer: The vocabulary, which may be in no file yet.
+    experiment: The config; 'auto' limits are replaced by numbers.
+    tokenizer: The vocabulary, which may not be in a file yet.
     tasks: The tasks of `data.sources`.
-    vae_tasks: Those of `vae_training.sources`, if a VAE is to be trained.
+    vae_tasks: The tasks of `vae_training.sources`, if a VAE has to be trained.
   """
 
   experiment: Experiment
@@ -63,17 +62,16 @@ def check_start(
   trains_vae: bool,
   also: Iterable[Check] = (),
 ) -> PreparedRun:
-  """Checks all that a training needs.
+  """Checks everything that training in a workdir needs.
 
   Args:
     experiment: The config.
-    workdir: The run's folder, which is only read.
-    trains_vae: Whether the VAE may be trained first; otherwise it must be
-      there.
-    also: More checks.
+    workdir: The run's folder; only read.
+    trains_vae: Whether the VAE may be trained first; otherwise it must exist.
+    also: Further checks.
 
   Raises:
-    UserError: In all processes, with all problems.
+    UserError: Lists all problems; raised in all processes.
   """
   checks = _Checks(experiment, workdir, is_here=True)
   is_done = bool(experiment.init.vae) or _has_vae(experiment, workdir)
@@ -92,17 +90,16 @@ def check_start(
 def check_config(
   experiment: Experiment, *, also: Iterable[Check] = ()
 ) -> PreparedRun:
-  """Checks a config for a training on this machine that has no folder.
+  """Checks a config for training on this machine without a workdir.
 
-  Files that `init` names and that are not here are no problem, but a line of
-  the log.
+  Absent files of `init` are logged.
 
   Args:
     experiment: The config.
-    also: More checks.
+    also: Further checks.
 
   Raises:
-    UserError: In all processes, with all problems.
+    UserError: Lists all problems; raised in all processes.
   """
   checks = _Checks(experiment, None, is_here=True)
   checks.run(*also, checks.check_devices)
@@ -113,16 +110,16 @@ def check_config(
 def check_plan(experiment: Experiment) -> Experiment:
   """Checks a config that is not trained on this machine.
 
-  Files that are not here are no problem, but a line of the log.
+  Absent files are logged.
 
   Args:
     experiment: The config.
 
   Returns:
-    The config; limits that were 'auto' are numbers.
+    The config with numbers in place of 'auto'.
 
   Raises:
-    UserError: In all processes, with all problems.
+    UserError: Lists all problems; raised in all processes.
   """
   checks = _Checks(experiment, None, is_here=False)
   checks.check_without_run()
@@ -130,7 +127,7 @@ def check_plan(experiment: Experiment) -> Experiment:
 
 
 class _Checks:
-  """The checks, whose problems are collected."""
+  """Runs checks and collects their problems."""
 
   def __init__(
     self, experiment: Experiment, workdir: AnyPath | None, is_here: bool
@@ -145,13 +142,13 @@ class _Checks:
     self._opener = Opener(experiment, self._problems, needed=is_here)
 
   def run(self, *checks: Check) -> None:
-    """Runs checks, and keeps what they raise."""
+    """Runs checks and collects their errors."""
     for check in checks:
       with self._problems.catch():
         check()
 
   def check_devices(self) -> None:
-    """Whether the devices make up the mesh and share the rows evenly."""
+    """Checks that the devices form the mesh and divide the rows."""
     rows, accumulate = (
       self._given.data.batch_rows,
       self._given.training.grad_accum_steps,
@@ -159,18 +156,20 @@ class _Checks:
     check_rows(make_mesh(self._given.mesh), 'data.batch_rows', rows, accumulate)
 
   def check_vae_batch(self) -> None:
-    """Whether the devices share the images of the VAE's batches evenly."""
+    """Checks that the devices divide the VAE's batch."""
     batch = self._given.vae_training.batch
     check_rows(make_mesh(self._given.mesh), 'vae_training.batch', batch)
 
   def open_vae_sources(self, needed: bool = True) -> None:
-    """Opens what the VAE learns from."""
+    """Opens the sources of the VAE."""
     sources = self._given.vae_training.sources
     for name, source in sources.items():
       if source.task in ('captioning', 'vqa'):
-        told = f'vae_training.sources.{name}: the task {source.task!r} writes'
         self._problems.add(
-          UserError(f'{told} texts; a VAE learns from tasks that write images')
+          UserError(
+            f'vae_training.sources.{name}: the task {source.task!r} generates '
+            'texts; a VAE needs a task that generates images'
+          )
         )
     opener = self._opener
     if not needed:
@@ -178,7 +177,7 @@ class _Checks:
     self._vae_tasks = opener.open(sources)
 
   def check_model(self) -> None:
-    """Checks sources, vocabulary, limits, and what is said of parameters."""
+    """Checks sources, vocabulary, limits, and patterns of parameter names."""
     experiment, data = self._given, self._given.data
     self._tasks = self._opener.open(data.sources)
     self.run(
@@ -194,7 +193,7 @@ class _Checks:
     )
 
   def check_files(self, needed: bool = True) -> None:
-    """Checks the files and the run that `init` names by their headers."""
+    """Checks the headers of the files and the run that `init` names."""
     init = self._given.init
     absent = [
       path
@@ -203,49 +202,49 @@ class _Checks:
     ]
     if absent and not needed:
       logging.warning(
-        'init is not checked, since this machine does not have %s',
+        'init is not checked; this machine does not have %s',
         ', '.join(absent),
       )
       return
     self.run(lambda: check_start_files(self._given, self._unifluid))
 
   def check_without_run(self) -> None:
-    """Checks all that needs neither devices nor a run's folder."""
+    """Checks everything that needs neither devices nor a workdir."""
     self.open_vae_sources(needed=False)
     self.check_model()
     self.check_files(needed=False)
 
   def start(self) -> PreparedRun:
-    """What was found, for a training on this machine.
+    """Returns the prepared run.
 
     Raises:
       UserError: As `finish`.
     """
     experiment = self.finish()
-    assert self._tokenizer is not None  # Else there were a problem.
+    assert self._tokenizer is not None  # Otherwise a problem was raised.
     return PreparedRun(
       experiment, self._tokenizer, self._tasks, self._vae_tasks
     )
 
   def finish(self) -> Experiment:
-    """The config; limits that were 'auto' are numbers.
+    """Returns the config with numbers in place of 'auto'.
 
     Raises:
-      UserError: In all processes, if any of them has a problem.
+      UserError: A process has a problem; raised in all processes.
     """
     refused = processes.gather(bool(self._problems))
     self._problems.check()
     if any(refused):
       others = ', '.join(str(i) for i, refuses in enumerate(refused) if refuses)
-      raise UserError(f'the processes {others} cannot start; see their errors')
+      raise UserError(f'processes {others} cannot start; see their errors')
     return agree(self._given, self._experiment)
 
   @property
   def _unifluid(self) -> NetworkSpec:
-    """UniFluid, of whatever vocabulary.
+    """Spec of UniFluid with a placeholder vocabulary.
 
     Raises:
-      UserError: A part of the model cannot be made.
+      UserError: The config describes no valid model.
     """
     return make_unifluid_spec(self._given, UNKNOWN_BOI)
 
@@ -253,10 +252,10 @@ class _Checks:
     experiment = self._given
     folders = [t for t in self._tasks.values() if isinstance(t, FolderTask)]
     if not self._is_here and not folders:
-      return  # There are no texts that all have to fit.
+      return  # No source has texts that must all fit.
     path = experiment.init.workdir or experiment.tokenizer.path
     if not path and len(self._tasks) < len(experiment.data.sources):
-      return  # It is to be trained on all of them.
+      return  # It must be trained on all of them.
     if path and not self._is_here and not to_path(path).exists():
       logging.warning('texts are not counted: %s does not exist', path)
       return
@@ -268,8 +267,8 @@ class _Checks:
     missing = [n for n in self._given.data.sources if n not in self._tasks]
     if missing or self._tokenizer is None:
       raise UserError(
-        "limits of data are 'auto', and texts to set them from are not on this "
-        f'machine: {", ".join(missing) or "no vocabulary"}; give numbers'
+        "limits of data are 'auto', but the texts that set them are not on "
+        f'this machine: {", ".join(missing) or "no vocabulary"}; set numbers'
       )
     self._experiment = set_limits(
       self._given, self._with_heldout(), self._tokenizer, self._workdir
@@ -278,9 +277,9 @@ class _Checks:
   def _check_room(self) -> None:
     experiment = self._experiment
     if not is_set(experiment):
-      return  # There is another problem.
+      return  # Another problem is reported.
     data = experiment.data
-    # A folder that cannot be opened is a problem of its own.
+    # Folders that cannot be opened are reported elsewhere.
     kinds = {
       name: source.task
       for name, source in data.sources.items()
@@ -295,7 +294,7 @@ class _Checks:
     )
 
   def _with_heldout(self) -> dict[str, Task]:
-    """The tasks, with the lines that are held out of training."""
+    """Returns the tasks, including held-out lines."""
     sources = self._given.data.sources
     return {
       name: task.of_split('all')
@@ -309,16 +308,16 @@ class _Checks:
     if training.profile and training.profile[0] > training.steps:
       raise UserError(
         f'training.profile is {list(training.profile)}, but training.steps is '
-        f'{training.steps}; choose steps of the run'
+        f'{training.steps}; choose steps within the run'
       )
 
 
 def _has_vae(experiment: Experiment, workdir: AnyPath) -> bool:
-  """Whether a run has a VAE of as many steps as the config asks for."""
+  """Whether a run has a VAE trained for the config's number of steps."""
   step = CheckpointReader(workdir / 'vae' / FINAL).latest_step
   return step is not None and step >= experiment.vae_training.steps
 
 
 def _is_started(workdir: AnyPath) -> bool:
-  """Whether a run goes on from a checkpoint, and needs no `init` any more."""
+  """Whether a run resumes from a checkpoint, and so ignores `init`."""
   return CheckpointReader(workdir / 'checkpoints').latest_step is not None

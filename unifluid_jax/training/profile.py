@@ -9,15 +9,15 @@ from unifluid_jax.utils.paths import AnyPath
 
 
 class Profile:
-  """Traces steps; as a context manager it ends a trace that is under way."""
+  """Traces steps; as a context manager, ends a running trace on exit."""
 
   def __init__(self, folder: AnyPath, steps: tuple[int, int] | None):
-    """Nothing is traced yet.
+    """Creates a profiler; starts no trace.
 
     Args:
-      folder: Where the trace goes, also a bucket's; each process writes a file.
+      folder: Folder of the trace, local or in a bucket; one file per process.
       steps: First and last step, numbered from 1 as in the log; None for no
-        trace. Of a run that resumes among them, the rest is traced.
+        trace. A run that resumes between them traces the rest.
     """
     self._folder = folder
     self._first, self._last = steps or (0, 0)
@@ -31,17 +31,17 @@ class Profile:
       self._stop()
 
   def before(self, number: int) -> None:
-    """To be called before a step; starts the trace where it is due."""
+    """Starts the trace if it is due; call before each step."""
     if not self._tracing and self._first <= number <= self._last:
       jax.profiler.start_trace(str(self._folder))
       self._tracing = True
 
   def after(self, number: int, state: Any) -> None:
-    """To be called after a step; ends the trace where it is due.
+    """Ends the trace if it is due; call after each step.
 
     Args:
       number: The step.
-      state: What the step gave; the trace has the devices' work up to it.
+      state: Result of the step; the trace includes the work behind it.
     """
     if self._tracing and number == self._last:
       jax.block_until_ready(state)
@@ -50,4 +50,4 @@ class Profile:
   def _stop(self) -> None:
     jax.profiler.stop_trace()
     self._tracing = False
-    logging.info('the trace is in %s', self._folder)
+    logging.info('wrote an XProf trace to %s', self._folder)

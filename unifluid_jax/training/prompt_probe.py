@@ -57,7 +57,7 @@ def prompt_probe(
     experiment: The config.
     tasks: The tasks of `data.sources`.
     tokenizer: Encodes the prompts.
-    context: What a step needs besides arrays.
+    context: Context of the step.
     mesh: The mesh.
 
   Returns:

@@ -1,4 +1,4 @@
-"""The training state of UniFluid at step 0, and what the step needs besides."""
+"""The initial training state of UniFluid, and the context of its step."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from unifluid_jax.weights.init_from_files import check_patterns
 
 
 def make_context(experiment: Experiment, spec: ModelSpec) -> StepContext:
-  """What the training step needs besides arrays."""
+  """Creates the context of the training step."""
   config, optimizer = experiment.training, experiment.optimizer
   axes = {
     name: axes
@@ -47,15 +47,15 @@ def make_context(experiment: Experiment, spec: ModelSpec) -> StepContext:
 
 
 def check_trained(experiment: Experiment, spec: NetworkSpec) -> None:
-  """Refuses what the config says of parameters that are not there or trained.
+  """Rejects settings for parameters that do not exist or are not trained.
 
   Args:
     experiment: The config.
-    spec: UniFluid.
+    spec: Spec of UniFluid.
 
   Raises:
-    UserError: A factor of the learning rate or a pattern of `init` is for no
-      parameter, or the loss balance measures gradients of frozen ones.
+    UserError: A learning-rate multiplier or a pattern of `init` matches no
+      parameter, or the loss balance measures gradients of frozen parameters.
   """
   names = spec.logical_axes
   problems = Collector()
@@ -67,11 +67,12 @@ def check_trained(experiment: Experiment, spec: NetworkSpec) -> None:
   shared = [name for name in names if name.startswith(SHARED)]
   measures = experiment.training.balance == 'gradnorm'
   if measures and all(map(experiment.init.is_frozen, shared)):
-    told = UserError(
-      "training.balance 'gradnorm' measures the gradients of what both tasks "
-      f'share, {SHARED}, and init.frozen leaves it without; use another'
+    problems.add(
+      UserError(
+        f"training.balance 'gradnorm' measures gradients of {SHARED}, which "
+        'init.frozen freezes; use another policy'
+      )
     )
-    problems.add(told)
   problems.check()
 
 
@@ -82,15 +83,14 @@ def initial_train_state(
   vae: Parameters,
   start: Parameters,
 ) -> TrainState:
-  """The state of step 0; to be jitted.
+  """Creates the state of step 0; jit this function.
 
   Args:
     experiment: The config.
-    spec: The model.
-    context: Holder of the optimizer.
+    spec: Spec of the model.
+    context: Has the optimizer.
     vae: Parameters of the VAE.
-    start: Parameters of the model that are not to be fresh ones, in their
-      storage dtypes.
+    start: Parameters that replace fresh ones, in their storage dtypes.
   """
   flat = spec.unifluid.fresh_parameters(experiment.seed) | start
   is_frozen = experiment.init.is_frozen
@@ -113,7 +113,7 @@ def abstract_train_state(
   context: StepContext,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
-  """Shape, dtype and sharding of each array of the state."""
+  """Returns shape, dtype and sharding of each array of the state."""
   shapes = jax.eval_shape(
     lambda vae: initial_train_state(experiment, spec, context, vae, {}),
     spec.vae.abstract_parameters,
@@ -126,20 +126,20 @@ _TPU_OPTIONS = {
   'xla_tpu_enable_windowed_einsum_for_all_gather': False,
   'xla_tpu_enable_windowed_einsum_for_reduce_scatter': False,
 }
-"""A windowed einsum multiplies by each device's share of a weight as it
-arrives, and for large batches reads and writes its sum of activations each
-time: nine times the HBM traffic of gathering the weight (0.7B on v5p-128)."""
+"""A windowed einsum multiplies by each shard of a weight as it arrives. For
+large batches it reads and writes the sum of activations each time: nine times
+the HBM traffic of gathering the weight (0.7B on v5p-128)."""
 
 
 def jit_train_step(
   context: StepContext, mesh: jax.sharding.Mesh, target: TrainState
 ) -> jax.stages.Wrapped:
-  """The training step on a mesh: (state, batch) -> (state, metrics).
+  """Jits the training step on a mesh: (state, batch) -> (state, metrics).
 
   Args:
-    context: What the step needs besides arrays.
+    context: Context of the step.
     mesh: The mesh.
-    target: Where the arrays of the state lie, before and after.
+    target: Abstract state; gives the shardings.
   """
   is_tpu = mesh.devices.flat[0].platform == 'tpu'
   return jax.jit(

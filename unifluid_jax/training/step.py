@@ -28,17 +28,17 @@ from unifluid_jax.training.balance import Balance, BalanceState
 from unifluid_jax.training.optimizer import ema_update
 
 _HELDOUT = 2**32 - 1
-"""Stands for a step in the keys of held-out losses; no step has this number."""
+"""Replaces the step number in the keys of held-out losses."""
 
 _PROBE = 2**32 - 2
-"""Likewise, for the prompt probe."""
+"""Replaces the step number in the keys of the prompt probe."""
 
 SHARED = 'gemma/stack/'
-"""How the names of the transformer's layers begin, which both tasks share."""
+"""Prefix of the parameter names that both tasks share: the decoder's layers."""
 
 
 class TrainState(NamedTuple):
-  """All that a run carries from step to step, and that a checkpoint holds.
+  """The training state, as checkpoints hold it.
 
   Attributes:
     step: Steps done.
@@ -46,9 +46,9 @@ class TrainState(NamedTuple):
     frozen: Parameters of the model that are not trained, by name.
     vae: The VAE's parameters and latent statistics, by name.
     opt_state: State of the optimizer.
-    ema: Moving average of `params`.
+    ema: Exponential moving average of `params`.
     balance: State of the loss balance.
-    bad_step: First step whose loss or gradient was not finite, else -1.
+    bad_step: First step with a non-finite loss or gradient, else -1.
   """
 
   step: Int[Array, '']
@@ -63,7 +63,7 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-  """What a step needs besides arrays; fixed for a run.
+  """Constants of a run that a step needs.
 
   Attributes:
     graphdef: Structure of UniFluid.
@@ -99,7 +99,7 @@ class StepContext:
 
 
 class _Inputs(NamedTuple):
-  """A batch with everything random already drawn."""
+  """A batch with all its random draws."""
 
   batch: Batch
   tokens: Float[Array, 'B G N Z']
@@ -109,14 +109,14 @@ class _Inputs(NamedTuple):
 
 
 def _key(context: StepContext, step: Int[Array, ''] | int) -> PRNGKeyArray:
-  """The key of a step."""
+  """Returns the key of a step."""
   return jax.random.fold_in(jax.random.key(context.seed), step)
 
 
 def _draw_inputs(
   context: StepContext, state: TrainState, batch: Batch, key: PRNGKeyArray
 ) -> _Inputs:
-  """What a step is fed; neither microbatches nor meshes change it."""
+  """Draws order, latents and noise, independent of mesh and microbatches."""
   input_key, noise_key = jax.random.split(key)
   order_key, posterior_key = jax.random.split(input_key)
   rows, images = batch.generated_slots.shape
@@ -153,7 +153,7 @@ def _gradients(
   inputs: _Inputs,
   weights: Float[Array, '2'],
 ) -> tuple[Parameters, losses_lib.Losses]:
-  """Gradient of the weighted loss and both losses, over all rows."""
+  """Computes the gradient of the weighted loss, and both losses."""
   model = parameters.unflatten(
     context.graphdef, {**state.params, **state.frozen}
   )
@@ -176,7 +176,7 @@ def _losses(
   counts: losses_lib.Counts,
   part: _Inputs,
 ) -> losses_lib.Losses:
-  """Both losses of some rows, over the counts of all."""
+  """Computes both losses of a microbatch, divided by the batch's counts."""
   return losses_lib.losses(
     parameters.unflatten(context.graphdef, {**params, **frozen}),
     context.objective,
@@ -192,17 +192,17 @@ def _losses(
 def task_weights(
   context: StepContext, balance: BalanceState
 ) -> Float[Array, '2']:
-  """Weights of the image and the text loss; lambda multiplies the latter."""
+  """Returns the weights of both losses; lambda multiplies the text weight."""
   return balance.weights * jnp.array([1.0, context.text_weight])
 
 
 def make_train_step(
   context: StepContext,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-  """The step: (state, batch) -> (state, metrics), to be jitted.
+  """Returns the step: (state, batch) -> (state, metrics), to be jitted.
 
-  A step with a loss or gradient that is not finite changes nothing but the
-  count of steps and `bad_step`.
+  A step with a non-finite loss or gradient changes only the step count and
+  `bad_step`.
   """
 
   def train_step(state, batch):
@@ -241,7 +241,7 @@ def make_train_step(
 
 
 def _count(batch: Batch) -> dict[str, Array]:
-  """Examples that found room in the rows, and images read or written."""
+  """Counts the examples and the images of a batch."""
   images = (batch.understanding_slots, batch.generated_slots)
   return {
     'examples': jnp.float32(batch.segment_ids.max(-1).sum()),
@@ -252,11 +252,10 @@ def _count(batch: Batch) -> dict[str, Array]:
 def make_balance_step(
   context: StepContext,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-  """Measures each task's gradient and updates the loss balance.
+  """Returns a function that measures task gradients and updates the balance.
 
-  To be jitted and run at an interval. The metrics are the norms of the
-  unweighted losses' gradients in the transformer's layers, which both tasks
-  share, and the cosine between the two.
+  Jit it and run it at an interval. Metrics are the norms of the unweighted
+  losses' gradients in the shared decoder layers, and the cosine between them.
   """
 
   def balance_step(state, batch):
@@ -289,10 +288,10 @@ def make_heldout_step(
   [TrainState, Batch, Int[Array, '']],
   tuple[losses_lib.Losses, losses_lib.Counts],
 ]:
-  """The losses of a batch without an update, to be jitted.
+  """Returns a function that measures losses without an update, to be jitted.
 
-  The noise is a function of the batch's number alone, so that measurements at
-  different steps differ by the parameters only.
+  The noise is a function of the batch's number alone, so measurements at
+  different steps differ in the parameters only.
 
   Returns:
     (state, batch, number of the batch) -> (mean losses, counts of targets).
@@ -320,7 +319,9 @@ def make_heldout_step(
 def make_probe_step(
   context: StepContext,
 ) -> Callable[[TrainState, Batch, Int[Array, '']], Float[Array, '2 N']]:
-  """Image losses by decoding rank, for rows of one generated image each.
+  """Returns a function that measures image losses by decoding rank.
+
+  Each row holds one generated image.
 
   As in `make_heldout_step`, the noise is a function of the batch's number.
 
