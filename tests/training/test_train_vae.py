@@ -82,5 +82,6 @@ def test_a_vae_is_told_as_that_of_its_config_alone(tmp_path, caplog):
   config.vae_training.steps = 5
   with caplog.at_level('INFO', 'absl'):
     train_vae(build(Experiment, config), tmp_path)
-  assert 'continues with another config: vae_training.loss.kl_weight' in caplog.text
+  told = 'continues with another config: vae_training.loss.kl_weight'
+  assert told in caplog.text
   assert Checkpoints(tmp_path / FINAL).latest_step == 5

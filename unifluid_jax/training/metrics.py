@@ -2,8 +2,8 @@
 
 Rates exclude the time of compiling and saving. MFU is model FLOPs per second
 over the peak of all devices; `training/flops.py` has the formulas. They do not
-count rematerialization. `goodput` and `seconds_...` account for the time of this
-process, see `utils.goodput`.
+count rematerialization. `goodput` and `seconds_...` account for the time of
+this process, see `utils.goodput`.
 """
 
 import dataclasses
