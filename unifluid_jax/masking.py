@@ -1,32 +1,32 @@
-"""Random-permutation masking: in which order an image's tokens are written,
-which of them a slot is told, and which slots see each other.
+"""Random-permutation masking: decoding orders of image tokens, inputs of image
+slots, and attention masks.
 
 Legend: B rows, L slots of a row, G generated images of a row, N tokens of an
-image. `order[j]` is the grid position (raster index) that is written j-th.
+image. `order[j]` is the grid position (raster index) that is decoded j-th.
 
-Order 'causal' (A), next-token prediction in permuted order. N = 4 and
+Decoding 'causal': next-token prediction in permuted order. N = 4 and
 order = [2, 0, 3, 1]; x_i is the token at grid position i:
 
     slot      j =  0         1         2         3
-    is told        BOI       x_2       x_0       x_3       the last one written
-    asked for      at 2      at 0      at 3      at 1      target position
-    writes         x_2       x_0       x_3       x_1
-    sees      0    #         .         .         .
+    input          BOI       x_2       x_0       x_3       last token decoded
+    target at      2         0         3         1         target position
+    predicts       x_2       x_0       x_3       x_1
+    attends   0    #         .         .         .
               1    #         #         .         .
               2    #         #         #         .
               3    #         #         #         #
 
-Order 'masked' (B), masked prediction as in MAR (arXiv 2406.11838, section
-3.4). Slots stand in raster order, the first `visible` positions of the order
-are shown, the others are asked for; the block sees itself whole. With the
+Decoding 'masked': masked prediction as in MAR (arXiv 2406.11838, section 3.4).
+Slots are in raster order. The first `visible` positions of the order are
+inputs, the others are predicted; attention within the block is bidirectional. With the
 same order and visible = 1:
 
     slot      j =  0         1         2         3
-    is told        [mask]    [mask]    x_2       [mask]
-    writes         x_0       x_1                 x_3
-    sees      all  #         #         #         #
+    input          [mask]    [mask]    x_2       [mask]
+    predicts       x_0       x_1                 x_3
+    attends   all  #         #         #         #
 
-The identity order makes 'causal' plain raster generation.
+The identity order turns 'causal' into raster-order generation.
 """
 
 import math
@@ -53,11 +53,11 @@ _MASKED_SHARE_MIN = 0.7
 
 
 class Order(NamedTuple):
-  """The orders of images, of a batch [B G] or of a sampler [B].
+  """Decoding orders of images: [B G] for a batch, [B] for a sampler.
 
   Attributes:
-    positions: Grid position written j-th, a permutation of 0..N-1.
-    visible: How many of those are given; only order 'masked' looks at it.
+    positions: Grid position decoded j-th, a permutation of 0..N-1.
+    visible: Number of positions that are inputs; for decoding 'masked' only.
   """
 
   positions: Int[Array, '*B N']
@@ -67,7 +67,7 @@ class Order(NamedTuple):
 def random_share(
   step: Int[Array, ''], raster_fade: tuple[int, int] | None
 ) -> Float[Array, '']:
-  """Share of images in random order: 1, falling linearly to 0 over the fade.
+  """Returns the share of images in random order: 1, falling linearly to 0.
 
   Random-to-raster annealing is RAR's (bytedance/1d-tokenizer, rar.py).
 
@@ -85,14 +85,13 @@ def random_share(
 
 
 def decodes_raster(step: int, raster_fade: tuple[int, int] | None) -> bool:
-  """Whether a trained model writes its images in raster order.
+  """Whether a trained model decodes images in raster order.
 
-  It does once its training had no random order left. Before that, and so where
-  the fall was cut short, it writes in random order, which it has seen from its
-  first step on.
+  It does once its training has no random order left. Until then it decodes in
+  random order, which it has seen from the first step.
 
   Args:
-    step: Steps that it was trained for.
+    step: Steps of training.
     raster_fade: As in `random_share`.
   """
   return bool(random_share(jnp.int32(step), raster_fade) == 0)
@@ -105,7 +104,7 @@ def draw_order(
   tokens: int,
   share: Float[Array, ''] | float = 1.0,
 ) -> Order:
-  """Draws an order for each image, and how much of it order 'masked' shows.
+  """Draws the order of each image, and the number of its visible tokens.
 
   Args:
     key: Random key.
@@ -133,7 +132,7 @@ def draw_order(
 
 
 def is_visible(order: Order) -> Bool[Array, '*B N']:
-  """Order 'masked': True at the grid positions that are shown."""
+  """Decoding 'masked': True at the grid positions that are inputs."""
   rank = jnp.argsort(order.positions, axis=-1)
   return rank < order.visible[..., None]
 
@@ -141,7 +140,7 @@ def is_visible(order: Order) -> Bool[Array, '*B N']:
 def image_index(
   slots: Int[Array, 'B M'], tokens: int, length: int
 ) -> Int[Array, 'B L']:
-  """Index of each slot into its row's M x `tokens` image tokens, else -1.
+  """Returns each slot's index into its row's M x `tokens` image tokens, or -1.
 
   Args:
     slots: First slot of each image's block, -1 where absent.
@@ -159,7 +158,7 @@ def open_image_blocks(
   kind: Int[Array, 'B L'],
   generated_slots: Int[Array, 'B G'],
 ) -> Int[Array, 'B L']:
-  """Order 'masked': joins the slots of each generated image into one block.
+  """Decoding 'masked': joins the slots of each generated image into one block.
 
   mask_ar    0 0 0 1 1 1 1      kind  T T T G G G G
   becomes    0 0 0 1 0 0 0
@@ -171,11 +170,11 @@ def open_image_blocks(
 def attention_mask(
   segment_ids: Int[Array, 'B L'], mask_ar: Int[Array, 'B L']
 ) -> Bool[Array, 'B L L']:
-  """Who sees whom: prefix-LM inside an example, nothing across examples.
+  """Returns the prefix-LM mask inside examples; examples do not see each other.
 
-  A slot sees the slots of its example whose block is not after its own;
-  `mask_ar` 1 opens a block (big_vision's make_attn_mask). Rows look, columns
-  are looked at; two packed examples and one pad:
+  A slot attends to the slots of its example whose block is not after its own;
+  `mask_ar` 1 opens a block (big_vision's make_attn_mask). Rows are queries,
+  columns keys; two packed examples and one pad:
 
     segment   1 1 1 1 2 2 2 0
     mask_ar   0 0 1 1 0 1 1 0
@@ -187,7 +186,7 @@ def attention_mask(
     2 0       . . . . # . . .
     2 1       . . . . # # . .
     2 1       . . . . # # # .
-    0 0       . . . . . . . .      padding sees nothing
+    0 0       . . . . . . . .      padding attends to nothing
   """
   block = jnp.cumsum(mask_ar, axis=-1)
   not_after = block[:, None, :] <= block[:, :, None]
@@ -196,15 +195,15 @@ def attention_mask(
 
 
 def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
-  """Tokens written in each decoding step: MaskGIT's cosine schedule.
+  """Returns the tokens of each decoding step: MaskGIT's cosine schedule.
 
   After step k of K, floor(N cos(pi/2 (k+1)/K)) tokens are left, but every
-  step writes one at least (Chang et al., arXiv 2202.04200; MAR). The floors
-  make counts go up and down by one; here they are sorted, since each change of
-  the count is a program more to compile.
+  step decodes at least one (Chang et al., arXiv 2202.04200; MAR). The floors
+  make the counts go up and down by one. They are sorted here, because each
+  change of the count is another program to compile.
 
   Raises:
-    UserError: More steps than tokens, or none.
+    UserError: More steps than tokens, or no steps.
   """
   steps = tokens if steps is None else steps
   if not 1 <= steps <= tokens:
@@ -228,14 +227,14 @@ def decoding_mask(
   kept: int,
   queries: int,
 ) -> Bool[Array, 'B R S']:
-  """Order 'causal', one decoding step over a KV cache of S slots.
+  """Returns the mask of a causal decoding step over a KV cache of S slots.
 
-  The step feeds R = kept + queries - 1 slots behind the `written` ones. The
+  The step feeds R = kept + queries - 1 slots after the `written` ones. The
   first `kept` stay in the cache; the last of them is the first query. The
-  other queries are fed the same token with other target positions, see what
-  stays but neither the first query nor each other, and are overwritten by the
-  next step. With P = 2 prefix slots (the first one padding), written = 3 (one
-  image slot so far), kept = 2, queries = 3:
+  other queries repeat its token with other target positions. They attend to
+  the slots that stay, but not to the first query or to each other, and the
+  next step overwrites them. With P = 2 prefix slots (the first one padding),
+  written = 3 (one image slot so far), kept = 2, queries = 3:
 
                  prefix  image       this step
                  0   1   2           3   4   5   6
@@ -249,7 +248,7 @@ def decoding_mask(
     slots: S, capacity of the cache.
     written: Cache slots in use before this step, the prefix included.
     kept: Slots of this step that stay in the cache.
-    queries: Tokens asked for in this step.
+    queries: Tokens to decode in this step.
   """
   rows = kept + queries - 1
   row = jnp.arange(rows)[:, None]

@@ -1,7 +1,7 @@
-"""From an ml_collections config to frozen dataclasses, strictly.
+"""Builds frozen dataclasses from an ml_collections config, strictly.
 
-A key that no dataclass field has, a missing required key, or a value of
-another type is a `UserError` that names the key and what is near it.
+Unknown keys, missing required keys and values of another type raise a
+`UserError` that names the key and similar keys.
 """
 
 import dataclasses
@@ -38,8 +38,7 @@ def build(
     The instance; fields that the section leaves out keep their defaults.
 
   Raises:
-    UserError: On an unknown key, a missing key or a value of another type; one
-      error for all of them.
+    UserError: Lists all unknown keys, missing keys and values of another type.
   """
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
@@ -66,7 +65,7 @@ def build(
 
 
 def to_dict(instance: Any) -> Any:
-  """The inverse of `build`: plain dicts and lists, as JSON holds them."""
+  """Inverts `build`: returns plain dicts and lists, for JSON."""
   if dataclasses.is_dataclass(instance):
     return {
       field.name: to_dict(getattr(instance, field.name))
@@ -86,7 +85,7 @@ def _unknown_key(path: str, key: Any, known: list[str]) -> str:
 
 
 def _value(hint: Any, value: Any, path: str, words: Sequence[str] = ()) -> Any:
-  """A value of a hint's type; `words` are named as what it may be instead."""
+  """Converts a value to a hint's type; `words` are allowed instead of it."""
   if dataclasses.is_dataclass(hint):
     return build(hint, _section(value, path), path)  # type: ignore[arg-type]
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -116,7 +115,7 @@ def _value(hint: Any, value: Any, path: str, words: Sequence[str] = ()) -> Any:
     )
   is_seed = path.rpartition('.')[2] == 'seed'
   if hint is int and not is_seed and not -_INT32 <= value < _INT32:
-    # Without the number: Python refuses to write very long ones.
+    # Omits the value: Python does not print very long integers.
     raise UserError(
       f'{path} is out of range; it must be less than 2^31 = {_INT32:,} in size'
     )

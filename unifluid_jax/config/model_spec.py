@@ -1,7 +1,7 @@
-"""What a config says of the model's parameters, before there are any.
+"""Specs of the networks that a config describes: structure without arrays.
 
-Whoever reads, writes, places or counts parameters starts here: a spec needs
-neither an optimizer nor a training state.
+Code that reads, writes, shards or counts parameters starts from a spec, which
+needs neither an optimizer nor a training state.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from unifluid_jax.sharding.logical_axes import Axes
 from unifluid_jax.sharding.mesh import abstract_state
 
 UNKNOWN_BOI = 5
-"""Stands for the beginning-of-image id of a vocabulary that is not at hand: no
-name, shape or cost depends on it."""
+"""Placeholder for the beginning-of-image id of an unknown vocabulary. Names,
+shapes and costs do not depend on it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,11 @@ class NetworkSpec:
     return sum(map(math.prod, shapes))
 
   def place(self, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """The abstract parameters with their shardings on a mesh."""
+    """Returns the abstract parameters with their shardings on a mesh."""
     return abstract_state(mesh, self.abstract_parameters, self.logical_axes)
 
   def fresh_parameters(self, seed: int) -> Parameters:
-    """Fresh parameters in their storage dtypes, by name; to be jitted."""
+    """Creates fresh parameters in their storage dtypes; jit this method."""
     _, flat = parameters.flatten(self._make(nnx.Rngs(seed)))
     return {
       name: value.astype(self.abstract_parameters[name].dtype)
@@ -75,7 +75,7 @@ class ModelSpec(NamedTuple):
 
 
 def make_model_spec(experiment: Experiment, boi_id: int) -> ModelSpec:
-  """The spec of the model that a config describes.
+  """Creates the spec of the model that a config describes.
 
   Args:
     experiment: The config.
@@ -87,7 +87,7 @@ def make_model_spec(experiment: Experiment, boi_id: int) -> ModelSpec:
 
 
 def make_unifluid_spec(experiment: Experiment, boi_id: int) -> NetworkSpec:
-  """The spec of UniFluid alone, see `make_model_spec`."""
+  """Creates the spec of UniFluid, see `make_model_spec`."""
   unifluid = _unifluid_spec(experiment.model, experiment.image_tokens(boi_id))
   frozen = {
     name: _in_storage(experiment.init, name, leaf, unifluid.logical_axes[name])
@@ -99,7 +99,7 @@ def make_unifluid_spec(experiment: Experiment, boi_id: int) -> NetworkSpec:
 
 
 def make_vae_spec(experiment: Experiment) -> NetworkSpec:
-  """The spec of the VAE alone, which knows no vocabulary."""
+  """Creates the spec of the VAE."""
   return _vae_spec(experiment.vae)
 
 
@@ -114,7 +114,7 @@ def _vae_spec(config: VAEConfig) -> NetworkSpec:
 
 
 def _spec_of(make: Callable[[nnx.Rngs], Any]) -> NetworkSpec:
-  """The spec of a network, of which no array is made."""
+  """Creates the spec of a network without creating arrays."""
   network = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
   return NetworkSpec(
     nnx.graphdef(network),
@@ -130,6 +130,6 @@ def _spec_of(make: Callable[[nnx.Rngs], Any]) -> NetworkSpec:
 def _in_storage(
   init: InitConfig, name: str, leaf: jax.ShapeDtypeStruct, axes: Axes
 ) -> jax.ShapeDtypeStruct:
-  """A frozen parameter as `init.dtype` keeps it; vectors are float32."""
+  """Applies `init.dtype` to a frozen parameter; vectors stay float32."""
   dtype = is_matrix(name, axes) and storage_dtype(init.dtype, name)
   return jax.ShapeDtypeStruct(leaf.shape, dtype or 'float32')

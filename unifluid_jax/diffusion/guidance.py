@@ -1,4 +1,4 @@
-"""Classifier-free guidance, mixed in the diffusion head.
+"""Classifier-free guidance of the diffusion head.
 
 Ho and Salimans (2022, arXiv 2207.12598): eps = eps_u + w (eps_c - eps_u), and
 likewise for velocities.
@@ -19,7 +19,7 @@ SCHEDULES = ('constant', 'linear')
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-  """How strongly a condition is amplified.
+  """Strength of the guidance.
 
   Attributes:
     scale: The weight w; at 1 only the conditional prediction counts.
@@ -48,9 +48,9 @@ class Guidance:
   def scale_at(
     self, fraction: Float[Array, '*n'] | float
   ) -> Float[Array, '*n'] | float:
-    """The weight where this fraction of an image's tokens is written.
+    """Returns the weight once this fraction of an image's tokens is decoded.
 
-    MAR counts the tokens of the current decoding step as written.
+    MAR counts the tokens of the current decoding step as decoded.
     """
     if self.schedule == 'constant':
       return self.scale
@@ -59,7 +59,7 @@ class Guidance:
   def guide(
     self, predict: Predict, fraction: Float[Array, '*n'] | float
   ) -> Predict:
-    """`guided` with this weight and interval."""
+    """Applies `guided` with this weight and interval."""
     return guided(predict, self.scale_at(fraction), self.interval)
 
 
@@ -68,7 +68,7 @@ def guided(
   scale: Float[Array, '*n'] | float,
   interval: tuple[float, float] = (0.0, 1.0),
 ) -> Predict:
-  """Guides a head that knows n tokens both with and without condition.
+  """Guides a head that predicts n tokens both with and without condition.
 
   Args:
     predict: The head on 2n rows, the n conditional ones first.

@@ -1,8 +1,8 @@
-"""What the diffusion head predicts, how it is trained, and its noise levels.
+"""Objectives of the diffusion head: its target, loss and noise levels.
 
-Both objectives noise a clean token as x_t = alpha x_0 + sigma eps, and know
-nothing of the head but a function `predict(x_t, time) -> output`. Its time
-runs from 0 (data) to 1000 (noise) in both, so that a head needs no objective.
+Both objectives noise a clean token as x_t = alpha x_0 + sigma eps and use the
+head as a function `predict(x_t, time) -> output`. Time runs from 0 (data) to
+1000 (noise) in both, so the head does not depend on the objective.
 
 Legend: n tokens, Z channels of a token, O output channels, S solver steps.
 """
@@ -32,12 +32,12 @@ class Steps(NamedTuple):
   """The steps of a solver from noise to data, or one of them.
 
   Attributes:
-    time: Where the head is asked.
-    alpha: Signal there.
-    sigma: Noise there.
-    next_time: Where the step ends, 0 for the last.
-    next_alpha: Signal there, 1 for the last.
-    next_sigma: Noise there, 0 for the last.
+    time: Time at the start of the step.
+    alpha: Signal at `time`.
+    sigma: Noise at `time`.
+    next_time: Time at the end of the step, 0 for the last.
+    next_alpha: Signal at `next_time`, 1 for the last.
+    next_sigma: Noise at `next_time`, 0 for the last.
   """
 
   time: Float[Array, '*S']
@@ -49,10 +49,10 @@ class Steps(NamedTuple):
 
 
 class Noise(NamedTuple):
-  """What is random in the loss of n tokens.
+  """The random draws of the loss of n tokens.
 
   Attributes:
-    level: How far from the data each token is taken, in the objective's unit.
+    level: Noise level of each token, in the objective's unit.
     eps: Standard normal numbers.
   """
 
@@ -61,10 +61,10 @@ class Noise(NamedTuple):
 
 
 class Objective(abc.ABC):
-  """What the head predicts and how it learns to.
+  """A target of the head and its loss.
 
   Attributes:
-    most_steps: Most steps of a deterministic solver.
+    most_steps: Largest number of steps of a deterministic solver.
   """
 
   most_steps: ClassVar[float] = math.inf
@@ -77,10 +77,10 @@ class Objective(abc.ABC):
   def draw_levels(
     self, key: PRNGKeyArray, count: int
   ) -> Float[Array, ' n'] | Int[Array, ' n']:
-    """A noise level for each of `count` tokens, in the objective's unit."""
+    """Draws noise levels for `count` tokens, in the objective's unit."""
 
   def draw(self, key: PRNGKeyArray, count: int, channels: int) -> Noise:
-    """All that is random in the loss of `count` tokens."""
+    """Draws noise for the loss of `count` tokens."""
     level_key, eps_key = jax.random.split(key)
     eps = jax.random.normal(eps_key, (count, channels))
     return Noise(self.draw_levels(level_key, count), eps)
@@ -89,17 +89,17 @@ class Objective(abc.ABC):
   def loss(
     self, predict: Predict, x_0: Float[Array, 'n Z'], noise: Noise
   ) -> Float[Array, ' n']:
-    """Loss of each token at a noise level of its own, a mean over channels.
+    """Computes the loss of each token at its noise level, a mean over channels.
 
     Args:
       predict: The head, bound to the conditions of the n tokens.
       x_0: Clean tokens.
-      noise: What `draw` gave for them.
+      noise: Result of `draw`.
     """
 
   @abc.abstractmethod
   def steps(self, count: int) -> Steps:
-    """`count` evenly spaced steps for a deterministic solver."""
+    """Returns `count` evenly spaced steps for a deterministic solver."""
 
   @abc.abstractmethod
   def denoise(
@@ -109,7 +109,7 @@ class Objective(abc.ABC):
     alpha: Float[Array, ''],
     sigma: Float[Array, ''],
   ) -> tuple[Float[Array, 'n Z'], Float[Array, 'n Z']]:
-    """The clean tokens and the noise that the head sees in `x_t`."""
+    """Returns the clean tokens and the noise that the head predicts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,10 +212,10 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {'ddpm': Ddpm, 'flow': Flow}
 
 
 def make_objective(name: str) -> Objective:
-  """The objective of a config's name.
+  """Returns the objective of a name.
 
   Raises:
-    UserError: If no objective has that name.
+    UserError: No objective has that name.
   """
   if name not in OBJECTIVES:
     raise UserError(

@@ -1,4 +1,4 @@
-"""How a module declares a parameter: an initialiser, a shape, logical axes.
+"""Declares parameters: an initializer, a shape, logical axes.
 
 The logical axes are names such as 'embed' or 'heads'; the table in
 `sharding.logical_axes` maps them to mesh axes. Parameters are float32; a
@@ -21,7 +21,7 @@ Parameters = dict[str, jax.Array]
 """Values by name, see `flatten`."""
 
 DTYPES = ('float32', 'bfloat16', 'float16')
-"""What weights may be kept in."""
+"""Storage dtypes of weights."""
 
 
 def normal(
@@ -98,10 +98,10 @@ def is_matrix(name: str, axes: Axes) -> bool:
 
 
 def storage_dtype(entries: Sequence[str], name: str) -> str | None:
-  """Dtype of a parameter by entries 'PATTERN=DTYPE' or 'DTYPE' for all.
+  """Returns a parameter's dtype by entries 'PATTERN=DTYPE', or 'DTYPE' for all.
 
   Args:
-    entries: The first whose regular expression is found in the name counts.
+    entries: The first entry whose regular expression matches the name counts.
     name: Name of the parameter.
   """
   for entry in entries:
@@ -112,10 +112,11 @@ def storage_dtype(entries: Sequence[str], name: str) -> str | None:
 
 
 def check_storage(entries: Sequence[str], key: str) -> None:
-  """Makes sure that `storage_dtype` can read the entries.
+  """Checks entries for `storage_dtype`.
 
   Raises:
-    UserError: One is no dtype, or no regular expression; `key` names it.
+    UserError: An entry has an unknown dtype or an invalid regular expression;
+      `key` names it.
   """
   for entry in entries:
     pattern, _, dtype = entry.rpartition('=')

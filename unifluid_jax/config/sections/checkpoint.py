@@ -9,11 +9,11 @@ from unifluid_jax.utils.errors import (
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """When checkpoints are made, and which are kept.
+  """When to save checkpoints, and which to keep.
 
   Attributes:
     every: Steps between two saves.
-    keep: Newest checkpoints that are kept, besides the one of least loss.
+    keep: Newest checkpoints to keep, besides the one with the lowest loss.
   """
 
   every: int = 1000

@@ -19,7 +19,7 @@ READS = {
   'folder': ('path', 'split'),
   'tfds': ('path', 'split', 'features', 'data_dir'),
 }
-"""Kinds of sources, and the keys that each looks at besides weight and task."""
+"""Kinds of sources, and the keys that each reads besides weight and task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SourceConfig:
   """One source of examples.
 
   Attributes:
-    weight: Share of the examples, up to a factor.
+    weight: Relative share of the examples.
     kind: 'emoji' (embedded), 'folder' (a JSONL file) or 'tfds', see READS.
     task: 'text_to_image', 'captioning', 'vqa' or 'editing'; the embedded data
       also has 'picture', for the VAE.
@@ -53,28 +53,28 @@ class SourceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """What batches are made of.
+  """Sources and batches.
 
   Attributes:
-    image_size: Side in pixels of all images; what is read is then resized to
-      `model.encoder.image_size`.
+    image_size: Side in pixels of generated images and of their sources.
     sources: The sources, by name.
-    max_text: Most tokens of a prompt, and of a text target; 'auto' to set it
-      from the texts, see `training.text_limits`.
-    examples: Examples of a step, over all processes, of which those are
-      dropped that no row has room for; the log's `examples` counts the rest.
+    max_text: Largest number of tokens of a prompt, and of a text target; 'auto'
+      sets it from the texts, see `training.text_limits`.
+    examples: Examples of a step, over all processes. Examples that fit no row
+      are dropped; the log's `examples` counts the others.
     batch_rows: Rows that the examples of a step are packed into.
-    packing_windows: Windows of rows that are packed independently; fewer pack
-      better. A process packs every window that it has a row of, so there
-      should be as many windows as processes, or more.
-    row_capacity: What a row has room for.
-    cond_drop_prob: Probability that an image is written after nothing.
+    packing_windows: Windows of rows that are packed independently; fewer
+      windows pack better. A process packs every window that it has a row of,
+      so use at least as many windows as processes.
+    row_capacity: Capacity of a row.
+    cond_drop_prob: Probability of dropping the prompt of an image, for
+      classifier-free guidance.
     num_workers: Processes that read ahead; 0 for threads only.
     concepts: Concepts of the embedded data, a key of CONCEPT_SETS.
     artists: Artists of the embedded data.
-    heldout: Share of a folder's images that are kept out of training, with all
+    heldout: Share of a folder's images that are held out of training, with all
       their lines; see `data.sources.split`.
-    max_pixels: Pixels that an image file may have.
+    max_pixels: Largest number of pixels of an image file.
   """
 
   image_size: int
@@ -110,14 +110,14 @@ class DataConfig:
 
 
 def check_source(name: str, source: SourceConfig) -> None:
-  """Refuses a kind that there is not, and keys that a kind does not look at.
+  """Rejects unknown kinds, and keys that a kind does not read.
 
   Args:
-    name: The source's, for the message.
+    name: Name of the source, for messages.
     source: The source.
 
   Raises:
-    UserError: With the source and the key.
+    UserError: Names the source and the key.
   """
   if source.kind not in READS:
     raise UserError(
@@ -133,9 +133,9 @@ def check_source(name: str, source: SourceConfig) -> None:
   for field in dataclasses.fields(source):
     value = getattr(source, field.name)
     given = any(value.values()) if isinstance(value, Mapping) else value
-    # Flags set every key: what is empty, or its default, asks for nothing.
+    # Flags set every key, so empty and default values are allowed.
     if field.name not in reads and given and value != field.default:
       raise UserError(
-        f'the source {name!r} has {field.name} {value!r}, which its kind '
-        f'{source.kind!r} does not look at; leave it out'
+        f'the source {name!r} has {field.name} {value!r}, which sources of '
+        f'kind {source.kind!r} do not read; remove it'
       )

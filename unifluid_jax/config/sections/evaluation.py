@@ -12,19 +12,19 @@ from unifluid_jax.utils.errors import (
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-  """What is drawn from the splits of the data to evaluate a run.
+  """How much of each split an evaluation uses.
 
-  A split that has more than the most is drawn from, without replacement. Of a
-  user's own data, each prompt gets one image.
+  Larger splits are subsampled without replacement. Prompts of a user's own data
+  get one image each.
 
   Attributes:
-    seed: Of every draw and of all sampling.
+    seed: Seed of all subsampling and sampling.
     samples: Images for each held-out prompt; a training prompt gets one.
-    prompts: Most prompts of a split.
-    captions: Most images of a split that are captioned.
-    questions: Most questions of a type.
-    edits: Most pairs of image and edit.
-    targets: What a measure should reach, by the measure's name.
+    prompts: Largest number of prompts of a split.
+    captions: Largest number of captioned images of a split.
+    questions: Largest number of questions of a type.
+    edits: Largest number of pairs of image and edit.
+    targets: Goals by name of the metric.
   """
 
   seed: int = 0

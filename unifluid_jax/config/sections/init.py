@@ -10,34 +10,34 @@ from unifluid_jax.utils.errors import (
 )
 
 NEW_ROWS = ('normal', 'mean')
-"""How the rows of new pieces of a vocabulary may be made."""
+"""How rows of added vocabulary entries may be initialized."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-  """What a new run starts from, instead of fresh parameters.
+  """Sources of initial parameters.
 
-  Where this section names any source, every parameter of the model must come
-  from one, or match `new`; otherwise the run stops with the list. Names are
-  those of the table that a run logs when it starts. Files and folders may be
-  of any family that `unifluid_jax.convert` reads, or of its own.
+  If this section names a source, every parameter of the model must come from a
+  source or match `new`; otherwise the run stops with a list. A run logs all
+  names when it starts. Files and folders have any format that
+  `unifluid_jax.convert` reads, or its own.
 
   Attributes:
-    workdir: Folder of a finished run, whose vocabulary is taken too.
+    workdir: Folder of a finished run; its vocabulary is used, too.
     parameters: Regular expressions of the names to take from that run.
-    backbone: File or folder that holds a Gemma.
-    encoder: File or folder that holds a SigLIP; where it is the backbone's
-      too (PaliGemma), the connector is taken with them.
-    vae: File or folder that holds a VAE, which is not trained then.
+    backbone: File or folder of a Gemma.
+    encoder: File or folder of a SigLIP. If it is also the backbone (PaliGemma),
+      the connector is loaded, too.
+    vae: File or folder of a VAE, which is not trained then.
     frozen: Regular expressions of names that are not trained.
     new: Regular expressions of names that may start fresh.
-    new_rows: How the rows are made that a longer vocabulary adds to the
-      embedding table: 'normal', N(0, 0.02^2), or 'mean' of the old rows.
-      Empty if there must be none.
-    resize_positions: Whether the encoder's table of positions may be resized
-      to `model.encoder.image_size`.
-    dtype: Dtypes that frozen matrices are kept in, as 'PATTERN=DTYPE' with a
-      regular expression of names; the first that matches, else float32.
+    new_rows: How rows that a longer vocabulary adds to the embedding table are
+      initialized: 'normal', N(0, 0.02^2), or 'mean' of the old rows. Empty
+      rejects a longer vocabulary.
+    resize_positions: Whether the encoder's position table may be resized to
+      `model.encoder.image_size`.
+    dtype: Storage dtypes of frozen matrices, as 'PATTERN=DTYPE' with a regular
+      expression of names; the first match counts, else float32.
   """
 
   workdir: str = ''
@@ -63,10 +63,10 @@ class InitConfig:
 
   @property
   def sources(self) -> tuple[str, ...]:
-    """What gives parameters of the model."""
+    """Sources of the model's parameters."""
     named = (self.workdir, self.backbone, self.encoder)
     return tuple(source for source in named if source)
 
   def is_frozen(self, name: str) -> bool:
-    """Whether a parameter is left as it is."""
+    """Whether a parameter is frozen."""
     return any(re.search(pattern, name) for pattern in self.frozen)

@@ -19,14 +19,14 @@ MAX_GUIDANCE = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class ImageSamplingConfig:
-  """How images are written.
+  """How images are sampled.
 
   Attributes:
-    steps: Decoding steps of an image; None for one a token.
+    steps: Decoding steps of an image; None for one step per token.
     solver: Diffusion solver of the head.
     head_steps: Steps of that solver.
     guidance: Classifier-free guidance.
-    temperature: Scale of the noise, see `solvers`.
+    temperature: Scale of the noise, see `diffusion.solvers`.
   """
 
   steps: int | None = None
@@ -52,13 +52,13 @@ class ImageSamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextSamplingConfig:
-  """How texts are written.
+  """How texts are sampled.
 
   Attributes:
     max_tokens: Longest text, in tokens.
-    temperature: Divides the logits; 0 takes the likeliest token (greedy).
-    top_k: Keeps the k likeliest tokens; 0 keeps all.
-    top_p: Keeps the likeliest tokens whose probabilities sum up to p (nucleus
+    temperature: Divides the logits; 0 is greedy.
+    top_k: Keeps the k most likely tokens; 0 keeps all.
+    top_p: Keeps the most likely tokens whose probabilities sum to p (nucleus
       sampling, Holtzman et al., arXiv 1904.09751).
   """
 

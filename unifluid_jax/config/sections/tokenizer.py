@@ -10,12 +10,12 @@ from unifluid_jax.utils.errors import (
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-  """Where the vocabulary comes from.
+  """The vocabulary.
 
   Attributes:
     path: A SentencePiece model, such as Gemma's; empty to train one on the
       texts of the tasks.
-    vocab_size: Most pieces of a vocabulary that is trained.
+    vocab_size: Largest size of a trained vocabulary.
   """
 
   path: str = ''

@@ -25,20 +25,20 @@ class TrainingConfig:
     text_weight: lambda, the weight of the text loss.
     diffusion_batch_mul: Noise levels drawn per image token.
     order: Order of image tokens: 'random', 'raster', or 'anneal', which fades
-      from random to raster order. Images are sampled in raster order once no
-      random order is left, else in random order.
+      from random to raster order. Sampling uses raster order once no random
+      order is left, else random order.
     anneal_steps: First step of the fade, and first step without random order;
       for 'anneal' only.
     balance: Policy of the loss balance, see `training.balance`.
-    balance_every: Steps between two measurements of the tasks' gradients,
-      and updates of the balance; 0 for none.
+    balance_every: Steps between two updates of the loss balance, with
+      measurements of the tasks' gradients; 0 for none.
     grad_accum_steps: Microbatches of a step.
-    heldout_every: Steps between two measurements of the losses of held-out
-      lines, where a folder has any; see `data.heldout`.
+    heldout_every: Steps between two measurements of held-out losses, if a
+      folder has held-out lines; see `data.heldout`.
     probe_every: Steps between two measurements of how much the prompt lowers
       the image loss, see `training.prompt_probe`; 0 for none.
     log_every: Steps between two lines of the log.
-    checkpoint: When checkpoints are made.
+    checkpoint: When to save checkpoints.
     profile: First and last step, numbered from 1, of an XProf trace in the
       run's `profile/`; None for no trace.
   """
@@ -74,8 +74,8 @@ class TrainingConfig:
       )
     if self.balance != 'fixed' and not self.balance_every:
       raise UserError(
-        f'training.balance is {self.balance!r}, which learns from '
-        'measurements: set training.balance_every'
+        f'training.balance is {self.balance!r}, which needs measurements; set '
+        'training.balance_every'
       )
     if self.order not in ORDERS:
       raise UserError(

@@ -30,13 +30,13 @@ class VAETrainingConfig:
 
   Attributes:
     steps: Length of the run.
-    batch: Images of a step.
-    sources: Where the images come from: the images that tasks write.
+    batch: Images per step.
+    sources: Sources of the images: the targets of tasks that generate images.
     optimizer: Hyper-parameters.
     loss: Weights of the loss.
     log_every: Steps between two lines of the log.
-    checkpoint: When checkpoints are made.
-    statistics_batches: Batches over which the latents are measured.
+    checkpoint: When to save checkpoints.
+    statistics_batches: Batches that the latents' statistics are computed on.
   """
 
   steps: int
