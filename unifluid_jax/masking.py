@@ -18,8 +18,8 @@ order = [2, 0, 3, 1]; x_i is the token at grid position i:
 
 Decoding 'masked': masked prediction as in MAR (arXiv 2406.11838, section 3.4).
 Slots are in raster order. The first `visible` positions of the order are
-inputs, the others are predicted; attention within the block is bidirectional. With the
-same order and visible = 1:
+inputs, the others are predicted; attention within the block is bidirectional.
+With the same order and visible = 1:
 
     slot      j =  0         1         2         3
     input          [mask]    [mask]    x_2       [mask]
