@@ -24,15 +24,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'concepts': 'quickstart',
     'artists': ('noto', 'fluent', 'twemoji'),
     'sources': {
-      'text_to_image': emoji('text_to_image', 0.38),
+      'text_to_image': emoji('text_to_image', 0.32),
       'captioning': emoji('captioning', 0.17),
       'vqa_identity': emoji('vqa', 0.14, 'name', 'kind', 'category'),
-      'vqa_look': emoji('vqa', 0.05, 'artist', 'background', 'tone', 'color'),
-      'vqa_yes_no': emoji('vqa', 0.05, 'is_name', 'is_category', 'is_present'),
+      'vqa_look': emoji('vqa', 0.1, 'artist', 'background'),
+      'vqa_yes_no': emoji('vqa', 0.08, 'is_name', 'is_category'),
       'vqa_scene': emoji('vqa', 0.03, *SCENE_QUESTIONS),
+      'vqa': emoji('vqa', 0.02),
       'editing': emoji('editing', 0.02),
-      'editing_exact': emoji('editing', 0.1, 'tone', 'background'),
-      'editing_flip': emoji('editing', 0.06, 'flip'),
+      'editing_exact': emoji('editing', 0.12, 'tone', 'background', 'flip'),
     },
     'max_text': 40,
     'examples': 40,
@@ -94,7 +94,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.training = {
     'steps': 2500,
-    'text_weight': 0.3,
+    'text_weight': 0.4,
     'checkpoint': {'every': 500},
   }
   config.optimizer = {
