@@ -36,12 +36,12 @@ _STEPS = flags.DEFINE_integer(
 _IMAGES = flags.DEFINE_integer(
   'images',
   32,
-  'Images, and texts, that are asked for.',
+  'Images, and texts, to sample.',
   lower_bound=1,
   upper_bound=10**5,
 )
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Times that they are written.', lower_bound=1, upper_bound=10**4
+  'repeats', 5, 'Repetitions of the sampling.', lower_bound=1, upper_bound=10**4
 )
 _JSON = flags.DEFINE_string('json', None, 'Where to write the figures as JSON.')
 

@@ -56,7 +56,7 @@ from unifluid_jax.workdir.run_config import read_experiment
 from unifluid_jax.workdir.vocabulary_file import TOKENIZER_FILE
 
 _SOURCE = flags.DEFINE_string('source', None, 'File or folder to read.')
-_OUT = flags.DEFINE_string('out', None, 'Folder (or tokenizer file) to make.')
+_OUT = flags.DEFINE_string('out', None, 'Folder (or tokenizer file) to write.')
 _TO = flags.DEFINE_enum(
   'to', OWN, [OWN, *TARGETS], 'Layout to write: ours, or Hugging Face.'
 )
@@ -75,10 +75,10 @@ _DTYPE = flags.DEFINE_multi_string(
 )
 _VOCAB_SIZE = flags.DEFINE_integer('vocab_size', None, 'Rows of the embedding.')
 _NEW_ROWS = flags.DEFINE_enum(
-  'new_rows', '', ['', *NEW_ROWS], 'How rows that are added are made.'
+  'new_rows', '', ['', *NEW_ROWS], 'How added rows are initialized.'
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-  'image_size', None, 'Pixels to resize the table of positions to.'
+  'image_size', None, 'Side in pixels to resize the position table for.'
 )
 _SURGERY = (_VOCAB_SIZE, _NEW_ROWS, _IMAGE_SIZE)
 
@@ -106,7 +106,7 @@ def main() -> None:
     export(weights, _TO.value, out, _dtype_of)
   else:
     export_own(weights, out, _dtype_of)
-  logging.info('the weights are in %s', out)
+  logging.info('wrote the weights to %s', out)
   # Last, since the reader of a pipe may leave.
   _print(lines)
 

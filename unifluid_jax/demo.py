@@ -80,7 +80,7 @@ def serve(model: inference.Model, gradio: Any, host: str, port: int) -> None:
     os.environ['GRADIO_TEMP_DIR'] = uploaded
     try:
       address = launch(make_page(model, gradio), host, port)
-      logging.info('the page is at %s; Ctrl-C ends it', address)
+      logging.info('the page is at %s; press Ctrl-C to stop', address)
       threading.Event().wait()
     except (KeyboardInterrupt, Interrupted) as error:
       # Python would wait for the thread that draws.

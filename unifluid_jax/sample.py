@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _check_flags(task: _Task) -> None:
-  """Refuses flags that the task would not look at."""
+  """Rejects flags that the task would not look at."""
   takes = {*task.reads, *task.settings}
   every = {n for other in _TASKS.values() for n in other.reads + other.settings}
   for name in sorted(every - takes):

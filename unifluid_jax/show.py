@@ -80,8 +80,7 @@ def _check_out(out: pathlib.Path) -> None:
   kind = Image.registered_extensions().get(out.suffix.lower())
   if kind not in Image.SAVE:
     raise UserError(
-      f'--out={_OUT.value} is no name of an image that can be written; let it '
-      'end in .png'
+      f'--out={_OUT.value} is not the name of an image file; end it in .png'
     )
   exists = os.path.lexists(out)
   try:

@@ -23,7 +23,11 @@ from unifluid_jax.utils.errors import UserError
     ),
     ('optimizer.warmup', -1, 'optimizer.warmup is -1'),
     ('optimizer.no_decay', ('(',), r"has '\(', which is no regular expr"),
-    ('optimizer.lr_multipliers', {'(': 2.0}, 'is no regular expression'),
+    (
+      'optimizer.lr_multipliers',
+      {'(': 2.0},
+      'is not a valid regular expression',
+    ),
     ('model.gemma.kv_heads', 0, 'Gemma.kv_heads is 0; it must be at least 1'),
     ('model.encoder.heads', 0, 'SigLIP.heads is 0; it must be at least 1'),
     ('model.encoder.patch_size', 0, 'SigLIP.patch_size is 0'),

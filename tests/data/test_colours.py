@@ -190,7 +190,7 @@ def test_tiff(photometric, bits, channels, extra, order):
     )
 
   if (photometric, bits, order) == (0, 16, '>'):  # Pillow does not know it.
-    with pytest.raises(UserError, match='x is no image that can be read'):
+    with pytest.raises(UserError, match='x is not a readable image'):
       images.decode(make(1), 'x')
     return
   small = narrow(pixels, bits)

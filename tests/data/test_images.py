@@ -32,7 +32,7 @@ def test_decode_is_exact_for_png():
 def test_a_damaged_header_of_another_format():
   data = bytearray(encode(PIL.Image.new('RGBA', (4, 4)), 'DDS'))
   data[80:88] = (4).to_bytes(4, 'little') + b'none'  # its pixels' code
-  with pytest.raises(UserError, match='x is no image that can be read'):
+  with pytest.raises(UserError, match='x is not a readable image'):
     images.decode(bytes(data), 'x')
 
 
@@ -49,7 +49,7 @@ def test_damaged_exif(form):
     try:
       assert images.decode(data, 'x').shape == (4, 4, 3)
     except UserError as error:
-      assert str(error).startswith('x is no image that can be read: ')
+      assert str(error).startswith('x is not a readable image: ')
 
 
 @pytest.mark.parametrize('dtype', [np.uint16, np.int32])
@@ -135,7 +135,7 @@ def test_a_bomb_in_a_text_or_a_profile_is_refused(kind):
   chunk = struct.pack('>L', len(content)) + kind + content + check
   data = image_files.png(np.zeros((2, 2, 3), int), 8, 2)
   tracemalloc.start()
-  with pytest.raises(UserError, match='x is no image that can be read'):
+  with pytest.raises(UserError, match='x is not a readable image'):
     images.decode(data[:33] + chunk + data[33:], 'x')
   assert tracemalloc.get_traced_memory()[1] < 2**23
   tracemalloc.stop()

@@ -175,7 +175,7 @@ def test_a_few_texts_make_a_vocabulary_of_what_they_have(tmp_path):
 
 def test_a_text_that_is_no_unicode(letters):
   """As JSON may hold, or a shell pass on."""
-  with pytest.raises(UserError, match='is no valid Unicode'):
+  with pytest.raises(UserError, match='is not valid Unicode'):
     letters.encode('a \udcff')
 
 

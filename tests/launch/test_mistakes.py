@@ -348,7 +348,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     '--config.training.steps=9',
     '--config.training.checkpoint.every=100',
   ]
-  broken = f'line 12: {image} is no image that can be read'
+  broken = f'line 12: {image} is not a readable image'
   assert broken in process.fail('train', *arguments)
   # The steps before it are kept.
   done = len(process.read_losses(started))
@@ -378,7 +378,7 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     ),
     (
       ['--task=caption', '--image=setup.py'],
-      '--image=setup.py is no image that can be read',
+      '--image=setup.py is not a readable image',
     ),
     (
       ['--task=generate', '--prompt=fox', '--steps=99'],

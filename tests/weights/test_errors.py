@@ -117,7 +117,7 @@ def test_a_truncated_npz(tmp_path, share):
   file = tmp_path / 'a.npz'
   np.savez(file, **{'params/img/pos_embedding': np.ones((1, 4, 2))})
   file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
-  assert f'{file} is no complete .npz' in message(file)
+  assert f'{file} is not a complete .npz' in message(file)
 
 
 def test_a_missing_shard(tmp_path):
@@ -304,14 +304,14 @@ def test_a_zip_that_is_no_npz(tmp_path):
   file = tmp_path / 'a.npz'
   with zipfile.ZipFile(file, 'w') as archive:
     archive.writestr('params/img/x.npy', b'no array')
-  assert f'{file} is no complete .npz' in message(file)
+  assert f'{file} is not a complete .npz' in message(file)
 
 
 def test_what_is_no_file_of_weights(folder, tmp_path):
   weights_file = folder / 'model.safetensors'
   weights_file.unlink()
   weights_file.symlink_to(tmp_path / 'nothing')
-  assert f'{weights_file} is no file, or links to none' in message(folder)
+  assert f'{weights_file} is not a file, or is a broken link' in message(folder)
   import torch  # noqa: PLC0415
 
   file = tmp_path / 'a.ckpt'

@@ -148,7 +148,7 @@ def test_an_index_that_leads_outside(folder, form, place):
   told = f'{index} lists {name} in {place!r}, which is not a file in its folder'
   assert message(folder).startswith(told)
   index.write_text(f'{{"weight_map": {{"{name}": "a", "{name}": "b"}}}}')
-  assert f'{index} is no JSON (an object has the key' in message(folder)
+  assert f'{index} is not JSON (an object has the key' in message(folder)
 
 
 def test_shards_without_an_index(folder, form):
@@ -283,4 +283,6 @@ def test_numbers_of_our_own_config(folder, tmp_path, key, value):
   content = json.loads((out / 'config.json').read_text())
   content['parts']['gemma'][key] = value
   (out / 'config.json').write_text(json.dumps(content))
-  assert re.search(f'{out}.gemma is no shape of a model .{key}', message(out))
+  assert re.search(
+    f'{out}.gemma is not a shape of a model .{key}', message(out)
+  )

@@ -38,8 +38,8 @@ def change_header(folder, change):
     (lambda text: text.replace('[4880,4960]', '[4800,4880]'), 'starts at byte'),
     (lambda text: text.replace('[4880,4960]', '[4960,5040]'), 'starts at byte'),
     (lambda text: '[' * 100_000, 'nested too deeply'),
-    (lambda text: text[:99], 'its header is no JSON'),
-    (lambda text: '[]', 'its header is no JSON object'),
+    (lambda text: text[:99], 'its header is not JSON'),
+    (lambda text: '[]', 'its header is not a JSON object'),
     (lambda text: '{}', 'bytes at its end are of no tensor'),
   ],
 )
@@ -54,7 +54,7 @@ def test_another_length_of_the_header(folder, length):
   file = folder / 'model.safetensors'
   content = file.read_bytes()
   file.write_bytes(length.to_bytes(8, 'little') + content[8:])
-  assert f'{file} is no complete safetensors file' in message(folder)
+  assert f'{file} is not a complete safetensors file' in message(folder)
 
 
 def test_metadata_of_any_kind_is_not_looked_at(folder):

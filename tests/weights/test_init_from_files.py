@@ -239,5 +239,5 @@ def test_a_run_from_nothing_needs_no_lists():
     InitConfig(new_rows='zeros')
   with pytest.raises(UserError, match='init.dtype'):
     InitConfig(dtype=('int8',))
-  with pytest.raises(UserError, match='no regular expression'):
+  with pytest.raises(UserError, match='not a valid regular expression'):
     InitConfig(new=('(',))

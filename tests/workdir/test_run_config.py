@@ -22,8 +22,8 @@ def test_a_config_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
-    (lambda text: text[:100], 'is no JSON'),
-    (lambda text: f'[{text}]', 'is no JSON object'),
+    (lambda text: text[:100], 'is not JSON'),
+    (lambda text: f'[{text}]', 'is not a JSON object'),
     (lambda text: '{}', 'config lacks seed'),
   ],
 )

@@ -95,7 +95,7 @@ def load_config(text: str) -> ml_collections.ConfigDict | Mapping[str, Any]:
 
 
 def _check_file(file: pathlib.Path, name: str) -> None:
-  """Refuses what is no Python file, and tells what is wanted."""
+  """Rejects what is no Python file, and tells what is wanted."""
   wanted = 'a Python file with get_config, such as experiments/quickstart.py'
   if file.suffix == '.json':
     raise UserError(

@@ -69,11 +69,13 @@ def define_process_flags() -> Callable[[], None]:
     'together; on a Cloud TPU they find one another.',
   )
   count = flags.DEFINE_integer('processes', None, 'Number of processes.')
-  index = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
+  index = flags.DEFINE_integer(
+    'process_id', None, 'Index of this process, from 0.'
+  )
   timeout = flags.DEFINE_float(
     'start_timeout',
     60.0,
-    'Seconds in which all processes must have started.',
+    'Seconds to wait for all processes to start.',
     lower_bound=0,
     upper_bound=10**6,
   )

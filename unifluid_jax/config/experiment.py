@@ -77,7 +77,7 @@ class Experiment:
     problems.check()
 
   def _check_sizes(self) -> None:
-    """Refuses sizes that make no whole number of tokens."""
+    """Rejects sizes that make no whole number of tokens."""
     widths, groups = self.vae.widths, self.vae.groups
     if not widths or any(width < 1 or width % groups for width in widths):
       raise UserError(
@@ -92,7 +92,7 @@ class Experiment:
       )
 
   def _check_sampling(self) -> None:
-    """Refuses what cannot be sampled, before hours of training."""
+    """Rejects what cannot be sampled, before hours of training."""
     problems = Collector()
     objective = make_objective(self.model.objective)
 
@@ -165,7 +165,7 @@ class Experiment:
     )
 
   def _check_set(self, key: str, value: int) -> None:
-    """Refuses a limit that the texts are yet to set."""
+    """Rejects a limit that the texts are yet to set."""
     if value == AUTO:
       raise UserError(
         f'data.{key} is {AUTO!r}, which a training sets from its '
@@ -197,7 +197,7 @@ class Experiment:
     self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
 
   def _check_rows(self, told: str, pieces: int) -> None:
-    """Refuses a vocabulary that the embedding table has no room for."""
+    """Rejects a vocabulary that the embedding table has no room for."""
     rows = self.model.gemma.vocab_size
     if pieces > rows:
       raise UserError(

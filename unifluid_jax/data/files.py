@@ -22,7 +22,7 @@ def read(path: pathlib.Path, name: str) -> bytes:
     Its content.
 
   Raises:
-    UserError: If it cannot be read, is a device, a pipe or a folder, has more
+    UserError: It cannot be read, is a device, a pipe or a folder, has more
       than MAX_BYTES, or is a Git LFS pointer.
   """
   # Opening a pipe without O_NONBLOCK waits for its writer.

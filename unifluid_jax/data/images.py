@@ -53,7 +53,7 @@ def decode(
     remedy: What the error message advises for a larger image.
 
   Raises:
-    UserError: If the file is damaged or of another format, is larger than
+    UserError: The file is damaged or of another format, is larger than
       `max_pixels`, or its values have no known white.
   """
   try:
@@ -87,7 +87,7 @@ def decode(
     struct.error,
   ):
     raise UserError(
-      f'{name} is no image that can be read: it is damaged, or not of the '
+      f'{name} is not a readable image: it is damaged, or not of the '
       f'formats {", ".join(formats())}'
     ) from None
 
@@ -122,7 +122,7 @@ def _too_large(
 
 
 def _check_content(image: PIL.Image.Image, data: bytes, name: str) -> None:
-  """Refuses what Pillow decodes wrongly, or takes hours to decode.
+  """Rejects what Pillow decodes wrongly, or takes hours to decode.
 
   Raises:
     UserError: With the file and what is wrong with it.

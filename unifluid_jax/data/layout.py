@@ -100,7 +100,7 @@ def lay_out_prefix(
       prefix is its source then.
 
   Raises:
-    UserError: If the text is too long, or an image is no RGB image.
+    UserError: The text is too long, or an image is no RGB image.
   """
   token_ids: list[int] = []
   kind: list[int] = []
@@ -154,7 +154,7 @@ def lay_out(
   """Lays out a whole example: its prefix, then its target.
 
   Raises:
-    UserError: If a text is too long, or an image is no RGB image.
+    UserError: A text is too long, or an image is no RGB image.
   """
   writes_text = isinstance(example.target, str)
   prefix = lay_out_prefix(example, tokenizer, config, not writes_text)
@@ -185,7 +185,7 @@ def lay_out(
 
 
 def check_length(text: str, tokens: int, config: LayoutConfig) -> None:
-  """Refuses a text of more than `max_text` tokens.
+  """Rejects a text of more than `max_text` tokens.
 
   Raises:
     UserError: With the text and the numbers.

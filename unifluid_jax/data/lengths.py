@@ -36,7 +36,7 @@ def check_room(
   layout: LayoutConfig,
   row: RowCapacity,
 ) -> None:
-  """Makes sure that an empty row has room for any example of the sources.
+  """Checks that an empty row has room for any example of the sources.
 
   Args:
     tasks: The sources that could be opened, by name.

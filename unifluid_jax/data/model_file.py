@@ -47,7 +47,7 @@ def conversion(file: AnyPath) -> str:
 
 
 def _check_kind(file: pathlib.Path) -> None:
-  """Refuses what is not a file, and names what to use instead."""
+  """Rejects what is not a file, and names what to use instead."""
   if file.is_file():
     return
   folder = file if file.is_dir() else file.parent

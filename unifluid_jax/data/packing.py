@@ -120,7 +120,7 @@ def prefix_batch(
     generates_image: Whether images shall be written, or else texts.
 
   Raises:
-    UserError: If a prefix is longer than `length`.
+    UserError: A prefix is longer than `length`.
   """
   prefixes = [
     lay_out_prefix(e, tokenizer, layout, generates_image) for e in examples
@@ -186,7 +186,7 @@ def needs_of(slots: Slots) -> tuple[int, int, int, int, int]:
 
 
 def check_fits(needs: Iterable[float], row: RowCapacity) -> None:
-  """Refuses an example that would not fit an empty row.
+  """Rejects an example that would not fit an empty row.
 
   Args:
     needs: What it takes of a row, in the order of `RowCapacity`'s fields.

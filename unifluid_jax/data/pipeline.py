@@ -103,7 +103,7 @@ def make_batches(
     ends its threads and workers.
 
   Raises:
-    UserError: If numbers do not divide or a weight names no task; from the
+    UserError: Numbers do not divide or a weight names no task; from the
       iterator, if an example's text is too long or no row has room for it.
   """
   check_mixture(config, tasks)
@@ -285,7 +285,7 @@ def _concatenate(
 
 
 def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
-  """Refuses numbers that do not divide and weights without a task.
+  """Rejects numbers that do not divide and weights without a task.
 
   Raises:
     UserError: With the numbers, or the name of the task.
@@ -299,7 +299,7 @@ def check_mixture(config: PipelineConfig, tasks: Mapping[str, Task]) -> None:
 
 
 def check_groups(examples: int, rows: int, groups: int) -> None:
-  """Refuses examples and rows that do not split evenly over the groups.
+  """Rejects examples and rows that do not split evenly over the groups.
 
   Raises:
     UserError: With the numbers.
@@ -314,7 +314,7 @@ def check_groups(examples: int, rows: int, groups: int) -> None:
 def check_weights(
   weights: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> None:
-  """Refuses weights without a task or records, not positive, or far apart.
+  """Rejects weights without a task or records, not positive, or far apart.
 
   Raises:
     UserError: With the name of the task.
@@ -350,7 +350,7 @@ def _check_weight(name: str, weight: float, tasks: Mapping[str, Task]) -> None:
 
 
 def _check_divides(what: str, number: int, unit: str, count: int) -> None:
-  """Refuses a number that does not split evenly."""
+  """Rejects a number that does not split evenly."""
   if number % count or not number:
     below = number // count * count
     nearest = [n for n in (below, below + count) if n]

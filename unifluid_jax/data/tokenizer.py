@@ -52,7 +52,7 @@ class Tokenizer:
       name: What error messages call it.
 
     Raises:
-      UserError: If it is no SentencePiece model, or lacks a special token.
+      UserError: It is no SentencePiece model, or lacks a special token.
     """
     self._processor = sentencepiece.SentencePieceProcessor()
     try:
@@ -87,7 +87,7 @@ class Tokenizer:
     """Reads a `.model` file, such as Gemma's `tokenizer.model`.
 
     Raises:
-      UserError: If the file is missing or is no usable model.
+      UserError: The file is missing or is no usable model.
     """
     return cls(read_model(path), name=str(path))
 
@@ -111,7 +111,7 @@ class Tokenizer:
       path: Where to write the `.model` file; None to keep it in memory.
 
     Raises:
-      UserError: If the texts do not allow for a vocabulary of this size.
+      UserError: The texts do not allow for a vocabulary of this size.
     """
     # Not read by the trainer, which makes its own of what a reader raises.
     texts = [text.replace(_RESERVED, ' ') for text in texts]
@@ -166,13 +166,13 @@ class Tokenizer:
     """Token ids of a text, without BOS or EOS.
 
     Raises:
-      UserError: The text is no valid Unicode, such as bytes of another encoding
-        that a shell passed on.
+      UserError: The text is not valid Unicode, such as bytes of another
+        encoding.
     """
     try:
       text.encode()
     except UnicodeEncodeError as error:
-      raise UserError(f'the text {text!r} is no valid Unicode') from error
+      raise UserError(f'the text {text!r} is not valid Unicode') from error
     return self._processor.Encode(text)
 
   def encode_line(self, text: str) -> list[int]:
@@ -181,7 +181,7 @@ class Tokenizer:
     The newline piece is the separator, which would end a prefix early.
 
     Raises:
-      UserError: The text is no valid Unicode.
+      UserError: The text is not valid Unicode.
     """
     return self.encode(one_line(text))
 

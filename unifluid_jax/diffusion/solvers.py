@@ -249,7 +249,7 @@ def make_solver(name: str, objective: Objective, count: int) -> Solver:
     count: Number of steps.
 
   Raises:
-    UserError: If no solver has that name, or it cannot do this.
+    UserError: No solver has that name, or it cannot do this.
   """
   if name not in SOLVERS:
     raise UserError(

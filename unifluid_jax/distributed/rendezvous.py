@@ -52,7 +52,7 @@ def rendezvous(
     return (
       f'{len(missing)} of {count} processes did not arrive at {address} within '
       f'{timeout:g} s; the missing process ids: {ids}. Look at the logs of '
-      'their machines, and start all processes anew'
+      'their machines, and restart all processes'
     )
 
   if index:

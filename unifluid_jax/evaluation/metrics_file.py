@@ -19,7 +19,7 @@ def read_timing(workdir: AnyPath) -> dict[str, float | None]:
   """What a launcher measured; None for what it did not.
 
   Raises:
-    UserError: If the file is no JSON object of numbers.
+    UserError: The file is not a JSON object of numbers.
   """
   path = workdir / TIMING_FILE
   timing = {}
@@ -34,7 +34,7 @@ def read_timing(workdir: AnyPath) -> dict[str, float | None]:
     value = timing.get(key)
     number = isinstance(value, int | float) and math.isfinite(value)
     if value is not None and not number:
-      raise UserError(f'{path} has {key} = {value!r}, no number; remove it')
+      raise UserError(f'{path} has {key} = {value!r}, not a number; remove it')
   return {key: timing.get(key) for key in TIMING}
 
 

@@ -37,7 +37,7 @@ REPORT_FILE = 'report.html'
 
 
 def check_evaluation(experiment: Experiment) -> None:
-  """Refuses what could not be evaluated, before hours of work.
+  """Rejects what could not be evaluated, before hours of work.
 
   Raises:
     UserError: A target is of no known measure, no source has a task that is
@@ -69,7 +69,7 @@ def evaluate_run(workdir: AnyPath, tensor: int = 1) -> None:
     tensor: Devices that each layer is split over, likewise.
 
   Raises:
-    UserError: If it is no such folder, or cannot be evaluated.
+    UserError: It is no such folder, or cannot be evaluated.
   """
   model = inference.load(workdir, tensor)
   if isinstance(workdir, pathlib.Path) and not os.access(workdir, os.W_OK):

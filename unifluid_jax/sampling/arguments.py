@@ -27,8 +27,8 @@ def check_integer(name: str, value: Any, least: int, most: int) -> int:
     most: Largest value that is allowed.
 
   Raises:
-    ArgumentTypeError: If it is not an integer.
-    ArgumentValueError: If it is out of range.
+    ArgumentTypeError: It is not an integer.
+    ArgumentValueError: It is out of range.
   """
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise ArgumentTypeError(
@@ -63,9 +63,9 @@ def check_texts(name: str, texts: Any) -> list[str]:
   """Returns the texts as a list of `str`.
 
   Raises:
-    ArgumentTypeError: If it is not a sequence, such as a bare string or a
+    ArgumentTypeError: It is not a sequence, such as a bare string or a
       generator, or an item is not a `str`.
-    ArgumentValueError: If a text is not valid Unicode.
+    ArgumentValueError: A text is not valid Unicode.
   """
   if isinstance(texts, str | bytes):
     raise ArgumentTypeError(
@@ -93,9 +93,9 @@ def check_images(name: str, images: Any) -> list[Image]:
   """Returns the images as uint8 arrays [H W 3] of any size.
 
   Raises:
-    ArgumentTypeError: If it is not a sequence of arrays, or their dtype is not
+    ArgumentTypeError: It is not a sequence of arrays, or their dtype is not
       uint8.
-    ArgumentValueError: If an image is of another shape, or is empty.
+    ArgumentValueError: An image is of another shape, or is empty.
   """
   if isinstance(images, str | bytes) or not isinstance(
     images, Sequence | np.ndarray
@@ -129,8 +129,8 @@ def check_array(name: str, array: Any, shape: tuple, dtype: type) -> np.ndarray:
     dtype: `np.floating` or `np.uint8`.
 
   Raises:
-    ArgumentTypeError: If it is of another dtype.
-    ArgumentValueError: If it is of another shape.
+    ArgumentTypeError: It is of another dtype.
+    ArgumentValueError: It is of another shape.
   """
   array = np.asarray(array)
   wanted = (

@@ -1,4 +1,4 @@
-"""Refuses a training that cannot fit, before it fills the memory.
+"""Rejects a training that cannot fit, before it fills the memory.
 
 The figures are lower bounds: what a step holds at the very least. A config that
 passes may still be too large; one that is refused cannot run.

@@ -21,7 +21,7 @@ FINAL = 'final'
 
 
 def check_vae_rates(experiment: Experiment) -> None:
-  """Refuses factors of the learning rate that no parameter of the VAE has.
+  """Rejects factors of the learning rate that no parameter of the VAE has.
 
   Raises:
     UserError: With the factors.
@@ -95,7 +95,7 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
 
 
 def check_vae(experiment: Experiment, workdir: AnyPath) -> None:
-  """Makes sure that there is a finished VAE to train on.
+  """Checks that there is a finished VAE to train on.
 
   Args:
     experiment: The config, whose `init` names no VAE.

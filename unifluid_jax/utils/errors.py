@@ -92,7 +92,7 @@ def listed(title: str, lines: Sequence[str]) -> str:
 
 
 def check_least(section: str, config: Any, least: int, *keys: str) -> None:
-  """Refuses numbers of a config's section that are too small.
+  """Rejects numbers of a config's section that are too small.
 
   Args:
     section: What the message calls the section.
@@ -112,7 +112,7 @@ def check_least(section: str, config: Any, least: int, *keys: str) -> None:
 
 
 def check_most(section: str, config: Any, most: int, *keys: str) -> None:
-  """Refuses sizes of a config's section that no machine could hold.
+  """Rejects sizes of a config's section that no machine could hold.
 
   The limits are far above all that is known to be trained; they are there to
   stop a slip of the finger before it fills the memory.
@@ -135,7 +135,7 @@ def check_most(section: str, config: Any, most: int, *keys: str) -> None:
 def check_between(
   section: str, config: Any, low: float, high: float, *keys: str
 ) -> None:
-  """Refuses numbers of a config's section outside of [low, high).
+  """Rejects numbers of a config's section outside of [low, high).
 
   Args:
     section: What the message calls the section.
@@ -156,7 +156,7 @@ def check_between(
 
 
 def check_pattern(what: str, pattern: str) -> None:
-  """Refuses what is no regular expression.
+  """Rejects what is not a valid regular expression.
 
   Args:
     what: What the message calls it.
@@ -169,12 +169,13 @@ def check_pattern(what: str, pattern: str) -> None:
     re.compile(pattern)
   except re.error as error:
     raise UserError(
-      f'{what} has {pattern!r}, which is no regular expression: {error}'
+      f'{what} has {pattern!r}, which is not a valid regular expression: '
+      f'{error}'
     ) from error
 
 
 def check_matches(what: str, pattern: str, names: Collection[str]) -> None:
-  """Refuses a regular expression that is found in no parameter's name.
+  """Rejects a regular expression that is found in no parameter's name.
 
   Args:
     what: What the message calls the key, and the entry that has the pattern.

@@ -13,7 +13,7 @@ HEAD = b'version https://git-lfs.github.com/spec/'
 
 
 def check(content: bytes, file: object) -> None:
-  """Makes sure that a file is not a pointer.
+  """Checks that a file is not a pointer.
 
   Args:
     content: The file's first bytes, or all of them.

@@ -193,7 +193,7 @@ class CheckpointReader:
       damaged[step] = reason
 
   def check_identity(self, wanted: Identity) -> None:
-    """Makes sure that the newest checkpoint, if there is one, is of a config.
+    """Checks that the newest checkpoint, if there is one, is of a config.
 
     Args:
       wanted: What the state must have been made by.
@@ -219,7 +219,7 @@ class CheckpointReader:
     differing = differences(checkpoint_items.read_identity(folder), wanted)
     if differing:
       raise UserError(
-        f'checkpoint {folder} is of another config: '
+        f'checkpoint {folder} was made with another config: '
         f'{"; ".join(differing[:5])}. Use the config that it was made with, or '
         'another --workdir'
       )

@@ -248,7 +248,7 @@ def _entry(name: str, piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
 
 
 def _check_said(part: str, config: Config, content: Mapping[str, Any]) -> None:
-  """Makes sure that a config.json says all that a part is."""
+  """Checks that a config.json says all that a part is."""
   if part == VAE:
     return  # Measured statistics stand in place of its config's.
   try:

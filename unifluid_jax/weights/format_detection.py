@@ -32,7 +32,7 @@ _SIZES: Mapping[str, Mapping[str, Config]] = {
 
 
 def check_config(part: str, found: Config, wanted: Config, path: str) -> None:
-  """Makes sure that a file's config is the one that is wanted.
+  """Checks that a file's config is the one that is wanted.
 
   Rows of tables may differ: surgery can mend those.
 

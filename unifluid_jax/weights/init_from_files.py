@@ -97,7 +97,7 @@ def _parts_of(init: InitConfig) -> dict[str, str]:
 
 
 def check_vae_file(path: str, config: VAEConfig) -> None:
-  """Makes sure that a file holds a VAE, of which only headers are read.
+  """Checks that a file holds a VAE, of which only headers are read.
 
   Raises:
     UserError: The file does not fit.
@@ -127,7 +127,7 @@ def load_vae(path: str, config: VAEConfig, targets: Targets) -> Parameters:
 def check_complete(
   init: InitConfig, loaded: Iterable[str], names: Iterable[str]
 ) -> None:
-  """Makes sure that nothing starts from fresh values unless `init` says so.
+  """Checks that nothing starts from fresh values unless `init` says so.
 
   Args:
     init: The section.
@@ -158,7 +158,7 @@ def check_complete(
 
 
 def check_patterns(init: InitConfig, names: Collection[str]) -> None:
-  """Makes sure that every pattern of `init` is for some parameter.
+  """Checks that every pattern of `init` is for some parameter.
 
   Args:
     init: The section.

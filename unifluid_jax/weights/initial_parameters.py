@@ -91,7 +91,7 @@ def _load_from_run(
   """The EMA weights of another run that `init` names.
 
   Raises:
-    UserError: If there is no such run, or a parameter's shape is another one,
+    UserError: There is no such run, or a parameter's shape is another one,
       or it knows the tokens of another VAE.
   """
   workdir = to_path(experiment.init.workdir)
@@ -160,7 +160,7 @@ def _check_bound(
   wanted: Iterable[str],
   is_same: Callable[[], bool],
 ) -> None:
-  """Refuses parameters that know the tokens of another VAE."""
+  """Rejects parameters that know the tokens of another VAE."""
   bound = [name for name in wanted if re.search(_OF_TOKENS, name)]
   if bound and not (run.vae == experiment.vae and is_same()):
     raise UserError(

@@ -91,7 +91,9 @@ def read_metadata(path: str) -> dict[str, Any]:
     )
   for key in ('parts', 'checksums', 'prefixes', 'source'):
     if not isinstance(content.get(key), dict):
-      raise UserError(f'{file} is damaged: {key} is no object; copy it again')
+      raise UserError(
+        f'{file} is damaged: {key} is not an object; copy it again'
+      )
   return content
 
 
@@ -149,20 +151,20 @@ def _read_configs(path: str) -> dict[str, Config]:
   for part, config in read_metadata(path)['parts'].items():
     where = f'{path}.{part}'
     if part not in _CONFIGS or not isinstance(config, dict):
-      raise UserError(f'{where} is no part of a model; copy {path} again')
+      raise UserError(f'{where} is not a part of a model; copy {path} again')
     try:
       _check_numbers(config)
       configs[part] = build(_CONFIGS[part], config, where)
       shapes(configs[part])
     except (ArithmeticError, TypeError, ValueError) as error:
       raise UserError(
-        f'{where} is no shape of a model ({error}); copy {path} again'
+        f'{where} is not a shape of a model ({error}); copy {path} again'
       ) from error
   return configs
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
-  """Refuses numbers that no model has.
+  """Rejects numbers that no model has.
 
   Raises:
     ValueError: A size is absurdly large, or a number is not finite.

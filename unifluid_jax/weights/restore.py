@@ -73,7 +73,7 @@ def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
     mesh: Where the parameters are to lie.
 
   Raises:
-    UserError: If it is no such folder, or is not complete, or its checkpoint is
+    UserError: It is no such folder, or is not complete, or its checkpoint is
       of another config.
   """
   # Of a file that is damaged, what else there is tells whose it was.
@@ -112,7 +112,7 @@ def restore_ema_weights(
     mesh: Where they are to lie; None for the first device of this process.
 
   Raises:
-    UserError: If there is no complete checkpoint, or it is of another config.
+    UserError: No checkpoint is complete, or it was made with another config.
   """
   spec = _spec_of(experiment, tokenizer)
   mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
@@ -140,7 +140,7 @@ def abstract_ema_weights(
     workdir: The run's folder.
 
   Raises:
-    UserError: If there is no complete checkpoint, or it is of another config.
+    UserError: No checkpoint is complete, or it was made with another config.
   """
   reader = CheckpointReader(workdir / 'checkpoints')
   step = reader.newest(experiment.identity(tokenizer.fingerprint))

@@ -76,7 +76,7 @@ def entry(name: str, array: LazyArray, dtype: np.dtype) -> Entry:
 
 
 def check_new(path: pathlib.Path) -> None:
-  """Makes sure that a folder can be made, or is there and empty.
+  """Checks that a folder can be made, or is there and empty.
 
   Raises:
     UserError: There is something already, or it may not be written.

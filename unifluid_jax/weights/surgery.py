@@ -96,7 +96,7 @@ def _fit_rows(
 def _check_unused(
   table: LazyArray, rows: int, padding: int, key: str, name: str
 ) -> None:
-  """Makes sure that the rows after the vocabulary's are padding.
+  """Checks that the rows after the vocabulary's are padding.
 
   They are where all their values are zero, and where the file's layout is
   known to have as many: the official Flax tables of Gemma 1 and 2. Any other

@@ -45,7 +45,7 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
     raise UserError(f'cannot read {source}: {error.strerror}') from error
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise UserError(
-      f'{source} is no tokenizer.json with a vocabulary and merges '
+      f'{source} is not a tokenizer.json with a vocabulary and merges '
       f'({type(error).__name__}: {error}); a checkpoint is named by its folder'
     ) from error
   Tokenizer(serialized, str(source))
@@ -86,7 +86,7 @@ def _convert(content: Any, source: pathlib.Path) -> bytes:
 def _check(
   content: dict[str, Any], added: dict[str, Any], source: pathlib.Path
 ) -> None:
-  """Makes sure that all the file does to a text is what SentencePiece does."""
+  """Checks that all the file does to a text is what SentencePiece does."""
   model, space = content['model'], {'String': ' '}
   normalizer = content.get('normalizer') or {}
   steps = normalizer.get('normalizers', [normalizer])

@@ -19,7 +19,7 @@ def read_experiment(workdir: AnyPath) -> Experiment:
   """The config of a run, from its folder.
 
   Raises:
-    UserError: If it is no folder of a run.
+    UserError: It is no folder of a run.
   """
   file = workdir / CONFIG_FILE
   if not file.exists():
@@ -30,9 +30,9 @@ def read_experiment(workdir: AnyPath) -> Experiment:
   try:
     config = parse_json(file.read_text(encoding='utf-8'))
   except ValueError as error:
-    raise UserError(f'{file} is no JSON ({error}); {_MEND}') from error
+    raise UserError(f'{file} is not JSON ({error}); {_MEND}') from error
   if not isinstance(config, dict):
-    raise UserError(f'{file} is no JSON object; {_MEND}')
+    raise UserError(f'{file} is not a JSON object; {_MEND}')
   return build(Experiment, config, f'{file}: config')
 
 

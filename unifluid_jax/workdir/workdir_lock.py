@@ -94,7 +94,7 @@ def _take(folder: int) -> bool:
 
 
 def _check_shared(workdir: AnyPath) -> None:
-  """Makes sure that all processes were given the folder of process 0.
+  """Checks that all processes were given the folder of process 0.
 
   A folder of their own could look the same, from an earlier run. So they look
   for a file of a name that there has never been.

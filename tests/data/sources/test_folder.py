@@ -206,7 +206,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
     ('{"n": ' + '1' * 5000 + '}', 'line 2 is not JSON: Exceeds the limit'),
     (
       '{"image": "red.png", "text": "\\ud800"}',
-      "line 2: 'text' is no Unicode: .*surrogates not allowed",
+      "line 2: 'text' is not Unicode: .*surrogates not allowed",
     ),
     ('["red.png", "x"]', 'line 2 is not a JSON object'),
   ],

@@ -123,7 +123,7 @@ def load_catalog() -> Catalog:
   Without the file of the optional pack the catalog has the other artists.
 
   Raises:
-    UserError: If a pack is missing or is not readable.
+    UserError: A pack is missing or is not readable.
   """
   icons = {
     artist: _read_icons(pack)
@@ -144,7 +144,7 @@ def load_catalog() -> Catalog:
 
 
 def check_artists(artists: Iterable[str]) -> None:
-  """Refuses an artist whose drawings are not there.
+  """Rejects an artist whose drawings are not there.
 
   Raises:
     UserError: With the artists that are, or where the pack is to be had.
@@ -160,7 +160,7 @@ def check_artists(artists: Iterable[str]) -> None:
       )
     if artist not in known:
       raise UserError(
-        f'there is no emoji artist {artist!r}; choose among {", ".join(known)}'
+        f'unknown emoji artist {artist!r}; choose among {", ".join(known)}'
       )
 
 

@@ -106,7 +106,7 @@ def concepts_of(name: str) -> tuple[Emoji, ...]:
     name: A key of CONCEPT_SETS.
 
   Raises:
-    UserError: If there is no such set.
+    UserError: There is no such set.
   """
   if name not in CONCEPT_SETS:
     raise UserError(

@@ -110,7 +110,7 @@ def cells_of(config: EmojiConfig, split: str) -> tuple[Cell, ...]:
     split: One of SPLITS; 'pair' has the training cells.
 
   Raises:
-    UserError: If there is no such split, or it is empty.
+    UserError: There is no such split, or it is empty.
   """
   if split not in SPLITS:
     raise UserError(

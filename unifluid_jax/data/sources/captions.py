@@ -97,7 +97,7 @@ def _read_jsonl(file: pathlib.Path) -> Iterator[Row]:
 
 
 def _check_unicode(texts: Iterable[str], place: str) -> None:
-  """Refuses halves of characters, which JSON can hold and UTF-8 cannot."""
+  """Rejects halves of characters, which JSON can hold and UTF-8 cannot."""
   try:
     ''.join(texts).encode()
   except UnicodeEncodeError as error:

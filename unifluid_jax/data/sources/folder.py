@@ -58,7 +58,7 @@ class FolderTask(SourceTask):
       encoder_size: Side in pixels of the image encoder's inputs.
 
     Raises:
-      UserError: If lines are wrong or images are missing (one error lists the
+      UserError: Lines are wrong or images are missing (one error lists the
         first of them and counts all), or all lines are held out of training.
     """
     super().__init__(kind, image_size, max_pixels, encoder_size)
@@ -191,7 +191,7 @@ class FolderTask(SourceTask):
     return {key: record[key] for key in KEYS[self.kind]} | {'place': place}
 
   def _check_value(self, key: str, value: Any, place: str) -> None:
-    """Refuses a value of the wrong type and an image that is not there."""
+    """Rejects a value of the wrong type and an image that is not there."""
     if key in IMAGE_KEYS:
       if not isinstance(value, str):
         raise UserError(f'{place}: {key!r} is not the path of an image')
@@ -208,4 +208,4 @@ class FolderTask(SourceTask):
       try:
         text.encode()
       except UnicodeEncodeError as error:
-        raise UserError(f'{place}: {key!r} is no Unicode: {error}') from error
+        raise UserError(f'{place}: {key!r} is not Unicode: {error}') from error

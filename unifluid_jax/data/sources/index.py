@@ -81,7 +81,7 @@ def check_out(
   table: pathlib.Path | None,
   force: bool,
 ) -> None:
-  """Refuses to write where it cannot be, or where something is.
+  """Rejects to write where it cannot be, or where something is.
 
   Args:
     out: The file to write.
@@ -124,7 +124,7 @@ def make_index(
     UserError: No image is left, or a table is wrong.
   """
   if not os.path.isdir(folder):
-    raise UserError(f'{folder} is no folder of this machine')
+    raise UserError(f'{folder} is not a folder on this machine')
   files = _walk(folder)
   images = [path for path in files if path.lower().endswith(SUFFIXES)]
   if not images:

@@ -41,7 +41,7 @@ class TfdsTask(SourceTask):
       encoder_size: Side in pixels of the image encoder's inputs.
 
     Raises:
-      UserError: If the data set, the split or a feature is not there.
+      UserError: The data set, the split or a feature is not there.
     """
     super().__init__(kind, image_size, max_pixels, encoder_size)
     # Slow to import, and only this class needs it.

@@ -96,10 +96,10 @@ OWN_ROWS = {
 
 
 def check_targets(config: EvaluationConfig) -> None:
-  """Refuses a target that no row of the table has.
+  """Rejects a target that no row of the table has.
 
   Raises:
-    UserError: If there is one.
+    UserError: There is one.
   """
   known = {**ROWS, **OWN_ROWS}
   for name in config.targets:

@@ -25,7 +25,7 @@ class Fields:
       defaults: What holds where the file says nothing.
 
     Raises:
-      UserError: `values` is no JSON object.
+      UserError: `values` is not a JSON object.
     """
     if not isinstance(values, Mapping):
       raise UserError(f'it has {values!r} where an object should be')
@@ -44,7 +44,7 @@ class Fields:
     """The object under a key; `default`, or an empty one, where it is missing.
 
     Raises:
-      UserError: It is no object.
+      UserError: It is not an object.
     """
     value = self.get(key)
     if value is None:

@@ -12,7 +12,7 @@ def read(file: pathlib.Path) -> Any:
   """The value of a JSON file.
 
   Raises:
-    UserError: It cannot be read, or is no JSON.
+    UserError: It cannot be read, or is not JSON.
   """
   try:
     if file.exists() and not file.is_file():
@@ -24,7 +24,7 @@ def read(file: pathlib.Path) -> Any:
     raise UserError(f'cannot read {file}: {error.strerror}') from error
   except ValueError as error:
     raise UserError(
-      f'{file} is no JSON ({error}); download it again'
+      f'{file} is not JSON ({error}); download it again'
     ) from error
 
 
@@ -33,7 +33,7 @@ def read_if_there(file: pathlib.Path) -> Any:
 
   Raises:
     UserError: There is something, such as a link to nothing, that cannot be
-      read or is no JSON.
+      read or is not JSON.
   """
   try:
     is_there = file.exists() or file.is_symlink()

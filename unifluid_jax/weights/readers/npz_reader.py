@@ -76,7 +76,7 @@ class NpzReader:
             self._add(archive, info)
     except _DAMAGE as error:
       raise UserError(
-        f'{path} is no complete .npz ({error}); download it again'
+        f'{path} is not a complete .npz ({error}); download it again'
       ) from error
 
   def read(self, name: str) -> np.ndarray:

@@ -59,8 +59,8 @@ class OrbaxReader:
     except _DAMAGE as error:
       _check_pointers(self._path)
       raise UserError(
-        f'{path} is no complete Orbax checkpoint ({_first_line(error)}); copy '
-        'it again'
+        f'{path} is not a complete Orbax checkpoint ({_first_line(error)}); '
+        'copy it again'
       ) from error
     if not tree:
       _check_pointers(self._path)

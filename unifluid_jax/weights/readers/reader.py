@@ -65,7 +65,7 @@ def _open(path: str) -> Reader:
   """Opens a file or folder of this machine."""
   local = pathlib.Path(path)
   if local.is_symlink() and not local.exists():
-    raise UserError(f'{path} is a link that leads nowhere; name the file')
+    raise UserError(f'{path} is a broken link; name the file')
   if not local.exists():
     raise UserError(f'{path} does not exist; name a file or a folder')
   if is_orbax(path):
@@ -74,7 +74,7 @@ def _open(path: str) -> Reader:
   suffix = pathlib.PurePath(file.name.removesuffix(shards.SUFFIX)).suffix
   if suffix not in _BY_SUFFIX:
     raise UserError(
-      f'{path} is of no known format; known are {", ".join(_BY_SUFFIX)} files '
+      f'{path} has an unknown format; known are {", ".join(_BY_SUFFIX)} files '
       'and folders of these or of Orbax'
     )
   if shards.is_of_training(file):
@@ -83,7 +83,9 @@ def _open(path: str) -> Reader:
       'weights, or the folder'
     )
   if not file.is_file():
-    raise UserError(f'{file} is no file, or links to none; download it again')
+    raise UserError(
+      f'{file} is not a file, or is a broken link; download it again'
+    )
   return _BY_SUFFIX[suffix](file)
 
 
@@ -98,6 +100,6 @@ def _open_bucket(path: str) -> Reader:
       'buckets'
     ) from error
   raise UserError(
-    f'{path} is no folder of Orbax, which alone is read from a bucket; copy it '
-    'here with `gcloud storage cp`'
+    f'{path} is not an Orbax folder, the only format that is read from a '
+    'bucket; copy it here with `gcloud storage cp`'
   )

@@ -127,7 +127,9 @@ def _check_places(
 def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
   """The header, and where the values start."""
   if not file.is_file():
-    raise UserError(f'{file} is no file, or links to none; download it again')
+    raise UserError(
+      f'{file} is not a file, or is a broken link; download it again'
+    )
   size = file.stat().st_size
   lfs.check_file(file)
   with file.open('rb') as stream:
@@ -137,9 +139,9 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
     try:
       header = parse_json(stream.read(length))
     except ValueError as error:
-      raise _damaged(file, f'its header is no JSON, {error}') from error
+      raise _damaged(file, f'its header is not JSON, {error}') from error
   if not isinstance(header, dict):
-    raise _damaged(file, 'its header is no JSON object')
+    raise _damaged(file, 'its header is not a JSON object')
   header.pop('__metadata__', None)
   entries = {n: _read_entry(file, n, entry) for n, entry in header.items()}
   _check_places(file, entries, 8 + length)
@@ -148,5 +150,5 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
 
 def _damaged(file: pathlib.Path, what: str) -> UserError:
   return UserError(
-    f'{file} is no complete safetensors file ({what}); download it again'
+    f'{file} is not a complete safetensors file ({what}); download it again'
   )

@@ -84,7 +84,7 @@ def files_of(index: pathlib.Path, shards: Shards) -> tuple[pathlib.Path, ...]:
 def check_listed(
   shards: Shards, file: pathlib.Path, names: Collection[str]
 ) -> None:
-  """Makes sure that a shard holds the tensors that the index lists in it.
+  """Checks that a shard holds the tensors that the index lists in it.
 
   Args:
     shards: Content of the index.

@@ -71,7 +71,7 @@ class TorchReader:
       return tensor.numpy()
     except _DAMAGE as error:
       raise UserError(
-        f'{name} in {self.header[name].file} is no plain tensor '
+        f'{name} in {self.header[name].file} is not a plain tensor '
         f'({_reason(error)}); save it as a dense one'
       ) from error
 
@@ -108,7 +108,9 @@ def _torch(path: pathlib.Path) -> Any:
 
 def _load(path: pathlib.Path) -> dict[Any, Any]:
   if not path.is_file():
-    raise UserError(f'{path} is no file, or links to none; download it again')
+    raise UserError(
+      f'{path} is not a file, or is a broken link; download it again'
+    )
   lfs.check_file(path)
   torch = _torch(path)
   options = {'map_location': 'cpu', 'weights_only': True}

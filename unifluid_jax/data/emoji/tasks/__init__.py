@@ -36,7 +36,7 @@ def make_task(
     kinds: Kinds of questions or edits; none for all.
 
   Raises:
-    UserError: If there is no such task, split or kind, or the split is empty.
+    UserError: There is no such task, split or kind, or the split is empty.
   """
   if name not in TASKS:
     raise UserError(

@@ -41,7 +41,7 @@ class EmojiTask(abc.ABC):
       kinds: Some of the task's kinds; none for all.
 
     Raises:
-      UserError: If the task has no such split or kind, or the split is empty.
+      UserError: The task has no such split or kind, or the split is empty.
     """
     if split not in self.splits:
       raise UserError(
