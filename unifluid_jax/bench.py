@@ -47,7 +47,7 @@ _JSON = flags.DEFINE_string('json', None, 'Where to write the figures as JSON.')
 
 
 def main() -> None:
-  """Measures, prints and writes."""
+  """Runs the benchmark, prints its figures, and writes them."""
   _start()
   experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(unifluid_needs(experiment), 'a step of the training')
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _place() -> dict[str, Any]:
-  """What was measured, where and when."""
+  """Returns the figures with machine, versions and date."""
   return {
     'flags': sys.argv[1:],
     'device': jax.devices()[0].device_kind,

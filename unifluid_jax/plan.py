@@ -129,7 +129,7 @@ def _planned_before() -> list[summary.Plan]:
 
 
 def _check_json() -> None:
-  """A file that cannot be written is told of before minutes of compiling."""
+  """Checks output files before minutes of compiling."""
   file = _json_path()
   if file is not None and not _SWEEP.value and _is_of_sweep(file):
     raise UserError(

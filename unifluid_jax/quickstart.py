@@ -122,7 +122,7 @@ class _Stopwatch:
 
 @contextlib.contextmanager
 def _writing_timing(watch: _Stopwatch) -> Iterator[None]:
-  """Writes a stopwatch's time every few seconds, in case of a kill."""
+  """Saves the elapsed time every few seconds, in case of a kill."""
   stopped = threading.Event()
 
   def beat():

@@ -235,7 +235,7 @@ def _write(
   examples: list[Example],
   sampling: Sampling,
 ) -> list[str]:
-  """Writes the images, the sheet and the JSON file.
+  """Writes the images, the contact sheet and the JSON file.
 
   Returns:
     A line to print for each result.

@@ -40,7 +40,7 @@ _SEED = flags.DEFINE_integer(
 
 
 def show() -> None:
-  """Writes the sheet and the texts that the flags ask for."""
+  """Writes the sheet and prints the texts."""
   out = local_path(_OUT.value, f'--out={_OUT.value}')
   _check_out(out)
   experiment = build(Experiment, entry_point.require(_CONFIG))
@@ -76,7 +76,7 @@ def show() -> None:
 
 
 def _check_out(out: pathlib.Path) -> None:
-  """Tells before the work that the sheet could not be written after it."""
+  """Checks that the sheet can be written, before any work."""
   kind = Image.registered_extensions().get(out.suffix.lower())
   if kind not in Image.SAVE:
     raise UserError(

@@ -420,7 +420,7 @@ def test_a_place_for_samples_is_tried_before_the_work(out, reason, tmp_path):
   [
     ('none/a.png', 'cannot be written: No such file'),
     ('folder.png', 'cannot be written: Is a directory'),
-    ('a.txt', 'is no name of an image that can be written'),
+    ('a.txt', 'is not the name of an image file'),
   ],
 )
 def test_a_place_for_a_sheet_is_tried_before_the_work(out, reason, tmp_path):

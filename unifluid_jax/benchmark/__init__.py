@@ -1,1 +1,1 @@
-"""How fast a config trains and samples on the devices that there are."""
+"""Measures how fast a config trains and samples on the devices at hand."""

@@ -1,4 +1,4 @@
-"""--config: runs a user's Python file, and says where it fails.
+"""--config: runs a user's Python file and reports where it fails.
 
 A config is code, so it can fail in any way. Whatever it raises becomes one
 `UserError` with the file, the line and the reason.
@@ -50,7 +50,7 @@ def define_config_flag() -> flags.FlagHolder:
 
 
 class _Parser(flags.ArgumentParser):
-  """Reads a config; the library's own parser hides where the file fails."""
+  """Reads a config and reports the line that fails."""
 
   def parse(self, path: str) -> Any:
     """The config of FILE.py, or FILE.py:ARGUMENT."""
@@ -95,7 +95,7 @@ def load_config(text: str) -> ml_collections.ConfigDict | Mapping[str, Any]:
 
 
 def _check_file(file: pathlib.Path, name: str) -> None:
-  """Rejects what is no Python file, and tells what is wanted."""
+  """Rejects names of anything but a Python file."""
   wanted = 'a Python file with get_config, such as experiments/quickstart.py'
   if file.suffix == '.json':
     raise UserError(
@@ -162,7 +162,7 @@ def _shown(filename: str, file: pathlib.Path, name: str) -> str:
 
 
 def _import_hint(error: Exception) -> str:
-  """How to make `experiments` importable, if that is what is missing."""
+  """Returns how to make `experiments` importable, if it is missing."""
   if not isinstance(error, ImportError):
     return ''
   package = sys.modules.get('experiments')

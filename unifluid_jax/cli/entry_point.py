@@ -175,7 +175,7 @@ def _message(error: OSError) -> str | int:
 
 
 def _set_up_logging() -> None:
-  """Shows our reports, and of the libraries' what no exception tells.
+  """Shows our log, and only errors of libraries.
 
   A save or a restore that fails is one `UserError`; what Orbax, TensorStore and
   asyncio report of it, array by array and thread by thread, would bury it.
@@ -231,7 +231,7 @@ def workdir_path(holder: flags.FlagHolder) -> AnyPath:
 
 
 def _parse(argument: str, arguments: list[str]) -> list[str]:
-  """Parses the flags; what is wrong with one is a user's mistake."""
+  """Parses the flags; invalid flags raise a `UserError`."""
   # Flags may follow an argument.
   flags.FLAGS.set_gnu_getopt(bool(argument))
   try:

@@ -30,7 +30,7 @@ def is_output_closed() -> bool:
 
 
 def end_output() -> int:
-  """Writes what is left to standard output.
+  """Flushes standard output.
 
   What cannot be written is dropped, or Python would try again when it ends, and
   print the error.

@@ -154,5 +154,5 @@ def exceeds(needs: Limits, room: Limits) -> bool:
 
 
 def most_of(needs: Iterable[Limits]) -> Limits:
-  """What is enough for each of the needs."""
+  """Returns the elementwise maximum of needs."""
   return Limits(*map(max, zip(Limits(0, 0, 0), *needs, strict=True)))

@@ -90,7 +90,7 @@ def lay_out_prefix(
   config: LayoutConfig,
   generates_image: bool,
 ) -> Slots:
-  """Lays out what is read: the prefix, up to and including the separator.
+  """Lays out the prefix, up to and including the separator.
 
   Args:
     example: The example; its target is not looked at.
@@ -209,7 +209,7 @@ def _fit(image: Image, size: int, task: str) -> Image:
 
 
 def _stack(pictures: list[Image], size: int) -> UInt8[np.ndarray, 'N S S 3']:
-  """Images along a new first axis, which may be empty."""
+  """Stacks images along a new first axis, which may be empty."""
   return np.array(pictures, np.uint8).reshape(len(pictures), size, size, 3)
 
 

@@ -1,4 +1,4 @@
-"""Reads a `tokenizer.model`, and says what to do where it is another file."""
+"""Reads a `tokenizer.model`; messages say what to do with other files."""
 
 import pathlib
 import shlex
@@ -47,7 +47,7 @@ def conversion(file: AnyPath) -> str:
 
 
 def _check_kind(file: pathlib.Path) -> None:
-  """Rejects what is not a file, and names what to use instead."""
+  """Rejects anything but a file, and names the file to use."""
   if file.is_file():
     return
   folder = file if file.is_dir() else file.parent

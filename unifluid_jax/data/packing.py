@@ -207,7 +207,7 @@ def check_fits(needs: Iterable[float], row: RowCapacity) -> None:
 def _write(
   batch: Batch, r: int, start: np.ndarray, segment: int, slots: Slots
 ) -> None:
-  """Writes an example into row r, behind the `start` that is in use there."""
+  """Writes an example into row r, starting at `start`."""
   stop = start + needs_of(slots)
   span, text, read, written, edited = (
     (r, slice(*ends)) for ends in zip(start, stop, strict=True)

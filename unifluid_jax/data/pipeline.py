@@ -215,7 +215,7 @@ class _Shares:
 def _mixture(
   seed: int, weights: Mapping[str, float], tasks: Mapping[str, Task]
 ) -> grain.MapDataset[SampledTask]:
-  """Endless examples; each epoch of a task is shuffled anew."""
+  """Returns endless examples; each epoch of a task has a new order."""
 
   def records_of(name: str) -> grain.MapDataset:
     task = tasks[name]
@@ -265,7 +265,7 @@ def _lay_out(
 
 
 def _written_image(drawn: SampledTask) -> Image:
-  """The image that an example writes."""
+  """Returns the target image of an example."""
   example, _ = drawn
   if isinstance(example.target, str):
     raise UserError(

@@ -1,4 +1,4 @@
-"""How a prompt tells the model its task, as PaliGemma's (arXiv 2407.07726).
+"""Task prefixes of prompts, as in PaliGemma (arXiv 2407.07726).
 
 Text to image has no such words: its prompt is the description alone.
 """

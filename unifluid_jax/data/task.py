@@ -1,4 +1,4 @@
-"""What the pipeline asks of a task."""
+"""The interface of tasks."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -159,7 +159,7 @@ class Tokenizer:
     return tokenizer
 
   def save(self, path: str | AnyPath) -> None:
-    """Writes the `.model` file."""
+    """Saves the `.model` file."""
     write_whole(to_path(str(path)), self.model)
 
   def encode(self, text: str) -> list[int]:

@@ -1,10 +1,10 @@
-"""The end of a process that was asked to stop by a signal."""
+"""Stops a process on a signal."""
 
 import signal
 
 
 class Interrupted(BaseException):
-  """A request to stop was followed: what there was to save has been saved.
+  """Raised after a request to stop, once everything is saved.
 
   Like `KeyboardInterrupt` it may come up anywhere, and is nobody's to handle.
   """
@@ -15,7 +15,7 @@ class Interrupted(BaseException):
 
 
 def stop_at_once() -> None:
-  """Makes SIGTERM an `Interrupted` as long as nothing is to be saved."""
+  """Turns SIGTERM into an `Interrupted` while there is nothing to save."""
   signal.signal(signal.SIGTERM, _interrupt)
 
 

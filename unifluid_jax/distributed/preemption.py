@@ -63,7 +63,7 @@ class StopRequest:
     _tell(f'{signal.Signals(number).name}: ends once what is done is saved')
 
   def reached(self) -> bool:
-    """Whether to stop after this step; to be asked once after each step.
+    """Whether to stop after this step; call once after each step.
 
     Returns:
       The same on all processes.
@@ -82,7 +82,7 @@ class StopRequest:
 
 
 def _tell(text: str) -> None:
-  """Writes a line, but not by the log, which the signal may have broken into.
+  """Writes a line without the log, which the signal may have interrupted.
 
   What shows it may be gone: the same Ctrl-C ends a `tee` behind a pipe too.
   """

@@ -119,7 +119,7 @@ def start(place: ProcessAddress | None, timeout: float) -> None:
 
 
 def fail() -> None:
-  """To be called by a process that fails, lest the others wait for it forever.
+  """Reports a failure to the other processes, so that they do not wait forever.
 
   A mistake in a config makes all processes fail, each with its message: they
   end together. If only this one fails, it is gone after some seconds, and JAX
@@ -140,7 +140,7 @@ def gather(value: bool | int) -> list[int]:
 
 
 def is_main() -> bool:
-  """Whether this process is the one that logs and writes."""
+  """Whether this process logs and writes."""
   return jax.process_index() == 0
 
 

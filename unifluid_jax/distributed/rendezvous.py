@@ -70,7 +70,7 @@ def _listen(
   timeout: float,
   absent: Callable[[Collection[int]], str],
 ) -> str:
-  """Process 0: what is wrong, which it tells those that have called."""
+  """Process 0: reports problems to the processes that have called."""
   end = time.monotonic() + timeout
   expected = set(range(1, count))
   with contextlib.ExitStack() as stack:

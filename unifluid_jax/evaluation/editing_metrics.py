@@ -25,7 +25,7 @@ from unifluid_jax.inference import Model
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-  """What is to be done.
+  """An edit to evaluate.
 
   Attributes:
     kind: Kind of the edit, one of `object_edits.EXACT`.

@@ -92,7 +92,7 @@ def _cpu_model() -> str:
 
 
 def _git_commit() -> str | None:
-  """The commit that the code is of, with '-dirty' where it was changed.
+  """Returns the commit of the code, with '-dirty' after changes.
 
   Returns:
     None where the package does not lie in a checkout of its own, or there is

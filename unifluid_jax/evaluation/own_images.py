@@ -1,4 +1,4 @@
-"""A user's own data: what the model writes, beside what the data has.
+"""Evaluates a user's own data: samples beside references.
 
 Every task is measured on lines that it was trained on, and on those that were
 held out of training, where there are any.
@@ -39,7 +39,7 @@ Lines = Mapping[Key, Sequence[tuple[Task, int]]]
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedImage:
-  """Images that were asked for.
+  """Sampled images with their targets.
 
   Attributes:
     examples: What was asked for; each target is the very image.
@@ -172,7 +172,7 @@ def open_lines(experiment: Experiment) -> Lines:
 def evaluate_own(
   model: Model, config: EvaluationConfig, lines: Lines
 ) -> OwnResults:
-  """Writes an image or a text for some lines of each task and split.
+  """Samples an image or a text for some lines of each task and split.
 
   Args:
     model: The model.

@@ -1,4 +1,4 @@
-"""All that is looked at in a run."""
+"""The results of an evaluation."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""Evaluates a run and writes what comes out into the run's folder."""
+"""Evaluates a run and writes the results into its workdir."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def _evaluate_own(
 
 
 def _write_metrics(workdir: AnyPath, metrics: Mapping[str, Any]) -> None:
-  """Writes the metrics before the report, for which there may be no room."""
+  """Writes the metrics, before the report may fill the disk."""
   _write(workdir / METRICS_FILE, json.dumps(metrics, indent=2) + '\n')
 
 

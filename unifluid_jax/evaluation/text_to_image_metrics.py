@@ -38,7 +38,7 @@ Found = list[tuple[Drawing, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-  """What is asked for.
+  """The prompts of a split.
 
   Attributes:
     wanted: The picture that each prompt describes.

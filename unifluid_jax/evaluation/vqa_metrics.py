@@ -80,7 +80,7 @@ class QuestionAnswering:
 
 
 def evaluate_vqa(model: Model, config: EvaluationConfig) -> QuestionAnswering:
-  """Asks every type of question about held-out cells, greedily."""
+  """Answers every type of question about held-out cells, greedily."""
   emoji = model.experiment.emoji()
   rng = rng_of(config.seed, 'questions')
   questions = [

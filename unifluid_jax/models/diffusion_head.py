@@ -207,7 +207,7 @@ class DiffusionHead(nnx.Module):
     hidden: Float[Array, 'n D'],
     sources: Float[Array, 'n Z'] | None = None,
   ) -> Condition:
-    """Embeds what is known of each token.
+    """Embeds the condition of each token.
 
     Args:
       hidden: The transformer's hidden states.
@@ -226,7 +226,7 @@ class DiffusionHead(nnx.Module):
     time: Float[Array, ' n'],
     condition: Condition,
   ) -> Float[Array, 'n O']:
-    """Predicts what the objective asks for.
+    """Predicts the target of the objective.
 
     Args:
       x_t: Noisy tokens.

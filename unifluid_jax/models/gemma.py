@@ -377,7 +377,7 @@ class Gemma(nnx.Module):
   def init_cache(
     self, batch: int, slots: int, dtype: DTypeLike | None = None
   ) -> KVCache:
-    """An empty cache; the caller's masks hide what is not written yet.
+    """Creates an empty cache; masks must hide slots that are not filled yet.
 
     Args:
       batch: B.

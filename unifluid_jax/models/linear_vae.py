@@ -1,4 +1,4 @@
-"""A linear autoencoder in closed form: where a VAE's shortcuts start from.
+"""A linear autoencoder in closed form, which initializes a VAE's shortcuts.
 
 Latents are the principal components of the patches, turned and scaled as one:
 

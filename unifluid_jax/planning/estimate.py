@@ -85,7 +85,7 @@ def sampling_work(experiment: Experiment, images: int) -> StepCost:
 def estimate(
   slices: Slices, program: LoweredProgram, work: StepCost
 ) -> dict[str, Any]:
-  """A plan: plain values, as they are written to JSON.
+  """A plan: plain values, for JSON.
 
   Args:
     slices: Where the program would run.

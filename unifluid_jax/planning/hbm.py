@@ -1,4 +1,4 @@
-"""Bytes that a compiled program reads from and writes to HBM.
+"""Counts the bytes that a compiled program reads from and writes to HBM.
 
 What an instruction reads and writes counts, but not what the compiler keeps in
 a chip's other memories (`S(1)` in a layout). Of an array of which an

@@ -41,7 +41,7 @@ Module = dict[str, list[Instruction]]
 
 
 def parse(text: str) -> tuple[Module, str]:
-  """The instructions of a program's text, and where it starts."""
+  """The instructions of a program's text, and its entry computation."""
   module: Module = {}
   entry, current = '', []
   for line in text.splitlines():

@@ -27,7 +27,7 @@ PROGRAMS = ('train', 'sample')
 
 @dataclasses.dataclass(frozen=True)
 class PlanSettings:
-  """What is planned.
+  """The program and topology to plan.
 
   Attributes:
     name: What the plan calls the config.
@@ -68,7 +68,7 @@ class PlanSettings:
 
   @property
   def digest(self) -> str:
-    """Differs where the plan may: by what is compiled, counted, or compiles."""
+    """A key that changes whenever the plan may change."""
     experiment = self.experiment
     data, init = experiment.data, experiment.init
     sections = ('model', 'vae', 'training', 'optimizer', 'mesh', 'sampling')

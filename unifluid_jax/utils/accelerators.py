@@ -1,4 +1,4 @@
-"""Keeps libtpu from being loaded where there is no TPU."""
+"""Prevents loading libtpu on machines without a TPU."""
 
 import glob
 import importlib.metadata
@@ -22,7 +22,7 @@ _CHOICES = ('JAX_FORCE_TPU_INIT', 'PJRT_NAMES_AND_LIBRARY_PATHS')
 
 
 def ignore_absent_tpu() -> None:
-  """Makes JAX run on the processor where there is nothing else to run on.
+  """Makes JAX use the CPU on machines without an accelerator.
 
   The `plan` extra installs libtpu, which JAX loads and asks for TPUs wherever
   it finds it. On a machine without a TPU it prints a dozen lines to standard

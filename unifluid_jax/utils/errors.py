@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""Errors that report a user's mistake."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ SHOWN = 10
 
 
 class UserError(Exception):
-  """A wrong config, record, file or checkpoint, told in one message.
+  """A wrong config, record, file or checkpoint, reported in one message.
 
   The message names the thing that is wrong and the mend. Entry points print
   it without a traceback and exit with code 1.
@@ -156,7 +156,7 @@ def check_between(
 
 
 def check_pattern(what: str, pattern: str) -> None:
-  """Rejects what is not a valid regular expression.
+  """Rejects an invalid regular expression.
 
   Args:
     what: What the message calls it.

@@ -42,7 +42,7 @@ class Goodput:
   def __init__(
     self, age: float = 0.0, now: Callable[[], float] = time.monotonic
   ):
-    """Opens the account; what is not spent on another part is 'start'.
+    """Starts the account; time outside of other parts counts as 'start'.
 
     Args:
       age: Seconds that have passed before.
@@ -93,7 +93,7 @@ def share(seconds: dict[str, float]) -> float:
 
 
 def _process_age() -> float:
-  """Seconds since this process was started; 0 where only Linux could tell."""
+  """Returns the seconds since this process started; 0 outside of Linux."""
   try:
     stat = pathlib.Path('/proc/self/stat').read_text(encoding='ascii')
     uptime = pathlib.Path('/proc/uptime').read_text(encoding='ascii')

@@ -1,4 +1,4 @@
-"""Compares what a program needs with the memory that there is."""
+"""Compares the memory that a program needs with the memory available."""
 
 import math
 import os
@@ -12,7 +12,7 @@ _GIB = 2**30
 
 
 def check_memory(needs: dict[str, int], of: str) -> None:
-  """Compares what is needed with what the devices of all processes have.
+  """Checks that the devices of all processes have enough memory.
 
   Args:
     needs: Bytes, by what takes them and the keys that set it.
@@ -25,7 +25,7 @@ def check_memory(needs: dict[str, int], of: str) -> None:
 
 
 def check_host_memory(needs: dict[str, int], of: str) -> None:
-  """Compares what is needed with what this machine has.
+  """Checks that this machine has enough memory.
 
   Args:
     needs: Bytes, by what takes them and what sets it.
@@ -58,7 +58,7 @@ def _gib(size: float) -> str:
 
 
 def _device_bytes() -> float:
-  """Memory of the devices of all processes; infinite where it is unknown."""
+  """Returns the memory of the devices of all processes; infinite if unknown."""
   local = jax.local_devices()
   if local[0].platform == 'cpu':
     return _host_bytes() * jax.process_count()

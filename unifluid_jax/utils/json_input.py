@@ -1,4 +1,4 @@
-"""JSON that a user may have written."""
+"""Parses JSON from users."""
 
 import collections
 import json

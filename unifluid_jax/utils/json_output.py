@@ -12,7 +12,7 @@ from unifluid_jax.utils.paths import local_path
 
 
 def check_json(name: str | None) -> None:
-  """Tells before the work that the file could not be written after it.
+  """Checks that the file can be written, before any work.
 
   Args:
     name: What --json was given; None asks for no file.
@@ -32,7 +32,7 @@ def check_json(name: str | None) -> None:
 
 
 def write_json(name: str | None, result: Any) -> None:
-  """Writes a result to the file, whole or not at all.
+  """Writes a result to the file atomically.
 
   Raises:
     UserError: It cannot be written.

@@ -149,7 +149,7 @@ def write_whole(path: AnyPath, content: bytes) -> None:
 
 
 def check_folder(folder: pathlib.Path) -> None:
-  """Checks that files can be written to a folder; leaves nothing behind.
+  """Checks that files can be written to a folder, without leaving any.
 
   Args:
     folder: The folder; it may not exist yet.

@@ -24,7 +24,7 @@ def set_up_leaving() -> None:
 
 
 def leave_with(code: int) -> None:
-  """Makes the process end with a code after all that runs at exit.
+  """Makes the process end with an exit code after all exit handlers.
 
   Python still prints the exception that ends the program, and waits for
   threads.
@@ -33,7 +33,7 @@ def leave_with(code: int) -> None:
 
 
 def leave(code: int) -> None:
-  """Ends the process now; buffered output is written."""
+  """Ends the process immediately, after flushing its output."""
   for stream in (sys.stdout, sys.stderr):
     # The shell may have closed it, or its reader may be gone.
     with contextlib.suppress(AttributeError, OSError, ValueError):

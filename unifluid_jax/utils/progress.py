@@ -1,4 +1,4 @@
-"""Progress of a long list of work, told every few seconds."""
+"""Logs the progress of long work every few seconds."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -110,7 +110,7 @@ class Constant:
 
 
 def index(parts: Iterable[int | slice]) -> tuple[Any, ...]:
-  """An index that gives an array, also where that is a single number."""
+  """Returns an index that keeps zero-dimensional results arrays."""
   return (*parts, ...)
 
 

@@ -36,7 +36,7 @@ Files = dict[str, Sums]
 
 
 def write_part(folder: epath.Path, process: int) -> None:
-  """Writes the checksums of what a process has written of an item's arrays.
+  """Writes the checksums of the arrays that a process has written.
 
   Args:
     folder: The item's folder.

@@ -107,7 +107,7 @@ class CheckpointReader:
   def _restore(
     self, step: int, abstract_state: Any, identity: Identity, spread: bool
   ) -> tuple[Any, str | None]:
-    """A state, or what is wrong with it.
+    """A state, or the reason why it cannot be used.
 
     Raises:
       UserError: It is of another config.
@@ -241,7 +241,7 @@ def _is_spread(tree: Any) -> bool:
 
 
 def agreed(reason: str | None, spread: bool) -> str | None:
-  """What is wrong for one of the processes is wrong for all of them."""
+  """Shares a problem of one process with all processes."""
   if not spread:
     return reason
   failed = [i for i, bad in enumerate(processes.gather(bool(reason))) if bad]

@@ -25,7 +25,7 @@ _THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
 class Sums(NamedTuple):
-  """What is known of a file.
+  """Size and checksums of a file.
 
   Attributes:
     size: Its bytes.

@@ -52,7 +52,7 @@ def _ordered(source: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _host() -> jax.Device | None:
-  """The CPU; None where JAX_PLATFORMS names only others."""
+  """Returns the CPU device, or None if JAX_PLATFORMS excludes it."""
   try:
     return jax.local_devices(backend='cpu')[0]
   except RuntimeError:

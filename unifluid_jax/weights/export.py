@@ -1,4 +1,4 @@
-"""Writes models for other projects, and ours in our own layout."""
+"""Exports models in the layouts of other projects and in our own."""
 
 import dataclasses
 import pathlib
@@ -44,7 +44,7 @@ DtypeOf = Callable[[str, np.dtype], np.dtype]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """A model, or parts of one, to be written.
+  """A model, or parts of one, to export.
 
   Attributes:
     arrays: Parameters, by UniFluid's names; the VAE's under 'vae/'.
@@ -128,7 +128,7 @@ TARGETS = {
 def export(
   weights: Weights, target: str, out: pathlib.Path, dtype_of: DtypeOf
 ) -> None:
-  """Writes one part in the layout of transformers or diffusers.
+  """Exports one part in the layout of transformers or diffusers.
 
   Args:
     weights: The model.
@@ -181,7 +181,7 @@ def export(
 def export_own(
   weights: Weights, out: pathlib.Path, dtype_of: DtypeOf
 ) -> dict[str, str]:
-  """Writes the weights in our own layout, see `own`.
+  """Exports weights in our own layout, see `native_format`.
 
   Args:
     weights: The model or its parts.
@@ -248,7 +248,7 @@ def _entry(name: str, piece: Piece, ours: LazyArray, dtype: np.dtype) -> Entry:
 
 
 def _check_said(part: str, config: Config, content: Mapping[str, Any]) -> None:
-  """Checks that a config.json says all that a part is."""
+  """Checks that a config.json describes a part completely."""
   if part == VAE:
     return  # Measured statistics stand in place of its config's.
   try:

@@ -81,7 +81,7 @@ def _bits_of(dtype: np.dtype) -> tuple[Any, Any]:
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-  """The values in blocks of one axis, without a copy where that is possible."""
+  """Yields the values in blocks of one axis, without a copy if possible."""
   if not values.flags.c_contiguous and values.ndim > 1:
     for part in values:
       yield from _blocks(part)

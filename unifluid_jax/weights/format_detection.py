@@ -169,7 +169,7 @@ def pieces_of(
 def shape_problems(
   layout: TensorLayout, prefix: str, config: Config, header: Header
 ) -> list[str]:
-  """What is missing or of another shape, of a part that has a config."""
+  """Lists missing tensors and shapes that differ, of a part with a config."""
   ours = shapes(config)
   problems = []
   for piece in pieces_of(layout, config, header):

@@ -8,7 +8,7 @@ Identity = Mapping[str, Any]
 
 
 def differences(found: Any, wanted: Any, path: str = '') -> list[str]:
-  """Where two identities differ, e.g. 'model.width is 4 there and 8 here'."""
+  """Lists the differences of two identities."""
   if isinstance(found, Mapping) and isinstance(wanted, Mapping):
     keys = sorted({*found, *wanted})
     pairs = [(k, found.get(k), wanted.get(k)) for k in keys]

@@ -1,4 +1,4 @@
-"""Saves that were cut off and damaged checkpoints: told, and kept aside.
+"""Moves interrupted saves and damaged checkpoints aside.
 
 While a checkpoint is being written, its folder is called
 `STEP.orbax-checkpoint-tmp`; in a bucket, which cannot rename, `STEP` without
@@ -16,7 +16,7 @@ _NAME = re.compile(r'(\d+)(\.orbax-checkpoint-tmp.*)?')
 
 
 def put_aside(directory: AnyPath, complete: list[int]) -> None:
-  """Moves what is left of saves that were cut off to `DIRECTORY.partial.STEP`.
+  """Moves interrupted saves to `DIRECTORY.partial.STEP`.
 
   It is of no use to a run, but may tell what happened, and is kept until there
   is more of the kind. Only for a run that has the folder to itself.

@@ -62,7 +62,7 @@ def model_files(init: InitConfig) -> list[str]:
 def open_model_file(
   init: InitConfig, model: ModelConfig, path: str
 ) -> tuple[Pretrained, dict[str, LazyArray]]:
-  """Opens one of `model_files`, of which only headers are read.
+  """Opens one of `model_files`; reads headers only.
 
   Args:
     init: The section.
@@ -97,7 +97,7 @@ def _parts_of(init: InitConfig) -> dict[str, str]:
 
 
 def check_vae_file(path: str, config: VAEConfig) -> None:
-  """Checks that a file holds a VAE, of which only headers are read.
+  """Checks that a file holds a VAE; reads headers only.
 
   Raises:
     UserError: The file does not fit.
@@ -213,7 +213,7 @@ def read_exported(folder: str) -> Exported:
 def load_exported(
   folder: str, shardings: Mapping[str, jax.sharding.Sharding]
 ) -> tuple[Parameters, Parameters]:
-  """Parameters of an exported UniFluid and its VAE, as they were written.
+  """Reads the parameters of an exported UniFluid and its VAE.
 
   Args:
     folder: The folder.

@@ -35,7 +35,7 @@ _OF_TOKENS = '^(token_in|source_in|head/)'
 def load_start(
   experiment: Experiment, spec: NetworkSpec, vae: Parameters
 ) -> Parameters:
-  """The parameters that `init` gives a source for, where they are to lie.
+  """Loads the parameters that `init` names a source for, sharded.
 
   Args:
     experiment: The config.
@@ -130,7 +130,7 @@ def _check_run(
 def _wanted(
   experiment: Experiment, targets: Mapping[str, Any], found: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """The targets that are to be taken from another run.
+  """Selects the parameters to take from another run.
 
   Raises:
     UserError: It does not have them, or there are none.

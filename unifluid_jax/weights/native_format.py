@@ -75,7 +75,7 @@ def is_own(path: str) -> bool:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-  """config.json of a folder; nothing where there is none.
+  """Reads the config.json of a folder; empty without one.
 
   Raises:
     UserError: It is damaged, or of another version.
@@ -179,7 +179,7 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
 
 
 def _shape_problems(parts: Mapping[str, Part]) -> list[str]:
-  """What is missing or of another shape, of the parts that have a config."""
+  """Lists missing tensors and shapes that differ, of parts with a config."""
   problems = []
   for name, part in parts.items():
     if part.config is None:

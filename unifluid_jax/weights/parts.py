@@ -80,7 +80,7 @@ def assemble(
   header: Header,
   reader: Reader,
 ) -> tuple[Part, list[str]]:
-  """One part of a file, and what is wrong with it.
+  """One part of a file, and its problems.
 
   Args:
     layout: Its table.

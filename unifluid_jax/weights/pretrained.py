@@ -49,7 +49,7 @@ LAYOUTS: tuple[TensorLayout, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-  """The parts of a file that were asked for.
+  """Selects parts of a file.
 
   Attributes:
     path: Where they are.

@@ -1,4 +1,4 @@
-"""How a list of problems is told."""
+"""Formats lists of problems."""
 
 from collections.abc import Sequence
 

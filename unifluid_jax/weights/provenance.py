@@ -1,4 +1,4 @@
-"""Where weights come from, and whether they are still what was written."""
+"""Records the origin of weights and verifies their checksums."""
 
 import concurrent.futures
 import hashlib

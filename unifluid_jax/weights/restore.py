@@ -27,7 +27,7 @@ Arrays = dict[str, Any]
 
 
 class EMAWeights(NamedTuple):
-  """What is used of a checkpoint, or of an export.
+  """EMA weights of a checkpoint or an export.
 
   Attributes:
     unifluid: UniFluid's parameters: moving averages, and those not trained.
@@ -41,7 +41,7 @@ class EMAWeights(NamedTuple):
 
 
 class Trained(NamedTuple):
-  """All that a trained model is.
+  """A trained model: config, vocabulary, spec and weights.
 
   Attributes:
     experiment: The config that it was trained with.
@@ -153,7 +153,7 @@ def abstract_ema_weights(
 def _read_export(
   spec: ModelSpec, folder: AnyPath, mesh: jax.sharding.Mesh, step: int
 ) -> EMAWeights:
-  """What is used of an export: the same as of a checkpoint."""
+  """Reads the weights of an export."""
   vae = {f'{VAE}/{name}': leaf for name, leaf in spec.vae.place(mesh).items()}
   shardings = shardings_of(spec.unifluid.place(mesh) | vae)
   return EMAWeights(*load_exported(str(folder), shardings), step)

@@ -68,7 +68,7 @@ class Piece:
   layer: int | None = None
 
   def shape(self, ours: Shape) -> tuple[int | None, ...]:
-    """Shape of the foreign tensor; None where only some of it is ours.
+    """Shape of the foreign tensor; None for axes that we use in part.
 
     Args:
       ours: Shape of our parameter.
@@ -88,7 +88,7 @@ class Piece:
     return tuple(index if self.layer is None else [self.layer, *index])
 
   def view(self, theirs: np.ndarray, ours: Shape) -> np.ndarray:
-    """The foreign tensor with the axes of ours[where].
+    """Views the foreign tensor with the axes of ours[where].
 
     It is never a copy, so that it may also be written to.
     """

@@ -53,7 +53,7 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
 
 
 def _convert(content: Any, source: pathlib.Path) -> bytes:
-  """The same of the file's content, which may be anything."""
+  """Converts the content of a tokenizer.json."""
   model = content['model']
   vocabulary, merges = model['vocab'], model['merges']
   added = {t['content']: t for t in content.get('added_tokens') or []}

@@ -37,7 +37,7 @@ def read_experiment(workdir: AnyPath) -> Experiment:
 
 
 def write_config(experiment: Experiment, workdir: AnyPath) -> None:
-  """Writes the config of a run into its folder, which it makes; process 0 does.
+  """Writes the config into a workdir, which it creates; process 0 only.
 
   The same config stays the file that it is, which may be older than results.
   """

@@ -66,7 +66,7 @@ def _made(workdir: AnyPath) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(workdir: AnyPath) -> Iterator[bool]:
-  """Locks a folder for the block, and tells whether it was free.
+  """Locks a folder in a `with` block, and reports whether it was free.
 
   A process that is killed frees it, too. What cannot be locked counts as free:
   a bucket, a file system without locks. Of a disk that machines share, only

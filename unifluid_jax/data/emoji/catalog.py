@@ -83,7 +83,7 @@ class Emoji:
 
   @property
   def name(self) -> str:
-    """The canonical name: the concept's, and the skin tone where it has one."""
+    """The canonical name: the concept, and its skin tone if any."""
     return self.with_tone(self.concept)
 
   def with_tone(self, name: str) -> str:

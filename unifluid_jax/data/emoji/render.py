@@ -35,7 +35,7 @@ def render_icon(icon: Icon, side: int) -> UInt8[np.ndarray, '{side} {side} 4']:
 def render(
   artist: str, hex: str, side: int
 ) -> UInt8[np.ndarray, '{side} {side} 4']:
-  """An artist's emoji at any size, from the cache where it was drawn before.
+  """Renders an artist's emoji at any size, with a cache.
 
   Args:
     artist: One of ARTISTS.
@@ -49,7 +49,7 @@ def render(
 
 
 class _Cache:
-  """The drawings that were asked for last, up to CACHE_BYTES of them."""
+  """A cache of recent drawings, up to CACHE_BYTES."""
 
   def __init__(self):
     self._drawings: collections.OrderedDict[tuple, np.ndarray] = (

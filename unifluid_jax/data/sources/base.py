@@ -83,7 +83,7 @@ class SourceTask(abc.ABC):
 
   @abc.abstractmethod
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
-    """The text of a record, or the texts where several are right."""
+    """Returns the text of a record, or its alternative texts."""
 
   def build(
     self, record: Mapping[str, Any], rng: np.random.Generator, augment: bool

@@ -80,7 +80,7 @@ class FolderTask(SourceTask):
       )
 
   def of_split(self, split: str) -> 'FolderTask':
-    """The same task over the lines of another split, which may be none."""
+    """Returns the same task over another split, which may be empty."""
     task = copy.copy(self)
     task._records = self._select(split)
     return task
@@ -107,7 +107,7 @@ class FolderTask(SourceTask):
     return self._records[index]
 
   def texts(self, index: int) -> tuple[Texts, Texts]:
-    """What is read and what is written of a line, without its images.
+    """Returns prefix and target texts of a line, without its images.
 
     Several texts are those to draw from; an image that is written is none.
     """

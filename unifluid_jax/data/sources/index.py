@@ -64,7 +64,7 @@ class Index:
   left_out: Mapping[str, Sequence[str]]
 
   def write(self, out: pathlib.Path) -> None:
-    """Writes a line for each image; paths are relative to the file's folder."""
+    """Writes one line per image, with paths relative to the file's folder."""
     folder = out.absolute().parent
     lines = []
     for path, texts in self.texts.items():
@@ -81,7 +81,7 @@ def check_out(
   table: pathlib.Path | None,
   force: bool,
 ) -> None:
-  """Rejects to write where it cannot be, or where something is.
+  """Rejects output files that exist or cannot be written.
 
   Args:
     out: The file to write.
@@ -184,7 +184,7 @@ def _captions(
   table: pathlib.Path | None,
   left_out: dict[str, list[str]],
 ) -> tuple[Texts, str]:
-  """The captions, and where they come from."""
+  """Captions and their origin."""
   if table is not None:
     return _from_tables(folder, images, {table: folder}, left_out), str(table)
   tables = {
@@ -222,7 +222,7 @@ def _from_tables(
   tables: Mapping[pathlib.Path, pathlib.Path],
   left_out: dict[str, list[str]],
 ) -> Texts:
-  """The captions of tables, each of which has a folder of its own."""
+  """Reads the captions of tables, one per folder."""
   known = {captions.normal_path(path): path for path in images}
   texts: dict[str, list[str]] = collections.defaultdict(list)
   for table, start in tables.items():

@@ -1,4 +1,4 @@
-"""An image while it is written, token by token."""
+"""Draws an image while it is decoded, token by token."""
 
 import numpy as np
 from jaxtyping import UInt8

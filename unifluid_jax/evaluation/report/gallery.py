@@ -16,7 +16,7 @@ def gallery(
   count: int,
   failures: int = 8,
 ) -> str:
-  """Shows cases that nobody picked.
+  """Shows random cases.
 
   Args:
     title: What the cases are.

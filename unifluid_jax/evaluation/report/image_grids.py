@@ -190,7 +190,7 @@ def _parallel_card(
 
 
 def _filling_in_card(model: Model, generation: Generation, prompt: int) -> str:
-  """The first sample of a prompt, while it is written."""
+  """Draws the first sample of a prompt while it is decoded."""
   index = prompt * generation.prompts.samples
   counts, frames = filling_in(model, generation.pictures, index)
   tiles = [

@@ -26,7 +26,7 @@ def tile(pixels: Image, label: str = '', right: bool | None = None) -> str:
 
 
 def mark(right: bool | None) -> str:
-  """A tick or a cross, not told apart by colour alone; nothing for None."""
+  """Returns a tick or a cross; nothing for None."""
   if right is None:
     return ''
   if right:

@@ -98,7 +98,7 @@ def _sections(results: OwnResults, seed: int) -> list[str]:
 
 
 def _drawings(key: Key, drawn: GeneratedImage, seed: int) -> str:
-  """Prompts, the images asked for, and the drawings."""
+  """Shows prompts, reference images, and samples."""
   task, split = key
   count = len(drawn.examples)
   rng = rng_of(seed, f'report: {" ".join(key)}')

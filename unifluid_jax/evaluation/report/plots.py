@@ -94,7 +94,7 @@ def plot(
 
 
 def _span(values: Sequence[float], log: bool = False) -> tuple[float, float]:
-  """The range of the values, a little wider where there is but one."""
+  """Returns the range of the values, widened if there is only one."""
   low, high = min(values), max(values)
   if low < high:
     return low, high
@@ -119,7 +119,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _curve(index: int, line: Line, x_axis: _Axis, y_axis: _Axis) -> str:
-  """A polyline; a dot where there is but one point."""
+  """Draws a polyline, or a dot for a single point."""
   points = [(x_axis.at(x), y_axis.at(y)) for x, y in line.points]
   if len(points) == 1:
     ((x, y),) = points

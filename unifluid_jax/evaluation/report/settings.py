@@ -1,4 +1,4 @@
-"""The report's settings: all that is needed to repeat the run."""
+"""The report's settings: everything to repeat the run."""
 
 import html
 import json

@@ -74,7 +74,7 @@ def read(values: Json) -> VAEConfig:
 
 
 def read_statistics(values: Json) -> Statistics | None:
-  """Shift and scale of each channel, where a config.json gives them."""
+  """Returns shift and scale of each channel, if a config.json has them."""
   fields = Fields(values, {'latent_channels': 4})
   keys = ('latents_mean', 'latents_std')
   if all(fields.get(key) is None for key in keys):

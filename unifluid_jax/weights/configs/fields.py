@@ -32,7 +32,7 @@ class Fields:
     self._values: dict[str, Any] = {**(defaults or {}), **values}
 
   def get(self, key: str, default: Any = None) -> Any:
-    """A value as it is; `default` where it is missing or null."""
+    """Returns a value, or `default` if it is missing or null."""
     value = self._values.get(key)
     return default if value is None else value
 
@@ -41,7 +41,7 @@ class Fields:
     return len(self._values)
 
   def section(self, key: str, default: 'Fields | None' = None) -> 'Fields':
-    """The object under a key; `default`, or an empty one, where it is missing.
+    """Returns the object under a key, or `default` or an empty one.
 
     Raises:
       UserError: It is not an object.
@@ -86,7 +86,7 @@ class Fields:
     return float(value)
 
   def maybe(self, key: str) -> float | None:
-    """A number above 0, or None where there is none."""
+    """Returns a positive number, or None."""
     return None if self.get(key) is None else self.number(key)
 
   def numbers(self, key: str, count: int) -> list[float]:

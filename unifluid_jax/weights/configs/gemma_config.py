@@ -218,5 +218,5 @@ def write(config: GemmaConfig, dtype: str) -> dict[str, Any]:
 
 
 def _whole(value: float) -> float:
-  """transformers wants an int where the value is one."""
+  """Returns an int if the value is integral, as transformers expects."""
   return round(value) if abs(value - round(value)) < 1e-6 else value

@@ -18,7 +18,7 @@ PARTS = (GEMMA, ENCODER, CONNECTOR, VAE)
 
 
 class Tensor(NamedTuple):
-  """What is known of a tensor before it is read.
+  """The header of a tensor.
 
   Attributes:
     shape: Its shape.

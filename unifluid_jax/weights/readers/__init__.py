@@ -1,1 +1,1 @@
-"""Readers of files: names, shapes and dtypes at once, values when asked."""
+"""Readers of files: headers at once, values on demand."""

@@ -29,7 +29,7 @@ def read(file: pathlib.Path) -> Any:
 
 
 def read_if_there(file: pathlib.Path) -> Any:
-  """The value of a JSON file; None where there is no such file.
+  """Reads a JSON file; returns None if it does not exist.
 
   Raises:
     UserError: There is something, such as a link to nothing, that cannot be

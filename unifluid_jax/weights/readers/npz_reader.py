@@ -135,7 +135,7 @@ def _read_header(
 
 
 def _data_start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
-  """Where a stored member's bytes lie in the file."""
+  """Returns the offset of a stored member's bytes."""
   with path.open('rb') as stream:
     stream.seek(info.header_offset)
     header = stream.read(_LOCAL_HEADER)

@@ -25,10 +25,10 @@ class Reader(Protocol):
 
   @property
   def header(self) -> Header:
-    """What is known of each tensor."""
+    """Headers of the tensors, by name."""
 
   def read(self, name: str) -> np.ndarray:
-    """The tensor: a memory map where the file allows it, else a copy."""
+    """Reads a tensor: a memory map if possible, else a copy."""
 
 
 _BY_SUFFIX: dict[str, Callable[[pathlib.Path], Reader]] = {
@@ -90,7 +90,7 @@ def _open(path: str) -> Reader:
 
 
 def _open_bucket(path: str) -> Reader:
-  """Opens a checkpoint in a bucket, where only Orbax is read."""
+  """Opens an Orbax checkpoint in a bucket."""
   try:
     if is_orbax(path):
       return OrbaxReader(path)

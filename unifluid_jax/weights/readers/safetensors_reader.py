@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
 
 
 class _TensorLocation(NamedTuple):
-  """Where a tensor lies."""
+  """File and offset of a tensor."""
 
   file: pathlib.Path
   offset: int
@@ -125,7 +125,7 @@ def _check_places(
 
 
 def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:
-  """The header, and where the values start."""
+  """Reads the header and the offset of the values."""
   if not file.is_file():
     raise UserError(
       f'{file} is not a file, or is a broken link; download it again'

@@ -131,7 +131,7 @@ def _load(path: pathlib.Path) -> dict[Any, Any]:
 
 
 def _reason(error: Exception) -> str:
-  """What is wrong, without PyTorch's advice to run what is in the file."""
+  """Returns an error's reason without PyTorch's advice to execute the file."""
   text = str(error) or type(error).__name__
   if found := re.search(r'GLOBAL (\S+)', text):
     return f'it asks for {found[1]}, which might run anything'

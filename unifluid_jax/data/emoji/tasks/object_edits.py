@@ -36,7 +36,7 @@ different colours, so 'style' and 'color' are judged by likeness."""
 
 
 class ObjectEdit(NamedTuple):
-  """A record: both pictures, on white where the edit is not the background."""
+  """A record: both drawings, on white unless the background is edited."""
 
   kind: str
   source: Drawing

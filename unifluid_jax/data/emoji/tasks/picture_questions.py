@@ -27,7 +27,7 @@ YES_NO = ('is_name', 'is_category')
 
 
 def candidates(kind: str, cell: Cell) -> tuple[Emoji, ...]:
-  """The members of a cell that a type of question can be asked about."""
+  """Returns the members of a cell that a type of question suits."""
   members = cell.members()
   if kind == 'tone':
     return tuple(emoji for emoji in members if emoji.tone in TONES)
@@ -44,7 +44,7 @@ def ask(
   concepts: Sequence[Emoji],
   rng: np.random.Generator,
 ) -> tuple[dict[str, str], str]:
-  """Asks about a picture.
+  """Makes a question about a drawing.
 
   Args:
     kind: A key of WORDINGS.

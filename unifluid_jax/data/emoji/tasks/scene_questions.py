@@ -39,7 +39,7 @@ def ask(
   side: int,
   rng: np.random.Generator,
 ) -> tuple[Scene, dict[str, str], str]:
-  """Makes a scene around an emoji and asks about it.
+  """Makes a scene around an emoji and a question about it.
 
   Args:
     kind: A key of WORDINGS.

@@ -32,7 +32,7 @@ YES_NO = picture_questions.YES_NO + scene_questions.YES_NO
 
 
 class Question(NamedTuple):
-  """A record: what is asked about what.
+  """A record: a type of question and its subject.
 
   Attributes:
     kind: Type of the question, a key of WORDINGS.
@@ -92,7 +92,7 @@ class VisualQuestionAnswering(EmojiTask):
   def ask(
     self, question: Question, emoji: Emoji, rng: np.random.Generator, vary: bool
   ) -> tuple[Drawing | Scene, dict[str, str], str]:
-    """Decides all that a question leaves open but its wording.
+    """Draws everything that a question leaves open except its wording.
 
     Args:
       question: The question.
