@@ -34,7 +34,7 @@ from unifluid_jax.training.text_limits import with_recorded_limits
 from unifluid_jax.training.unifluid_run import train_unifluid
 from unifluid_jax.training.vae_run import train_vae
 from unifluid_jax.utils.errors import UserError
-from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.host_memory import check_memory
 from unifluid_jax.utils.json_input import parse_json
 from unifluid_jax.utils.paths import write_whole
@@ -49,6 +49,7 @@ _TIMING_INTERVAL_SECONDS = 2.0
 
 def main() -> None:
   """Trains and evaluates, as far as that is not done."""
+  account = Goodput.of_process()
   experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(vae_needs(experiment), 'a step of the VAE')
   check_memory(unifluid_needs(experiment), 'a step of the training')
@@ -65,18 +66,18 @@ def main() -> None:
         also=[lambda: check_evaluation(experiment)],
       )
       with _writing_timing(watch):
-        _train(start, workdir)
+        _train(start, workdir, account)
         watch.end_training()
-        with PROCESS.spend('evaluation'):
+        with account.spend('evaluation'):
           evaluate_run(workdir)
-        logging.info('quickstart: %s', PROCESS)
+        logging.info('quickstart: %s', account)
   logging.info('the report is %s', (workdir / REPORT_FILE).absolute())
 
 
-def _train(start: PreparedRun, workdir: pathlib.Path) -> None:
+def _train(start: PreparedRun, workdir: pathlib.Path, account: Goodput) -> None:
   """Trains the VAE, and UniFluid on it."""
-  train_vae(start.experiment, workdir / 'vae', start.vae_tasks)
-  train_unifluid(start.experiment, workdir, start)
+  train_vae(start.experiment, workdir / 'vae', start.vae_tasks, account)
+  train_unifluid(start.experiment, workdir, start, account)
 
 
 def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:

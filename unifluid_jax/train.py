@@ -13,6 +13,7 @@ from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.training.memory_needs import unifluid_needs
 from unifluid_jax.training.preflight import check_start
 from unifluid_jax.training.unifluid_run import train_unifluid
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.host_memory import check_memory
 from unifluid_jax.workdir.workdir_lock import workdir_lock
 
@@ -22,13 +23,14 @@ _start = entry_point.define_process_flags()
 
 def main() -> None:
   """Reads the flags and trains."""
+  account = Goodput.of_process()
   _start()
   experiment = build(Experiment, entry_point.require(_CONFIG))
   check_memory(unifluid_needs(experiment), 'a step of the training')
   workdir = entry_point.workdir_path(_WORKDIR)
   with workdir_lock(workdir):
     start = check_start(experiment, workdir, trains_vae=False)
-    train_unifluid(start.experiment, workdir, start)
+    train_unifluid(start.experiment, workdir, start, account)
 
 
 if __name__ == '__main__':

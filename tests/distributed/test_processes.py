@@ -1,6 +1,7 @@
 """What flags, or a TPU, say of a process."""
 
 import pytest
+from jax._src import cloud_tpu_init
 from jax._src.clusters import cloud_tpu_cluster
 
 from tests import process
@@ -43,7 +44,7 @@ def test_flags_that_make_no_process(flags, message):
   ],
 )
 def test_machines_of_a_tpu_that_are_missing(slices, missing, monkeypatch):
-  for module in (processes, cloud_tpu_cluster):
+  for module in (cloud_tpu_init, cloud_tpu_cluster):
     monkeypatch.setattr(module, 'running_in_cloud_tpu_vm', True)
   for name, value in {
     'TPU_SKIP_MDS_QUERY': '1',
@@ -61,7 +62,7 @@ def test_machines_of_a_tpu_that_are_missing(slices, missing, monkeypatch):
 
 def test_a_tpu_whose_process_0_has_no_address(monkeypatch):
   """As in a cluster whose first pod is yet to come."""
-  for module in (processes, cloud_tpu_cluster):
+  for module in (cloud_tpu_init, cloud_tpu_cluster):
     monkeypatch.setattr(module, 'running_in_cloud_tpu_vm', True)
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
   monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'process-0.invalid,b')

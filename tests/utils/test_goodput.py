@@ -54,8 +54,8 @@ def test_each_second_belongs_to_one_part():
 def test_a_process_began_before_it_was_imported():
   code = (
     'import time; time.sleep(1.5)\n'
-    'from unifluid_jax.utils.goodput import PROCESS\n'
-    'print(PROCESS.seconds["start"])'
+    'from unifluid_jax.utils.goodput import Goodput\n'
+    'print(Goodput.of_process().seconds["start"])'
   )
   began = time.monotonic()
   command = [sys.executable, '-c', code]

@@ -18,9 +18,6 @@ import threading
 import jax
 import numpy as np
 from absl import logging
-from jax._src import clusters
-from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
-from jax._src.clusters.cloud_tpu_cluster import BaseTpuCluster
 from jax.experimental import multihost_utils
 
 from unifluid_jax.distributed.rendezvous import rendezvous
@@ -156,9 +153,12 @@ def _place_on_tpu(timeout: float) -> ProcessAddress | None:
   Raises:
     UserError: They cannot be had, or process 0's machine has no address yet.
   """
-  if not running_in_cloud_tpu_vm:
+  # As `jax.distributed.initialize` does it, which has no public name for it.
+  # Imported here, so that importing this package touches nothing private.
+  from jax._src import cloud_tpu_init, clusters
+
+  if not cloud_tpu_init.running_in_cloud_tpu_vm:
     return None
-  # As `jax.distributed.initialize` does it; there is no public name for it.
   detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
   try:
     coordinator, count, index, _ = detect(
@@ -183,6 +183,9 @@ def _machines(count: int, index: int) -> tuple[str, ...]:
     Nothing where it was not the TPU that told of the processes, or will not
     tell of their machines: only messages need the names.
   """
+  from jax._src import clusters
+  from jax._src.clusters.cloud_tpu_cluster import BaseTpuCluster
+
   known = clusters.ClusterEnv._cluster_types
   try:
     cluster = next(

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from unifluid_jax.distributed import processes
 from unifluid_jax.training.manager import ArraysSave, Manager
 from unifluid_jax.utils.errors import UserError
-from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.paths import AnyPath
 from unifluid_jax.weights import checkpoint_items
 from unifluid_jax.weights.checkpoint_manifest import find_damage
@@ -38,14 +38,20 @@ class Checkpoints(CheckpointReader):
   save, so that a run can be looked at while it is being trained.
   """
 
-  def __init__(self, directory: AnyPath, keep: int = 1):
+  def __init__(
+    self,
+    directory: AnyPath,
+    keep: int = 1,
+    account: Goodput | None = None,
+  ):
     """Names the folder.
 
     Args:
       directory: The folder.
-      keep: Newest checkpoints that are kept, besides the one of least loss.
+      keep: Newest checkpoints to keep, besides the one with the lowest loss.
+      account: Account of the time spent on saving and restoring, if any.
     """
-    super().__init__(directory)
+    super().__init__(directory, account)
     self._keep = keep
     self._manager: Manager | None = None
 
@@ -190,7 +196,7 @@ class Checkpoints(CheckpointReader):
   def _writing(self) -> Iterator[None]:
     """Time spent on saving; a failure that Orbax raises is a `UserError`."""
     try:
-      with PROCESS.spend('save'):
+      with self._account.spend('save'):
         yield
     except (OSError, ValueError, RuntimeError) as error:
       raise UserError(

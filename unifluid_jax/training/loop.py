@@ -14,7 +14,7 @@ from unifluid_jax.training.checkpoint import Checkpoints
 from unifluid_jax.training.metrics import Meter, StepWork
 from unifluid_jax.training.profile import Profile
 from unifluid_jax.utils.errors import UserError
-from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.paths import AnyPath
 
 Metrics = dict[str, jax.Array]
@@ -53,6 +53,7 @@ class LoopSettings:
     checkpoint: When checkpoints are made.
     identity: What a checkpoint must have been made by, see `checkpoint`.
     work: What one step does, for rates.
+    account: Account of the process's time.
     profile: First and last step of an XProf trace in `profile/`, if any.
   """
 
@@ -63,6 +64,7 @@ class LoopSettings:
   checkpoint: CheckpointConfig
   identity: Mapping[str, Any]
   work: StepWork
+  account: Goodput
   profile: tuple[int, int] | None = None
 
 
@@ -107,14 +109,17 @@ def fit(run: LoopSettings, program: LoopFunctions[S]) -> S:
   folder, keep = run.workdir / 'checkpoints', run.checkpoint.keep
   try:
     # However this ends, the save under way is completed first.
-    with StopRequest() as stop, Checkpoints(folder, keep) as checkpoints:
+    with (
+      StopRequest() as stop,
+      Checkpoints(folder, keep, run.account) as checkpoints,
+    ):
       state = _first_state(run, program, checkpoints)
       if int(state.step) < run.steps:
         state = _train(run, program, state, checkpoints, stop)
     return state
   finally:
-    if PROCESS.seconds['train']:
-      logging.info('%s: %s', run.name, PROCESS)
+    if run.account.seconds['train']:
+      logging.info('%s: %s', run.name, run.account)
 
 
 def _first_state(
@@ -141,22 +146,25 @@ def _train(
   `device_put` or `device_get`: one that nobody sees could cost every step.
   """
   start = int(state.step)
-  meter = Meter(run.workdir, run.name, run.steps, start, run.work, PROCESS)
+  meter = Meter(run.workdir, run.name, run.steps, start, run.work, run.account)
   batches = program.batches(start)
-  take_step, extra = _compiling(program.step), {}
+  take_step, extra = _compiling(program.step, run.account), {}
   under_way: collections.deque[Metrics] = collections.deque()
   if program.extra:
-    extra_every, take_extra = program.extra[0], _compiling(program.extra[1])
+    extra_every, take_extra = (
+      program.extra[0],
+      _compiling(program.extra[1], run.account),
+    )
   with (
     Profile(run.workdir / 'profile', run.profile) as profile,
     jax.transfer_guard('disallow'),
-    PROCESS.spend('train'),
+    run.account.spend('train'),
   ):
     for done in range(start + 1, run.steps + 1):
       profile.before(done)
       with jax.profiler.StepTraceAnnotation('train', step_num=done):
         try:
-          with PROCESS.spend('data_wait'):
+          with run.account.spend('data_wait'):
             batch = next(batches)
         except (UserError, RuntimeError):
           # Bad data, or a worker that was killed, costs no step that is done.
@@ -191,7 +199,7 @@ def _train(
       loss = meter.mean('loss') if saving else None
       if logging_now:
         measured: dict[str, float] = {}
-        with PROCESS.spend('evaluation'):
+        with run.account.spend('evaluation'):
           for measure in due:
             measured |= measure(state)
         meter.write(done, extra | measured)
@@ -202,7 +210,7 @@ def _train(
   return state
 
 
-def _compiling(function: StepFunction) -> StepFunction:
+def _compiling(function: StepFunction, account: Goodput) -> StepFunction:
   """The same function, whose first call is spent on compiling."""
   called = False
 
@@ -211,7 +219,7 @@ def _compiling(function: StepFunction) -> StepFunction:
     if called:
       return function(state, batch)
     called = True
-    with PROCESS.spend('compile'):
+    with account.spend('compile'):
       return function(state, batch)
 
   return call

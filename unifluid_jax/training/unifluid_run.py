@@ -33,6 +33,7 @@ from unifluid_jax.training.step import (
   make_balance_step,
 )
 from unifluid_jax.training.vae_state import load_vae
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.paths import AnyPath
 from unifluid_jax.weights.initial_parameters import load_start
 from unifluid_jax.workdir.run_config import write_config
@@ -40,7 +41,10 @@ from unifluid_jax.workdir.vocabulary_file import share_tokenizer
 
 
 def train_unifluid(
-  experiment: Experiment, workdir: AnyPath, start: PreparedRun | None = None
+  experiment: Experiment,
+  workdir: AnyPath,
+  start: PreparedRun | None = None,
+  account: Goodput | None = None,
 ) -> TrainState:
   """Trains UniFluid on the VAE in `<workdir>/vae`.
 
@@ -49,6 +53,7 @@ def train_unifluid(
     workdir: Folder of the run; a run that was stopped goes on.
     start: What `check_start` found for this config and folder; None to make
       its checks now.
+    account: Account of the process's time; None for a new one.
 
   Returns:
     The last state.
@@ -96,6 +101,7 @@ def train_unifluid(
       tokens=experiment.data.batch_rows * experiment.data.row_capacity.length,
       flops=step_flops(experiment),
     ),
+    account=account or Goodput(),
     profile=config.profile,
   )
   return fit(

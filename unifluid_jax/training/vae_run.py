@@ -31,6 +31,7 @@ from unifluid_jax.training.vae_state import (
 )
 from unifluid_jax.training.vae_step import VAEState, make_vae_step
 from unifluid_jax.utils.errors import UserError
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.paths import AnyPath
 from unifluid_jax.workdir.run_config import write_config
 
@@ -39,6 +40,7 @@ def train_vae(
   experiment: Experiment,
   workdir: AnyPath,
   tasks: Mapping[str, Task] | None = None,
+  account: Goodput | None = None,
 ) -> None:
   """Trains the VAE and writes it to `<workdir>/final`.
 
@@ -50,6 +52,7 @@ def train_vae(
     workdir: Folder of the VAE's run, in that of UniFluid's; a run that was
       stopped goes on.
     tasks: The tasks of `vae_training.sources`; None to open them now.
+    account: Account of the process's time; None for a new one.
 
   Raises:
     UserError: There is one that was trained otherwise, or one of fewer steps,
@@ -85,7 +88,8 @@ def train_vae(
   checkpoints.put_damaged_aside()
   checkpoints.check_identity(experiment.vae_identity())
   is_new = checkpoints.latest_step is None
-  state = _fit(experiment, workdir, mesh, batches, is_new)
+  account = account or Goodput()
+  state = _fit(experiment, workdir, mesh, batches, is_new, account)
   weights = {**state.ema, **state.statistics}
   count = experiment.vae_training.statistics_batches
   with contextlib.closing(batches(steps)) as others:
@@ -123,7 +127,7 @@ def _batches(
   return batches
 
 
-def _fit(experiment, workdir, mesh, batches, is_new) -> VAEState:
+def _fit(experiment, workdir, mesh, batches, is_new, account) -> VAEState:
   """Trains to the last step."""
   config = experiment.vae_training
   spec = make_vae_spec(experiment)
@@ -152,6 +156,7 @@ def _fit(experiment, workdir, mesh, batches, is_new) -> VAEState:
     checkpoint=config.checkpoint,
     identity=experiment.vae_identity(),
     work=StepWork(tokens=0, flops=0),
+    account=account,
   )
 
   def first_vae() -> VAEState:

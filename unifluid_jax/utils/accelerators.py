@@ -6,7 +6,6 @@ import importlib.util
 import os
 
 import jax
-from jax._src import hardware_utils
 
 _QUIET = {
   'TPU_SKIP_MDS_QUERY': '1',
@@ -42,6 +41,10 @@ def ignore_absent_tpu() -> None:
 
 def has_tpu() -> bool:
   """Whether this machine has a TPU, by its devices."""
+  # JAX has no public name for it. Imported here, so that importing this
+  # package touches nothing private.
+  from jax._src import hardware_utils
+
   chips, _ = hardware_utils.num_available_tpu_chips_and_device_id()
   devices = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
   return chips > 0 or bool(devices)

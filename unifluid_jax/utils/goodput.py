@@ -53,6 +53,11 @@ class Goodput:
     self._part = 'start'
     self._since = now() - age
 
+  @classmethod
+  def of_process(cls) -> 'Goodput':
+    """Starts an account that includes the time since this process started."""
+    return cls(_process_age())
+
   @contextlib.contextmanager
   def spend(self, part: str) -> Iterator[None]:
     """Spends the time of the block on a part, and not on the one around it."""
@@ -103,7 +108,3 @@ def _process_age() -> float:
   started = int(stat.rpartition(')')[2].split()[19])
   ticks = os.sysconf('SC_CLK_TCK')
   return max(float(uptime.split()[0]) - started / ticks, 0.0)
-
-
-PROCESS = Goodput(_process_age())
-"""The account of this process, its main thread."""

@@ -18,7 +18,7 @@ from absl import logging
 
 from unifluid_jax.distributed import processes
 from unifluid_jax.utils.errors import UserError
-from unifluid_jax.utils.goodput import PROCESS
+from unifluid_jax.utils.goodput import Goodput
 from unifluid_jax.utils.paths import AnyPath
 from unifluid_jax.weights import checkpoint_items
 from unifluid_jax.weights.checkpoint_manifest import find_damage, is_old
@@ -39,8 +39,14 @@ class CheckpointReader:
   being trained.
   """
 
-  def __init__(self, directory: AnyPath):
-    """Names the folder."""
+  def __init__(self, directory: AnyPath, account: Goodput | None = None):
+    """Names the folder.
+
+    Args:
+      directory: The folder.
+      account: Account of the time spent on restoring, if any.
+    """
+    self._account = account or Goodput()
     self._directory = (
       directory if directory.is_absolute() else directory.absolute()
     )
@@ -74,7 +80,7 @@ class CheckpointReader:
     """
     damaged: Reasons = {}
     spread = _is_spread(abstract_state)
-    with PROCESS.spend('restore'):
+    with self._account.spend('restore'):
       while True:
         step = self._newest_but(damaged, spread)
         state, reason = self._restore(step, abstract_state, identity, spread)

@@ -30,7 +30,7 @@ from unifluid_jax.weights.shapes import Config
 
 Targets = Mapping[str, jax.ShapeDtypeStruct]
 
-_TOLD = 8
+_MOST_LISTED = 8
 
 
 def load_model(
@@ -149,11 +149,15 @@ def check_complete(
     and not any(re.search(pattern, name) for pattern in init.new)
   ]
   if random:
-    more = f' and {len(random) - _TOLD} more' if len(random) > _TOLD else ''
+    more = (
+      f' and {len(random) - _MOST_LISTED} more'
+      if len(random) > _MOST_LISTED
+      else ''
+    )
     raise UserError(
       f'init gives no source for {len(random)} parameters: '
-      f'{", ".join(random[:_TOLD])}{more}; name a source, or list them in '
-      'init.new to start them fresh'
+      f'{", ".join(random[:_MOST_LISTED])}{more}; name a source, or list them '
+      'in init.new to start them fresh'
     )
 
 
@@ -228,7 +232,7 @@ def load_exported(
   if differing:
     raise UserError(
       f'{folder} is damaged: its tensors are not those of its config.json '
-      f'({", ".join(differing[:_TOLD])}); export it again'
+      f'({", ".join(differing[:_MOST_LISTED])}); export it again'
     )
   targets = {
     name: jax.ShapeDtypeStruct(

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-_TOLD = 8
+_MOST_LISTED = 8
 
 
 def told(path: str, problems: Sequence[str]) -> str:
   """A message with the first problems of a file and the count of the rest."""
-  more = len(problems) - _TOLD
+  more = len(problems) - _MOST_LISTED
   rest = f'; and {more} more' if more > 0 else ''
-  return f'{path} does not fit: {"; ".join(problems[:_TOLD])}{rest}'
+  return f'{path} does not fit: {"; ".join(problems[:_MOST_LISTED])}{rest}'

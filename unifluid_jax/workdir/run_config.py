@@ -12,7 +12,7 @@ from unifluid_jax.utils.paths import AnyPath, write_whole
 CONFIG_FILE = 'config.json'
 """The whole config of a run, in the run's folder."""
 
-_MEND = 'start the training again, which writes it anew'
+_REMEDY = 'start the training again, which writes it anew'
 
 
 def read_experiment(workdir: AnyPath) -> Experiment:
@@ -30,9 +30,9 @@ def read_experiment(workdir: AnyPath) -> Experiment:
   try:
     config = parse_json(file.read_text(encoding='utf-8'))
   except ValueError as error:
-    raise UserError(f'{file} is not JSON ({error}); {_MEND}') from error
+    raise UserError(f'{file} is not JSON ({error}); {_REMEDY}') from error
   if not isinstance(config, dict):
-    raise UserError(f'{file} is not a JSON object; {_MEND}')
+    raise UserError(f'{file} is not a JSON object; {_REMEDY}')
   return build(Experiment, config, f'{file}: config')
 
 
