@@ -1,8 +1,8 @@
 """Packs laid-out examples into the rows of a batch."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -26,14 +26,14 @@ anything counts with it."""
 
 @dataclasses.dataclass(frozen=True)
 class RowCapacity:
-  """What one row has room for.
+  """Capacity of one row.
 
   Attributes:
-    length: Slots; 'auto' to set it from the texts.
-    text_targets: Predictions of a text token; likewise.
-    understanding_images: Images that are read.
-    generated_images: Images that are written.
-    source_images: Images that are edited, where the VAE reads them too.
+    length: Slots; 'auto' sets it from the texts.
+    text_targets: Text targets; 'auto' sets it from the texts.
+    understanding_images: Understanding images.
+    generated_images: Generated images.
+    source_images: Source images of edits, with `model.source_tokens`.
   """
 
   length: AutoInt
@@ -54,6 +54,16 @@ class RowCapacity:
       check_most('data.row_capacity', self, 2**20, 'text_targets')
 
 
+class RowUse(NamedTuple):
+  """A used part of a row; the fields are those of `RowCapacity`."""
+
+  length: int
+  text_targets: int
+  understanding_images: int
+  generated_images: int
+  source_images: int
+
+
 def pack(
   examples: Sequence[Slots],
   rows: int,
@@ -64,24 +74,25 @@ def pack(
   """Packs examples into rows, the longest first, each into the first row with
   room for it.
 
-  The result depends on nothing but the arguments. Examples of equal length
-  keep their order. An example is never split.
+  Examples of equal length keep their order. An example is never split.
 
   Args:
     examples: The examples of one window.
     rows: Number of rows, B.
-    row: What a row has room for.
+    row: Capacity of a row.
     layout: Gives the sizes of the images.
     pad_id: Token id of slots without text.
 
   Returns:
-    The rows, and the number of examples that no row had room for. One that
-    would not fit an empty row, see `check_fits`, is always among them.
+    The rows, and the number of dropped examples, which fit no row. Examples
+    that do not fit an empty row, see `check_fits`, are always dropped.
   """
   batch = _empty(rows, row, layout, pad_id)
-  needs = np.array([needs_of(slots) for slots in examples]).reshape(-1, 5)
-  left = np.tile(np.array(dataclasses.astuple(row)), (rows, 1))
-  used = np.zeros((rows, 5), np.int64)
+  needs = np.array([needs_of(slots) for slots in examples])
+  needs = needs.reshape(-1, len(RowUse._fields))
+  capacity = [getattr(row, key) for key in RowUse._fields]
+  left = np.tile(np.array(capacity), (rows, 1))
+  used = np.zeros_like(left)
   segments = [0] * rows
   dropped = 0
   for i in np.argsort(-needs[:, 0], kind='stable').tolist():
@@ -91,7 +102,7 @@ def pack(
       dropped += 1
       continue
     segments[r] += 1
-    _write(batch, r, used[r], segments[r], examples[i])
+    _write(batch, r, RowUse(*used[r]), segments[r], examples[i])
     used[r] += needs[i]
     left[r] -= needs[i]
   return batch, dropped
@@ -105,19 +116,19 @@ def prefix_batch(
   *,
   generates_image: bool,
 ) -> Batch:
-  """Lays out prefixes for sampling: one a row, padded on the left.
+  """Lays out prefixes for sampling: one per row, padded on the left.
 
-  Every prefix ends in the last slot, where the sampler goes on. Targets are
-  ignored; T and G are 0, U is the largest number of images in a prefix, E is 1
-  or 0, and the image that a source becomes begins after the row.
+  Every prefix ends in the last slot. Targets are ignored; T and G are 0, U is
+  the largest number of images of a prefix, and E is 1 or 0. The image that a
+  source becomes starts after the row.
 
   Args:
-    examples: What to answer; an empty prefix gives the unconditional one.
+    examples: Examples with the prefixes; an empty one is unconditional.
     tokenizer: Encodes the texts.
     layout: Sizes of the parts.
-    length: Slots of a row. By default those of the longest prefix, rounded up
+    length: Slots of a row; by default those of the longest prefix, rounded up
       to a multiple of `PREFIX_MULTIPLE`.
-    generates_image: Whether images shall be written, or else texts.
+    generates_image: Whether to sample images, else texts.
 
   Raises:
     UserError: A prefix is longer than `length`.
@@ -138,7 +149,7 @@ def prefix_batch(
   row = RowCapacity(length, 0, images, 0, sources)
   batch = _empty(len(prefixes), row, layout, tokenizer.pad_id)
   for r, prefix in enumerate(prefixes):
-    start = np.array([length - len(prefix.kind), 0, 0, 0, 0])
+    start = RowUse(length - len(prefix.kind), 0, 0, 0, 0)
     _write(batch, r, start, 1, prefix)
   return batch
 
@@ -174,55 +185,58 @@ def _empty(
   )
 
 
-def needs_of(slots: Slots) -> tuple[int, int, int, int, int]:
-  """What an example takes of a row, in the order of `RowCapacity`'s fields."""
-  return (
-    len(slots.kind),
-    len(slots.text_slots),
-    len(slots.understanding_slots),
-    len(slots.generated_slots),
-    len(slots.source_slots),
+def needs_of(slots: Slots) -> RowUse:
+  """Returns the part of a row that an example needs."""
+  return RowUse(
+    length=len(slots.kind),
+    text_targets=len(slots.text_slots),
+    understanding_images=len(slots.understanding_slots),
+    generated_images=len(slots.generated_slots),
+    source_images=len(slots.source_slots),
   )
 
 
-def check_fits(needs: Iterable[float], row: RowCapacity) -> None:
-  """Rejects an example that would not fit an empty row.
-
-  Args:
-    needs: What it takes of a row, in the order of `RowCapacity`'s fields.
-    row: What a row has room for.
+def check_fits(needs: RowUse, row: RowCapacity) -> None:
+  """Rejects an example that does not fit an empty row.
 
   Raises:
-    UserError: With the numbers.
+    UserError: Names the key, the need and the capacity.
   """
-  for field, need in zip(dataclasses.fields(row), needs, strict=True):
-    room = getattr(row, field.name)
+  for key, need in needs._asdict().items():
+    room = getattr(row, key)
     if need > room:
       raise UserError(
-        f'an example needs {field.name} = {need}, but a row has {room}; '
-        f'raise {field.name} of the rows'
+        f'an example needs {key} = {need}, but a row has {room}; '
+        f'raise {key} of the rows'
       )
 
 
 def _write(
-  batch: Batch, r: int, start: np.ndarray, segment: int, slots: Slots
+  batch: Batch, r: int, start: RowUse, segment: int, slots: Slots
 ) -> None:
   """Writes an example into row r, starting at `start`."""
-  stop = start + needs_of(slots)
-  span, text, read, written, edited = (
-    (r, slice(*ends)) for ends in zip(start, stop, strict=True)
-  )
+  needs = needs_of(slots)
+
+  def span_of(key: str) -> tuple[int, slice]:
+    first = getattr(start, key)
+    return r, slice(first, first + getattr(needs, key))
+
+  span, text = span_of('length'), span_of('text_targets')
+  understanding = span_of('understanding_images')
+  generated, source = span_of('generated_images'), span_of('source_images')
   batch.token_ids[span] = slots.token_ids
   batch.kind[span] = slots.kind
   batch.segment_ids[span] = segment
   batch.positions[span] = np.arange(len(slots.kind))
   batch.mask_ar[span] = slots.mask_ar
-  batch.text_slots[text] = slots.text_slots + start[0]
+  batch.text_slots[text] = slots.text_slots + start.length
   batch.text_targets[text] = slots.text_targets
   batch.text_weights[text] = 1
-  batch.understanding_images[read] = slots.understanding_images
-  batch.understanding_slots[read] = slots.understanding_slots + start[0]
-  batch.source_images[edited] = slots.source_images
-  batch.source_slots[edited] = slots.source_slots + start[0]
-  batch.generated_images[written] = slots.generated_images
-  batch.generated_slots[written] = slots.generated_slots + start[0]
+  batch.understanding_images[understanding] = slots.understanding_images
+  batch.understanding_slots[understanding] = (
+    slots.understanding_slots + start.length
+  )
+  batch.source_images[source] = slots.source_images
+  batch.source_slots[source] = slots.source_slots + start.length
+  batch.generated_images[generated] = slots.generated_images
+  batch.generated_slots[generated] = slots.generated_slots + start.length

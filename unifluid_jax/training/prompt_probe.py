@@ -167,7 +167,9 @@ def _lay_out_prompts(
     ]
     for name, variant in prefixes.items()
   }
-  longest = max(needs_of(s)[0] for variant in slots.values() for s in variant)
+  longest = max(
+    needs_of(s).length for variant in slots.values() for s in variant
+  )
   length = -(-longest // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
   row = RowCapacity(length, 0, 0, 1)
   size = experiment.data.batch_rows
