@@ -220,6 +220,14 @@ def tokens_per_step(tokens: int, steps: int | None) -> tuple[int, ...]:
   return tuple(sorted(counts))
 
 
+def parallel_steps(tokens: int) -> int:
+  """Returns the number of steps that decode about three tokens each.
+
+  Evaluation and benchmarks compare it with sequential decoding.
+  """
+  return max(1, tokens // 3)
+
+
 def decoding_mask(
   valid: Bool[Array, 'B P'],
   slots: int,

@@ -1,9 +1,14 @@
+import math
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from unifluid_jax.config.sections.optimizer import OptimizerConfig
 from unifluid_jax.training.optimizer import (
+  advance_if_finite,
   ema_update,
   make_optimizer,
   make_schedule,
@@ -136,3 +141,29 @@ def test_muon_orthogonalizes_the_matrices_of_blocks_and_nothing_else():
     np.testing.assert_allclose(
       values, 0.1 * 0.2 * longest**0.5, rtol=0.35, err_msg=name
     )
+
+
+class State(NamedTuple):
+  step: jax.Array
+  params: dict[str, jax.Array]
+  bad_step: jax.Array
+
+
+@pytest.mark.parametrize(
+  ('loss', 'norm', 'is_finite'),
+  [
+    (1.0, 2.0, True),
+    (math.nan, 2.0, False),
+    (1.0, math.inf, False),
+    (-math.inf, math.nan, False),
+  ],
+)
+def test_a_step_that_is_not_finite_changes_no_parameter(loss, norm, is_finite):
+  old = State(jnp.int32(7), {'w': jnp.ones(2)}, jnp.int32(-1))
+  new = old._replace(params={'w': jnp.full(2, 3.0 if is_finite else math.nan)})
+  state = advance_if_finite(old, new, jnp.float32(loss), jnp.float32(norm))
+  assert state.step == 8 and state.bad_step == (-1 if is_finite else 7)
+  np.testing.assert_array_equal(state.params['w'], 3 if is_finite else 1)
+  # Only the first bad step is remembered.
+  later = advance_if_finite(state, state, jnp.float32(1), jnp.float32(1))
+  assert later.step == 9 and later.bad_step == state.bad_step

@@ -20,12 +20,11 @@ from unifluid_jax.config.sections.sampling import (
 )
 from unifluid_jax.data.tokenizer import Tokenizer
 from unifluid_jax.inference import Model
+from unifluid_jax.masking import parallel_steps
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh, shardings_of
 from unifluid_jax.weights.restore import EMAWeights
 
 _PROMPT = 'a fox'
-_TOKENS_A_STEP = 3
-"""Of parallel decoding, on average."""
 
 
 def sampling_mesh(experiment: Experiment) -> Mesh:
@@ -81,7 +80,7 @@ def time_sampling(
     )
 
   sequential = dataclasses.replace(experiment.sampling, steps=None)
-  steps = -(-(experiment.grid**2) // _TOKENS_A_STEP)
+  steps = parallel_steps(experiment.grid**2)
   parallel = dataclasses.replace(experiment.sampling, steps=steps)
   one_by_one, some_at_once = write(sequential), write(parallel)
   texts = experiment.text_sampling

@@ -26,11 +26,9 @@ from unifluid_jax.evaluation.measure import Measure, Measures, share
 from unifluid_jax.evaluation.reconstruction_metrics import psnr_of
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import ImageSamples, Model
+from unifluid_jax.masking import parallel_steps
 
 K = TypeVar('K')
-
-PARALLEL = 3
-"""Tokens of a decoding step, on average, where decoding is parallel."""
 
 Found = list[tuple[Drawing, ...]]
 """For each image, the drawings that are nearest to it."""
@@ -99,8 +97,8 @@ def decodings(experiment: Experiment) -> dict[str, ImageSamplingConfig]:
   Returns:
     By the suffix of the measures' names.
   """
-  sampling, tokens = experiment.sampling, experiment.grid**2
-  steps = max(1, tokens // PARALLEL)
+  sampling = experiment.sampling
+  steps = parallel_steps(experiment.grid**2)
   return {
     '': dataclasses.replace(sampling, steps=None),
     '_parallel': dataclasses.replace(sampling, steps=steps),

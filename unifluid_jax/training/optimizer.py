@@ -1,16 +1,19 @@
 """AdamW or Muon: learning-rate schedule, clipping, decay mask."""
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 from optax import contrib
 
 from unifluid_jax.config.sections.optimizer import OptimizerConfig
 from unifluid_jax.models.parameters import is_matrix
 from unifluid_jax.sharding.logical_axes import Axes
+
+S = TypeVar('S', bound=Any)
 
 _ADAM_RMS = 0.2
 """Root mean square of Muon's updates at a rate of 1: that of AdamW's, so that
@@ -137,3 +140,28 @@ def ema_update(
   return jax.tree.map(
     lambda old, new: rate * old + (1 - rate) * new, ema, params
   )
+
+
+def advance_if_finite(
+  state: S, advanced: S, loss: Float[Array, ''], norm: Float[Array, '']
+) -> S:
+  """Ends a step: keeps the old state if the loss or gradient is not finite.
+
+  Args:
+    state: The state before the step.
+    advanced: The state with updated parameters.
+    loss: Loss of the step.
+    norm: Gradient norm of the step.
+
+  Returns:
+    One of both states, with the step counted. `bad_step` is the first step that
+    was not finite; the loop stops the run for it before it saves or logs.
+  """
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  kept = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old), advanced, state
+  )
+  bad_step = jnp.where(
+    finite | (state.bad_step >= 0), state.bad_step, state.step
+  )
+  return kept._replace(step=state.step + 1, bad_step=bad_step)

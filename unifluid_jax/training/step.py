@@ -25,7 +25,7 @@ from unifluid_jax.models.unifluid import sources_of_targets
 from unifluid_jax.sharding.gradient_accumulation import sum_over_rows
 from unifluid_jax.training import losses as losses_lib
 from unifluid_jax.training.balance import Balance, BalanceState
-from unifluid_jax.training.optimizer import ema_update
+from unifluid_jax.training.optimizer import advance_if_finite, ema_update
 
 _HELDOUT = 2**32 - 1
 """Replaces the step number in the keys of held-out losses."""
@@ -215,17 +215,10 @@ def make_train_step(
     )
     params = optax.apply_updates(state.params, updates)
     loss = weights[0] * both.image + weights[1] * both.text
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     advanced = state._replace(
       params=params,
       opt_state=opt_state,
       ema=ema_update(state.ema, params, state.step, context.ema),
-    )
-    state = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old), advanced, state
-    )
-    bad_step = jnp.where(
-      finite | (state.bad_step >= 0), state.bad_step, state.step
     )
     metrics = {
       'loss': loss,
@@ -235,7 +228,7 @@ def make_train_step(
       'text_weight': weights[1] / weights[0],
       **_count(batch),
     }
-    return state._replace(step=state.step + 1, bad_step=bad_step), metrics
+    return advance_if_finite(state, advanced, loss, norm), metrics
 
   return train_step
 

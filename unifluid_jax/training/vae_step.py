@@ -13,12 +13,12 @@ from unifluid_jax.config.sections.vae_training import VAELossConfig
 from unifluid_jax.models import parameters
 from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.models.parameters import Parameters
-from unifluid_jax.training.optimizer import ema_update
+from unifluid_jax.training.optimizer import advance_if_finite, ema_update
 from unifluid_jax.training.vae_losses import vae_loss
 
 
 class VAEState(NamedTuple):
-  """All that a VAE run carries from step to step.
+  """The training state of a VAE, as checkpoints hold it.
 
   Attributes:
     step: Steps done.
@@ -26,7 +26,7 @@ class VAEState(NamedTuple):
     statistics: Shift and scale of the latents, measured after training.
     opt_state: State of the optimizer.
     ema: Moving average of `params`.
-    bad_step: First step whose loss or gradient was not finite, else -1.
+    bad_step: First step with a non-finite loss or gradient, else -1.
   """
 
   step: Int[Array, '']
@@ -46,7 +46,10 @@ def make_vae_step(
 ) -> Callable[
   [VAEState, UInt8[Array, 'B S S 3']], tuple[VAEState, dict[str, Array]]
 ]:
-  """The step: (state, images) -> (state, metrics), to be jitted.
+  """Returns the step: (state, images) -> (state, metrics), to be jitted.
+
+  A step with a non-finite loss or gradient changes only the step count and
+  `bad_step`.
 
   Args:
     graphdef: Structure of the VAE.
@@ -71,17 +74,12 @@ def make_vae_step(
       gradient, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    state = state._replace(
-      step=state.step + 1,
+    advanced = state._replace(
       params=params,
       opt_state=opt_state,
       ema=ema_update(state.ema, params, state.step, ema),
-      bad_step=jnp.where(
-        finite | (state.bad_step >= 0), state.bad_step, state.step
-      ),
     )
-    return state, metrics | {
+    return advance_if_finite(state, advanced, value, norm), metrics | {
       'loss': value,
       'gradient_norm': norm,
       'images': jnp.float32(images.shape[0]),
