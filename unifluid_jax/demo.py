@@ -264,7 +264,7 @@ class _Form:
     upload = self._gradio.Image(
       type='filepath', image_mode=None, label='Image to read'
     )
-    # Its own way opens the file, and fails before `read` can tell why.
+    # Gradio's own preprocessing opens the file and fails before `read`.
     upload.preprocess = lambda payload: payload.path
     folder = pathlib.Path(self._gradio.utils.get_upload_folder())
     return self._checked(upload, fields.upload(folder))

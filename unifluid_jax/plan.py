@@ -64,7 +64,7 @@ _IMAGES = flags.DEFINE_integer(
   upper_bound=2**20,
 )
 _JSON = flags.DEFINE_string(
-  'json', None, 'Where to write the plan as JSON; a sweep goes on there.'
+  'json', None, 'File to write the plan to as JSON; a sweep resumes from it.'
 )
 _SWEEP = flags.DEFINE_bool('sweep', False, 'Find the fastest that fits.')
 _TABLE = flags.DEFINE_string(
@@ -148,7 +148,7 @@ def _is_of_sweep(file: pathlib.Path) -> bool:
   try:
     return 'plans' in parse_json(file.read_text(encoding='utf-8'))
   except (OSError, ValueError, TypeError):
-    return False  # There is none, or it is something else.
+    return False  # It does not exist, or is another file.
 
 
 def _write_table(folder: pathlib.Path) -> None:
@@ -172,7 +172,7 @@ def _read_plan(file: pathlib.Path) -> summary.Plan:
     summary.describe(plan)
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(
-      f'{file} is no plan; remove it, or write it anew with --json'
+      f'{file} is not a plan; remove it, or give another --json'
     ) from error
   return plan
 

@@ -3,7 +3,7 @@
   python -m unifluid_jax.quickstart --config=experiments/quickstart.py \
       --workdir=runs/quickstart
 
-Stopped and started again, it goes on where it was; what is done is skipped.
+A restarted run resumes, and skips finished parts.
 `timing.json` in the folder adds up the time of all attempts.
 """
 
@@ -89,7 +89,7 @@ def _is_done(experiment: Experiment, workdir: pathlib.Path) -> bool:
     return False
   try:
     same = parse_json(config.read_text('utf-8')) == to_dict(experiment)
-  except ValueError:  # It is damaged, and will be written anew.
+  except ValueError:  # It is damaged, and will be replaced.
     return False
   written = report.stat().st_mtime_ns
   return same and all(path.stat().st_mtime_ns <= written for path in inputs)
@@ -128,7 +128,7 @@ def _writing_timing(watch: _Stopwatch) -> Iterator[None]:
 
   def beat():
     while not stopped.wait(_TIMING_INTERVAL_SECONDS):
-      # A full disk is for the checkpoints to tell of.
+      # Checkpoints report a full disk.
       with contextlib.suppress(OSError):
         watch.write()
 

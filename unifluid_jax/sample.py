@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _check_flags(task: _Task) -> None:
-  """Rejects flags that the task would not look at."""
+  """Rejects flags that the task ignores."""
   takes = {*task.reads, *task.settings}
   every = {n for other in _TASKS.values() for n in other.reads + other.settings}
   for name in sorted(every - takes):
@@ -198,7 +198,7 @@ def _sample(
   config = model.experiment
   least = max(config.data.image_size, config.model.encoder.image_size)
   pixels = len(given) * _SAMPLES.value * config.data.image_size**2
-  check_host_memory({'--samples': 6 * pixels}, 'what is asked for')
+  check_host_memory({'--samples': 6 * pixels}, 'the requested samples')
   rows = [
     tuple(
       _read_image(value, least, config.data.max_pixels)

@@ -73,7 +73,9 @@ def test_the_training_step_compiles_for_a_tpu(tmp_path):
   assert '| v5e:2x2 | 4 | 4 | 2x2x1 |' in (tmp_path / 'README.md').read_text()
 
   (tmp_path / 'other.json').write_text('{"chips": 4}')
-  assert 'other.json is no plan' in process.fail('plan', f'--table={tmp_path}')
+  assert 'other.json is not a plan' in process.fail(
+    'plan', f'--table={tmp_path}'
+  )
 
 
 @pytest.mark.slow

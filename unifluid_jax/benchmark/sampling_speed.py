@@ -52,7 +52,7 @@ def time_sampling(
     experiment: The config, whose ways of sampling are taken.
     tokenizer: Its vocabulary.
     mesh: The devices.
-    images: Images, or texts, that are asked for in one list.
+    images: Images, or texts, of one request.
     repeats: Calls to time, after the one that compiles.
 
   Returns:

@@ -102,7 +102,7 @@ def run(
 
   Args:
     main: The program; flags are parsed before it is called.
-    resumes: Whether it goes on where it was if it is started again, so that
+    resumes: Whether it resumes when started again, so that
       SIGTERM is no failure at any moment.
     argument: The flag whose value may be given without its name.
   """

@@ -165,7 +165,7 @@ class Experiment:
     )
 
   def _check_set(self, key: str, value: int) -> None:
-    """Rejects a limit that the texts are yet to set."""
+    """Rejects a limit that is still 'auto'."""
     if value == AUTO:
       raise UserError(
         f'data.{key} is {AUTO!r}, which a training sets from its '

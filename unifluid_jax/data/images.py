@@ -129,13 +129,12 @@ def _check_content(image: PIL.Image.Image, data: bytes, name: str) -> None:
   """
   if image.mode == 'F':
     raise UserError(
-      f'{name} holds fractions, of which it does not tell what is white; '
-      'save it with 8 bits'
+      f'{name} holds fractions without a white level; save it with 8 bits'
     )
   # Within the data of a scan, 0xFF is always followed by 0.
   if image.format in ('JPEG', 'MPO') and data.count(b'\xff\xda') > _MAX_SCANS:
     raise UserError(
-      f'{name} is a JPEG of more than {_MAX_SCANS} scans; save it anew'
+      f'{name} is a JPEG of more than {_MAX_SCANS} scans; save it again'
     )
   # Pillow takes these three bytes a pixel for four.
   is_raw = image.format == 'TIFF' and image.info.get('compression') == 'raw'

@@ -150,7 +150,7 @@ def _longest(kind: str, layout: LayoutConfig, max_text: int) -> int:
   """Slots that rows must have for a source whose texts are not known.
 
   Prompts of a task that writes texts are mostly short, so there it is enough
-  that there is room for a text at all.
+  that a text fits at all.
   """
   if kind == 'picture':
     return 0

@@ -1,4 +1,4 @@
-"""A sheet of examples to look at: images side by side, texts beneath."""
+"""Draws contact sheets of examples: images side by side, texts beneath."""
 
 from collections.abc import Sequence
 

@@ -181,7 +181,7 @@ class Heun(Deterministic):
   """Heun's method; its last step is Euler's, as no head knows time 0.
 
   Karras et al. (2022, arXiv 2206.00364), algorithm 1. Asks the head
-  2 S - 1 times. Not for `ddpm`: asked as often, `DpmSolver` is closer there.
+  2 S - 1 times. Not for `ddpm`, where `DpmSolver` is closer at equal cost.
   """
 
   serves = Flow

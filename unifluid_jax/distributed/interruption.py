@@ -6,7 +6,7 @@ import signal
 class Interrupted(BaseException):
   """Raised after a request to stop, once everything is saved.
 
-  Like `KeyboardInterrupt` it may come up anywhere, and is nobody's to handle.
+  Like `KeyboardInterrupt`, it may be raised anywhere. Do not handle it.
   """
 
   def __init__(self, number: int):

@@ -6,7 +6,7 @@ how many there are, and which of them this is:
   --coordinator=HOST --processes=2 --process_id=0
 
 On one mesh, another number of processes gives the same bits. On processors one
-process sums over its devices in another order, unless it is told to be one of
+process sums over its devices in another order, unless started with
 `--processes=1`.
 """
 
@@ -24,16 +24,16 @@ from unifluid_jax.distributed.rendezvous import rendezvous
 from unifluid_jax.utils.errors import UserError
 
 PORT = 8476
-"""Port of the coordinator where none is given; JAX has its own on a TPU."""
+"""Default port of the coordinator; on TPUs JAX chooses it."""
 
 _MOST = 2**16
-"""Processes that can train together; no cloud lends more machines."""
+"""Largest number of processes."""
 
 _END = 60
-"""Seconds that a process that has done its work waits for the others."""
+"""Seconds that a finished process waits for the others."""
 
 _EXIT_GRACE_SECONDS = 10
-"""Seconds that a process that has failed waits for them to fail likewise."""
+"""Seconds that a failed process waits for the others to fail."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _listen(
         caller = stack.enter_context(server.accept()[0])
         caller.settimeout(_PATIENCE)
         index, its_count = map(int, caller.makefile().readline().split())
-      except (OSError, ValueError):  # The time is up, or it is none of ours.
+      except (OSError, ValueError):  # Timeout, or another program's connection.
         continue
       wrong = _contradiction(index, its_count, count, callers)
       callers[index] = caller
@@ -145,7 +145,7 @@ def _answer(host: str, port: int, call: str, timeout: float) -> str | None:
   """Another process: what process 0 says; None if it does not."""
   end = time.monotonic() + timeout
   while time.monotonic() < end:
-    # Process 0 may be yet to start, and another program have its port.
+    # Process 0 may not have started, or another program uses its port.
     with (
       contextlib.suppress(OSError, ValueError),
       socket.create_connection((host, port), _PATIENCE) as caller,

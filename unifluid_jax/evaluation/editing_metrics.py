@@ -29,7 +29,7 @@ class Edit:
 
   Attributes:
     kind: Kind of the edit, one of `object_edits.EXACT`.
-    instruction: What the model is told.
+    instruction: The instruction.
     source: The picture before.
     target: The picture wanted.
   """

@@ -10,7 +10,7 @@ class Measure:
   """One figure of an evaluation.
 
   Attributes:
-    value: A fraction, unless the name tells the unit.
+    value: A fraction, unless the name has a unit.
     count: Cases that it was measured on.
     chance: What guessing uniformly would reach on average, where that means
       something.

@@ -28,7 +28,7 @@ IMAGE_TASKS = {'text_to_image': 't2i', 'editing': 'edit'}
 """Tasks that write images, and how the names of their measures begin."""
 
 TEXT_TASKS = {'captioning': 'caption', 'vqa': 'vqa'}
-"""Tasks that write texts, likewise."""
+"""Tasks that generate texts."""
 
 Key = tuple[str, str]
 """A task, and 'train' or 'heldout'."""
@@ -42,9 +42,9 @@ class GeneratedImage:
   """Sampled images with their targets.
 
   Attributes:
-    examples: What was asked for; each target is the very image.
+    examples: The examples, with reference images as targets.
     images: What the model drew.
-    kept: What the VAE makes of the targets, the best that can be drawn.
+    kept: The targets after the VAE: the best possible result.
     psnr: Of each drawing against its target, in dB.
     kept_psnr: Of each target after the VAE, in dB.
   """
@@ -78,7 +78,7 @@ class PredictedCaption:
   """Texts about images.
 
   Attributes:
-    examples: What was asked for.
+    examples: The examples.
     texts: What the model wrote.
   """
 
@@ -116,7 +116,7 @@ class OwnResults:
   """What the model wrote.
 
   Attributes:
-    counts: Lines that there are of each task and split.
+    counts: Number of lines of each task and split.
     drawn: Images, by task and split.
     told: Texts, by task and split.
   """
@@ -176,7 +176,7 @@ def evaluate_own(
 
   Args:
     model: The model.
-    config: How much to look at.
+    config: How much to evaluate.
     lines: The lines, see `open_lines`.
 
   Raises:

@@ -66,7 +66,7 @@ def evaluate_run(workdir: AnyPath, tensor: int = 1) -> None:
 
   Args:
     workdir: Folder of a trained model, see `inference.load`.
-    tensor: Devices that each layer is split over, likewise.
+    tensor: Devices that each layer is split over, see `inference.load`.
 
   Raises:
     UserError: It is no such folder, or cannot be evaluated.
@@ -80,7 +80,7 @@ def evaluate_run(workdir: AnyPath, tensor: int = 1) -> None:
   config = model.experiment.evaluation
   check_evaluation(model.experiment)
   vae_log, log = read_log(workdir / 'vae'), read_log(workdir)
-  read_timing(workdir)  # a broken file is told before the work
+  read_timing(workdir)  # Reports a broken file before the work.
   title = workdir.absolute().name  # '.' has none.
   if not tasks_of(model.experiment):
     own = _evaluate_own(model, workdir)

@@ -1,8 +1,7 @@
 """Question answering: is the likeliest answer the right one, word for word?
 
-All questions are asked in the canonical wording. Those about one emoji are
-asked about every image of a split, in all tones; those about scenes about one
-scene for each cell.
+Questions have their canonical wording. Those about one emoji cover every image
+of a split, in all tones; those about scenes cover one scene per cell.
 """
 
 import collections

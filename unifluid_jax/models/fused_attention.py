@@ -30,7 +30,7 @@ _ROWS = 32  # of a tile of int8, the mask's
 # All TPUs since v4 give a kernel 16 MiB of VMEM, of which Mosaic needs some.
 _VMEM = 15 * 2**20
 
-# Operands are bfloat16, whatever precision is asked of float32 products.
+# Operands are bfloat16, whatever the precision of float32 products.
 _dot = functools.partial(
   jax.lax.dot_general,
   precision=jax.lax.Precision.DEFAULT,

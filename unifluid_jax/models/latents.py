@@ -84,7 +84,7 @@ def _gathered(vae: VAE) -> VAE:
 
 
 def _at_once(side: int) -> int:
-  """Images of side x side pixels that a device takes in one go."""
+  """Images of side x side pixels that a device processes at once."""
   return max(1, PIXELS // side**2)
 
 

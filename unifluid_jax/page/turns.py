@@ -8,14 +8,14 @@ from unifluid_jax.utils.errors import UserError
 
 
 class Turns:
-  """Lets requests take turns, and none wait for ever."""
+  """Serializes requests, with a limit on waiting."""
 
   def __init__(self, patience: float, tell: Callable[[str], object]):
     """Nothing runs yet.
 
     Args:
       patience: Seconds that a request waits for another to end.
-      tell: Shows a status to the one who sent the current request.
+      tell: Shows a status to the sender of the current request.
     """
     self._patience = patience
     self._tell = tell

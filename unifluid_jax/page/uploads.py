@@ -23,7 +23,7 @@ def find(payload: Any, folder: pathlib.Path) -> pathlib.Path:
 
   Raises:
     UserError: The request names none, or something else. The message doesn't
-      tell whether a file outside of the folder exists.
+      reveal whether a file outside of the folder exists.
   """
   if payload is None:
     raise UserError('there is no image yet; choose one')

@@ -63,7 +63,7 @@ def sampling_work(experiment: Experiment, images: int) -> StepCost:
   branches = 1 if sampling.guidance.scale == 1 else 2
   counts = tokens_per_step(tokens, sampling.steps)
   if experiment.model.decoding == MASKED:
-    # A step feeds the whole image anew.
+    # A step feeds the whole image again.
     fed = tokens * len(counts)
   else:
     # What the last step wrote, and the last token once more for each query.

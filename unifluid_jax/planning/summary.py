@@ -39,7 +39,7 @@ def describe(plan: Plan) -> str:
       [
         *lines,
         f'does not fit: {plan["hbm_over_gib"]:.2f} GiB a chip over the '
-        f'{plan["hbm_limit_gib"]:.2f} GiB that there are',
+        f'{plan["hbm_limit_gib"]:.2f} GiB available',
         f'compiled in {plan["compile_s"]:.0f} s',
       ]
     )

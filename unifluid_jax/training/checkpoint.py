@@ -79,7 +79,7 @@ class Checkpoints(CheckpointReader):
       if bad:
         raise UserError(
           f'step {step} is not saved to {self._directory}: '
-          f'{list_not_finite(bad)}; lower the learning rate or look at the '
+          f'{list_not_finite(bad)}; lower the learning rate or check the '
           'data. The checkpoints before are unharmed'
         )
       saves = {
@@ -109,7 +109,7 @@ class Checkpoints(CheckpointReader):
         self._manager.wait_until_finished()
 
   def check(self) -> None:
-    """Does not wait for the save under way, but tells if it has failed.
+    """Reports a failed save without waiting for the save under way.
 
     Raises:
       UserError: It could not be written.

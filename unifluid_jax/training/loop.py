@@ -142,8 +142,8 @@ def _train(
 ) -> S:
   """The steps that are left.
 
-  Whatever goes between host and devices in them does so by an explicit
-  `device_put` or `device_get`: one that nobody sees could cost every step.
+  Transfers between host and devices are explicit (`device_put`, `device_get`):
+  an implicit one could slow down every step.
   """
   start = int(state.step)
   meter = Meter(run.workdir, run.name, run.steps, start, run.work, run.account)
@@ -230,6 +230,6 @@ def _check_finite(run: LoopSettings, state: State) -> None:
   if bad >= 0:
     raise UserError(
       f'{run.name}: the loss or its gradient was not finite at step {bad + 1}; '
-      'lower optimizer.learning_rate, or look at the data of that step. '
+      'lower optimizer.learning_rate, or check the data of that step. '
       f'Checkpoints before it are in {run.workdir / "checkpoints"}'
     )

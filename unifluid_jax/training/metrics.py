@@ -138,7 +138,7 @@ class Meter:
     return {name: float(mean) for name, mean in means.items()}
 
   def write(self, step: int, extra: dict[str, float]) -> None:
-    """Writes the averages since the last call, and starts anew.
+    """Writes the averages since the last call, and resets them.
 
     Args:
       step: Steps done.

@@ -1,8 +1,8 @@
 """How much the prompt lowers the image loss, measured on a fixed probe.
 
-A model that draws what it is asked for predicts an image better from its own
-prompt than from another one. The gap opens long before samples look right, so
-it tells early whether a recipe works.
+A model that follows prompts predicts an image better from its own prompt than
+from another one. The gap opens long before samples look right, so it shows
+early whether a recipe works.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from unifluid_jax.training.loop import Measure
 from unifluid_jax.training.step import StepContext, TrainState, make_probe_step
 
 EXAMPLES = 64
-"""Images of a split that the probe looks at."""
+"""Images per split of the probe."""
 
 PROMPTS = ('right', 'wrong', 'no')
 """The image's own prompt; that of another image, by the same artist where the

@@ -5,8 +5,7 @@
 - `data.row_capacity.length` and `data.row_capacity.text_targets`: room for the
   longest example, and for as many average ones as a row gets.
 
-A run that goes on keeps the limits that it was started with, unless a text has
-outgrown them.
+A resumed run keeps its limits unless a text has outgrown them.
 """
 
 import dataclasses

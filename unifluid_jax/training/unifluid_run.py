@@ -50,7 +50,7 @@ def train_unifluid(
 
   Args:
     experiment: The config.
-    workdir: Folder of the run; a run that was stopped goes on.
+    workdir: Folder of the run; an interrupted run resumes.
     start: What `check_start` found for this config and folder; None to make
       its checks now.
     account: Account of the process's time; None for a new one.

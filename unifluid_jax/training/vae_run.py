@@ -45,12 +45,12 @@ def train_vae(
   """Trains the VAE and writes it to `<workdir>/final`.
 
   A VAE of this config's shape that has been trained for as many steps, or more,
-  is kept. One that is damaged is made anew from the run's last checkpoint.
+  is kept. A damaged one is rebuilt from the run's last checkpoint.
 
   Args:
     experiment: The config.
-    workdir: Folder of the VAE's run, in that of UniFluid's; a run that was
-      stopped goes on.
+    workdir: Folder of the VAE's run, inside UniFluid's; an interrupted run
+      resumes.
     tasks: The tasks of `vae_training.sources`; None to open them now.
     account: Account of the process's time; None for a new one.
 
@@ -68,7 +68,7 @@ def train_vae(
   final.agree()
   checkpoints = Checkpoints(workdir / 'checkpoints')
   checkpoints.agree()
-  # What is damaged of the finished VAE is made anew from its last checkpoint.
+  # A damaged finished VAE is rebuilt from its last checkpoint.
   final.put_damaged_aside(thoroughly=True, may_lose_all=bool(checkpoints.steps))
   final.check_identity(experiment.vae_identity())
   is_done = final.latest_step is not None and final.latest_step >= steps

@@ -80,7 +80,7 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
     workdir: Folder of the VAE's run.
 
   Raises:
-    UserError: There is none, or it is damaged or of another config.
+    UserError: The VAE is missing, damaged or of another config.
   """
   targets = make_vae_spec(experiment).place(make_mesh(experiment.mesh))
   if experiment.init.vae:
@@ -88,21 +88,21 @@ def load_vae(experiment: Experiment, workdir: AnyPath) -> Parameters:
       experiment.init.vae, experiment.vae, targets
     )
   check_vae(experiment, workdir)
-  # An older one would be the VAE of fewer steps. `train_vae` makes it anew.
+  # An older one would be the VAE of fewer steps. `train_vae` trains it again.
   return CheckpointReader(workdir / FINAL).restore(
     targets, experiment.vae_identity(), older=False
   )
 
 
 def check_vae(experiment: Experiment, workdir: AnyPath) -> None:
-  """Checks that there is a finished VAE to train on.
+  """Checks that the run has a finished VAE.
 
   Args:
     experiment: The config, whose `init` names no VAE.
     workdir: Folder of the VAE's run.
 
   Raises:
-    UserError: There is none, or it is of another config.
+    UserError: The VAE is missing or of another config.
   """
   folder = workdir / FINAL
   if not folder.exists():

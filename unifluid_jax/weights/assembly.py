@@ -1,4 +1,4 @@
-"""Arrays of ours that are put together from pieces only when they are read."""
+"""Lazy arrays, assembled from pieces of foreign tensors when they are read."""
 
 import concurrent.futures
 import dataclasses

@@ -1,8 +1,8 @@
 """The manifest of a checkpoint: what each of its files must be.
 
 `checksums.json` is written last before a save is committed, so every complete
-checkpoint has one. Orbax's own metadata hold `MARK`: this tells a checkpoint
-that lost its manifest from one that was made before there were manifests.
+checkpoint has one. Orbax's own metadata hold `MARK`, which distinguishes
+a checkpoint that lost its manifest from one without.
 
 Each process computes the checksums of the arrays that it wrote as soon as it
 has written them, into a part of the manifest. Process 0 joins the parts and
@@ -118,7 +118,7 @@ def find_damage(
 
 
 def _find_damage_of_old(folder: epath.Path) -> str | None:
-  """What can be seen without checksums: JSON that is none."""
+  """Finds damage without checksums: invalid JSON."""
   try:
     json.loads((folder / 'identity' / 'metadata').read_bytes())
     metrics = folder / 'metrics' / 'metrics'

@@ -76,7 +76,8 @@ class CheckpointReader:
       older: Whether to take an older one if the newest is damaged.
 
     Raises:
-      UserError: There is none, all are damaged, or it is of another config.
+      UserError: No checkpoint is complete and undamaged, or it is of another
+        config.
     """
     damaged: Reasons = {}
     spread = _is_spread(abstract_state)
@@ -96,7 +97,7 @@ class CheckpointReader:
     """The newest step that is not known to be damaged.
 
     Raises:
-      UserError: There is none.
+      UserError: No checkpoint is left.
     """
     step = max((s for s in self.steps if s not in damaged), default=-1)
     if spread:
@@ -187,7 +188,8 @@ class CheckpointReader:
       identity: What its state must have been made by.
 
     Raises:
-      UserError: There is none, all are damaged, or it is of another config.
+      UserError: No checkpoint is complete and undamaged, or it is of another
+        config.
     """
     damaged: Reasons = {}
     while True:

@@ -15,7 +15,7 @@ _LAYER = re.compile(r'(?<=[._/])\d+(?=[./])')
 
 
 def lines(source: Pretrained) -> Iterator[str]:
-  """What of ours is made of what of theirs, one line each, and sums."""
+  """Yields one line per parameter with its foreign tensors, and totals."""
   total = 0
   for name, part in source.parts.items():
     title = f' ({part.layout.title}, names under {part.prefix!r})'
@@ -44,7 +44,7 @@ def lines(source: Pretrained) -> Iterator[str]:
 def lines_of_ours(
   arrays: Mapping[str, LazyArray | jax.ShapeDtypeStruct],
 ) -> Iterator[str]:
-  """The parameters of a run, one line each, and sums."""
+  """Yields one line per parameter of a run, and totals."""
   total = 0
   for name, array in sorted(arrays.items()):
     size = math.prod(array.shape) * array.dtype.itemsize
@@ -56,7 +56,7 @@ def lines_of_ours(
 def _theirs(
   part: Part, ours: str, header: Mapping[str, Tensor]
 ) -> Iterator[str]:
-  """The foreign tensors of one of ours; those of layers as one."""
+  """Yields the foreign tensors of a parameter; layers are grouped."""
   own = ours.split('/', 1)[1] if part.config is not None else ours
   groups: dict[str, list[str]] = {}
   for piece in part.pieces:

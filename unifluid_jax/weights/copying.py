@@ -69,6 +69,6 @@ def _write(out: np.ndarray, source: np.ndarray) -> None:
       source.view(np.uint16), 16, out=out.view(np.uint32), dtype=np.uint32
     )
   else:
-    # What becomes infinite is told of the whole array, with its name.
+    # Overflows are reported later, with the name of the array.
     with np.errstate(over='ignore', invalid='ignore'):
       out[...] = source

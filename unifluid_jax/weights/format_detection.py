@@ -57,7 +57,7 @@ def named_config(size: str) -> tuple[str, Config]:
   """Part and config of a named size, such as gemma2_2b.
 
   Raises:
-    UserError: There is none of that name.
+    UserError: No model has that name.
   """
   for part, sizes in _SIZES.items():
     if size in sizes and size != 'tiny':

@@ -133,7 +133,7 @@ def _wanted(
   """Selects the parameters to take from another run.
 
   Raises:
-    UserError: It does not have them, or there are none.
+    UserError: The run lacks them, or none are selected.
   """
   wanted = {
     name: shape

@@ -1,4 +1,4 @@
-"""The parts of a file: parameters of ours that are made of its tensors."""
+"""The parts of a file: our parameters, assembled from its tensors."""
 
 import dataclasses
 import functools
@@ -151,7 +151,7 @@ def assemble(
 
 
 def _title(ours: str, prefix: str, header: Header, theirs: str) -> str:
-  """What messages call a foreign tensor that is a part of one of ours."""
+  """Returns the name of a foreign tensor for messages."""
   return f'{prefix}{theirs} in {header[theirs].file} (our {ours})'
 
 

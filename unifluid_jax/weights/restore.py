@@ -76,7 +76,7 @@ def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
     UserError: It is no such folder, or is not complete, or its checkpoint is
       of another config.
   """
-  # Of a file that is damaged, what else there is tells whose it was.
+  # If a file is damaged, the other files show what the folder was.
   is_run = (workdir / 'checkpoints').exists()
   if not is_run and native_format.is_own(str(workdir)):
     exported = read_exported(str(workdir))

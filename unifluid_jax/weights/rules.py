@@ -1,4 +1,4 @@
-"""Tables of names and axes: how a foreign tensor and one of ours correspond.
+"""Tables of names and axes that map foreign tensors to ours.
 
 A rule such as
 

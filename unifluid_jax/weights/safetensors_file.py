@@ -110,7 +110,7 @@ def _is_written(name: str) -> bool:
 def _move_into(path: pathlib.Path, partial: pathlib.Path) -> None:
   """Moves files into a folder; a mark is there until they all are."""
   (path / _MOVING).touch()
-  # Without config.json, nobody takes the rest for a model.
+  # Without config.json, an incomplete folder is not a model.
   for file in sorted(partial.iterdir(), key=lambda f: (f.name == _LAST, f)):
     file.rename(path / file.name)
   (path / _MOVING).unlink()

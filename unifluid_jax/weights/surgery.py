@@ -57,7 +57,7 @@ def fit(
     key: What sets the vocabulary's size, for messages.
 
   Raises:
-    UserError: A table has other rows and surgery is not asked for, or rows
+    UserError: A table has other rows and no surgery is requested, or rows
       that may hold trained values would be lost.
   """
   result = dict(arrays)

@@ -1,4 +1,4 @@
-"""Tensors of a file that no part of ours is made of."""
+"""Finds tensors of a file that no part of our model uses."""
 
 import math
 import re

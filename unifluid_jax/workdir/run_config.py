@@ -12,7 +12,7 @@ from unifluid_jax.utils.paths import AnyPath, write_whole
 CONFIG_FILE = 'config.json'
 """The whole config of a run, in the run's folder."""
 
-_REMEDY = 'start the training again, which writes it anew'
+_REMEDY = 'start the training again, which replaces it'
 
 
 def read_experiment(workdir: AnyPath) -> Experiment:

@@ -88,7 +88,7 @@ def _take(folder: int) -> bool:
     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     return False
-  except OSError:  # Here are no locks to be had.
+  except OSError:  # This file system does not support locks.
     return True
   return True
 

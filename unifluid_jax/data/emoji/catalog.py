@@ -147,7 +147,7 @@ def check_artists(artists: Iterable[str]) -> None:
   """Rejects an artist whose drawings are not there.
 
   Raises:
-    UserError: With the artists that are, or where the pack is to be had.
+    UserError: Lists the known artists, or where to get the pack.
   """
   known = load_catalog().icons
   for artist in artists:

@@ -109,7 +109,7 @@ class FolderTask(SourceTask):
   def texts(self, index: int) -> tuple[Texts, Texts]:
     """Returns prefix and target texts of a line, without its images.
 
-    Several texts are those to draw from; an image that is written is none.
+    Several texts are alternatives; a target image has none.
     """
     record = self._records[index]
     *keys, target = KEYS[self.kind]

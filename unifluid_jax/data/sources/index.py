@@ -170,7 +170,7 @@ def _walk(folder: pathlib.Path) -> list[str]:
       seen.add(real)
     for name in names:
       file = pathlib.Path(root, name)
-      # An image that is no file is told of; other such files are passed over.
+      # Reports images that are not files; skips other entries.
       is_file = name.lower().endswith(SUFFIXES) or os.path.isfile(file)
       if not name.startswith('.') and is_file:
         found.append(file.relative_to(folder).as_posix())

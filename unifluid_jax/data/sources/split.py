@@ -2,7 +2,7 @@
 
 An image is held out by a hash of its path, so that
 
-- the lines of an image stay together, whatever task reads them;
+- the lines of an image stay together, for all tasks;
 - adding, removing or moving lines moves no other line;
 - a larger share holds out the same images and some more.
 """

@@ -143,13 +143,13 @@ class TfdsTask(SourceTask):
     """The text or texts, or the names of the classes.
 
     Raises:
-      UserError: There is none.
+      UserError: The record has no text.
     """
     value = record[key]
     texts = [value] if np.ndim(value) == 0 else value
     names = self._classes.get(key)
     if names is not None:
-      # -1 stands for a class that is not known.
+      # -1 is an unknown class.
       texts = [names[number] for number in texts if number >= 0]
     if not len(texts):
       raise UserError(f'{record["place"]} has no text for the key {key!r}')

@@ -1,4 +1,4 @@
-"""Cases to look at: drawn at random, and some of those that went wrong."""
+"""Shows random cases, and some failures."""
 
 from collections.abc import Callable, Sequence
 

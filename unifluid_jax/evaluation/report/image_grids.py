@@ -46,7 +46,8 @@ def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
     'Text to image',
     paragraph(
       'An image counts as right (\u2713) if the drawing that is nearest to it '
-      'in pixels, among all emoji of all artists, shows the concept asked for.'
+      'in pixels, among all emoji of all artists, shows the concept of its '
+      'prompt.'
     ),
     gallery(
       'Training prompts',

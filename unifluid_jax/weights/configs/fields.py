@@ -67,7 +67,7 @@ class Fields:
     """A list that is not empty.
 
     Raises:
-      UserError: It is none.
+      UserError: It has another type.
     """
     value = self._values.get(key)
     if not isinstance(value, list) or not value:
@@ -78,7 +78,7 @@ class Fields:
     """A finite number above 0.
 
     Raises:
-      UserError: It is none.
+      UserError: It has another type.
     """
     value = self.get(key, default)
     if not _is_number(value) or value <= 0:
@@ -93,7 +93,7 @@ class Fields:
     """A list of `count` finite numbers.
 
     Raises:
-      UserError: It is none.
+      UserError: It has another type.
     """
     values = self.items(key)
     if len(values) != count or not all(map(_is_number, values)):

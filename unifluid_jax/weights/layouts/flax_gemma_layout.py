@@ -30,7 +30,7 @@ def _block_rules(
     config: Shape of the model.
     header: The tensors.
     prefix: Of the names, where '{layer}' may stand.
-    first: The same of a layer that is there, to look at.
+    first: The same name for a layer that exists.
     lead: The axis of stacked layers, or nothing.
   """
 

@@ -18,7 +18,7 @@ def find_weights(folder: pathlib.Path) -> pathlib.Path:
   """The one file of weights in a folder, or the index of its shards.
 
   Raises:
-    UserError: There is none, or several.
+    UserError: The folder has no checkpoint, or several.
   """
   for suffix in SUFFIXES:
     indexes = sorted(folder.glob(f'*{suffix}{shards.SUFFIX}'))

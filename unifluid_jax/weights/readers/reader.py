@@ -49,7 +49,7 @@ def open_reader(path: str) -> Reader:
       of shards and their index, or of Orbax.
 
   Raises:
-    UserError: It is none of these, or is not complete.
+    UserError: The format is unknown, or the file is not complete.
   """
   if path.startswith('gs://'):
     return _open_bucket(path)

@@ -26,7 +26,7 @@ RELATIONS = {
   (2, 0): 'above',
   (2, 1): 'below',
 }
-"""By the bit in which two quadrants differ, and whether the asked has it."""
+"""By the bit in which two quadrants differ, and its value for the object."""
 
 
 def ask(

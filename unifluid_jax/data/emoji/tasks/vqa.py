@@ -98,7 +98,7 @@ class VisualQuestionAnswering(EmojiTask):
       question: The question.
       emoji: What it is about, one of its `candidates`.
       rng: Source of what is open.
-      vary: Whether the background may be coloured where nobody asks for it.
+      vary: Whether to color the background of other questions, too.
 
     Returns:
       What is seen, the words that fill the wording's braces, and the answer.
