@@ -30,25 +30,25 @@ from unifluid_jax.inference import Model
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class ImageQuestion:
   """A question about an image.
 
   Attributes:
     kind: Type of the question, a key of WORDINGS.
-    cell: What it is about.
-    view: What is seen.
-    question: The question.
+    cell: Cell that it is about.
+    view: Content of the image.
+    text: The question.
     answer: The right answer.
   """
 
   kind: str
   cell: Cell
   view: Drawing | Scene
-  question: str
+  text: str
   answer: str
 
   def draw(self, side: int) -> Image:
-    """The image."""
+    """Draws the image."""
     return draw_view(self.view, side)
 
 
@@ -56,13 +56,13 @@ class Asked:
 class Answered:
   """A question and the model's answer."""
 
-  asked: Asked
-  said: str
+  question: ImageQuestion
+  prediction: str
 
   @property
   def right(self) -> bool:
     """Whether the answer is the right one."""
-    return self.said == self.asked.answer
+    return self.prediction == self.question.answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +83,9 @@ def evaluate_vqa(model: Model, config: EvaluationConfig) -> QuestionAnswering:
   emoji = model.experiment.emoji()
   rng = rng_of(config.seed, 'questions')
   questions = [
-    asked
+    question
     for group in _by_kind(_questions(emoji, 'cell', rng)).values()
-    for asked in some(group, config.questions, rng)
+    for question in some(group, config.questions, rng)
   ]
   training = _by_kind(_questions(emoji, 'train', rng))
   heldout = _answer(model, questions, config.seed)
@@ -93,14 +93,14 @@ def evaluate_vqa(model: Model, config: EvaluationConfig) -> QuestionAnswering:
   measures |= {
     'vqa_category_heldout': measures['vqa_heldout/category'],
     'vqa_category_majority': measures['vqa_majority/category'],
-    'vqa_category_nn_baseline': _neighbours(questions, emoji),
+    'vqa_category_nn_baseline': _neighbors(questions, emoji),
   }
   return QuestionAnswering(heldout, measures)
 
 
 def _questions(
   config: EmojiConfig, split: str, rng: np.random.Generator
-) -> Iterator[Asked]:
+) -> Iterator[ImageQuestion]:
   """Every type of question about every cell of a split."""
   task = VisualQuestionAnswering(config, split)
   for kind, (wording, *_) in WORDINGS.items():
@@ -108,42 +108,44 @@ def _questions(
       for emoji in candidates(question):
         view, words, answer = task.ask(question, emoji, rng, vary=False)
         text = wording.format(**words)
-        yield Asked(kind, question.cell, view, text, answer)
+        yield ImageQuestion(kind, question.cell, view, text, answer)
 
 
-def _by_kind(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
+def _by_kind(
+  questions: Iterable[ImageQuestion],
+) -> dict[str, list[ImageQuestion]]:
   groups = collections.defaultdict(list)
-  for asked in questions:
-    groups[asked.kind].append(asked)
+  for question in questions:
+    groups[question.kind].append(question)
   return dict(groups)
 
 
 def _answer(
-  model: Model, questions: Sequence[Asked], seed: int
+  model: Model, questions: Sequence[ImageQuestion], seed: int
 ) -> list[Answered]:
   logging.info('question answering: %d questions', len(questions))
   side = model.experiment.data.image_size
-  said = model.answer(
-    [asked.draw(side) for asked in questions],
-    [asked.question for asked in questions],
+  prediction = model.answer(
+    [question.draw(side) for question in questions],
+    [question.text for question in questions],
     seed=seed,
     sampling=dataclasses.replace(
       model.experiment.text_sampling, temperature=0.0
     ),
   )
-  return [Answered(a, s) for a, s in zip(questions, said, strict=True)]
+  return [Answered(a, s) for a, s in zip(questions, prediction, strict=True)]
 
 
 def _measures(
-  heldout: Sequence[Answered], training: Mapping[str, Sequence[Asked]]
+  heldout: Sequence[Answered], training: Mapping[str, Sequence[ImageQuestion]]
 ) -> Measures:
-  """Accuracy by type, beside that of training's most frequent answer.
+  """Computes the accuracy by type, and that of the most frequent answer.
 
   A cell gives each of its answers one vote: its skin tones, which are but
   drawings of one concept, would make the few concepts that have them win.
   """
   votes = {
-    kind: dict.fromkeys((asked.cell, asked.answer) for asked in group)
+    kind: dict.fromkeys((question.cell, question.answer) for question in group)
     for kind, group in training.items()
   }
   seen = {
@@ -154,23 +156,25 @@ def _measures(
   majority = {
     kind: answers.most_common(1)[0][0] for kind, answers in seen.items()
   }
-  asked = [answered.asked for answered in heldout]
-  kinds = [a.kind for a in asked]
-  majority_rights = [a.answer == majority[a.kind] for a in asked]
+  questions = [answered.question for answered in heldout]
+  kinds = [q.kind for q in questions]
+  majority_rights = [q.answer == majority[q.kind] for q in questions]
   return {
     **shares('vqa_heldout', kinds, [a.right for a in heldout], chances),
     **shares('vqa_majority', kinds, majority_rights),
   }
 
 
-def _neighbours(questions: Sequence[Asked], config: EmojiConfig) -> Measure:
+def _neighbors(
+  questions: Sequence[ImageQuestion], config: EmojiConfig
+) -> Measure:
   """The nearest training image's category, for the questions about it."""
-  asked = [a for a in questions if a.kind == 'category']
-  images = np.stack([a.draw(config.image_size) for a in asked])
+  about = [q for q in questions if q.kind == 'category']
+  images = np.stack([q.draw(config.image_size) for q in about])
   found = nearest(images, list_drawings(config, 'train'))
   return share(
     [
-      emoji_of(neighbours[0]).group == a.answer
-      for a, neighbours in zip(asked, found, strict=True)
+      emoji_of(neighbors[0]).group == q.answer
+      for q, neighbors in zip(about, found, strict=True)
     ]
   )

@@ -37,7 +37,7 @@ def mark(right: bool | None) -> str:
 def card(
   tiles: Sequence[str],
   *lines: str,
-  asked: str = '',
+  above: str = '',
   right: bool | None = None,
 ) -> str:
   """Images side by side, with lines of text beneath.
@@ -45,16 +45,16 @@ def card(
   Args:
     tiles: Images, see `tile`.
     lines: Plain texts; the first stands out.
-    asked: A plain text above them.
+    above: A plain text above them.
     right: Whether to mark them as right or wrong; None for neither.
   """
   first, *rest = map(html.escape, lines)
-  above = f'{html.escape(asked)}<br>' if asked else ''
+  header = f'{html.escape(above)}<br>' if above else ''
   more = f'<small>{"<br>".join(rest)}</small>' if rest else ''
   return (
     f'<figure style="--tiles:{len(tiles)}">'
     f'<div class="tiles">{"".join(tiles)}</div>'
-    f'<figcaption>{above}{mark(right)} <b>{first}</b>{more}</figcaption>'
+    f'<figcaption>{header}{mark(right)} <b>{first}</b>{more}</figcaption>'
     '</figure>'
   )
 

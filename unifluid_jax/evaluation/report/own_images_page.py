@@ -129,7 +129,7 @@ def _texts(key: Key, told: PredictedCaption, seed: int) -> str:
       [tile(image) for image in _images(example)],
       told.texts[index] or NOTHING,
       f'reference: {" / ".join(told.references(index))}',
-      asked=_prompt(example) if task == 'vqa' else '',
+      above=_prompt(example) if task == 'vqa' else '',
       right=told.rights[index],
     )
 

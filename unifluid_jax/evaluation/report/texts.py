@@ -65,14 +65,14 @@ def vqa_section(
 
   def show(index: int) -> str:
     answered = result.heldout[index]
-    asked = answered.asked
-    lines = [answered.said or NOTHING]
+    question = answered.question
+    lines = [answered.prediction or NOTHING]
     if not answered.right:
-      lines.append(f'right: {asked.answer}')
+      lines.append(f'right: {question.answer}')
     return card(
-      [tile(asked.draw(side))],
+      [tile(question.draw(side))],
       *lines,
-      asked=asked.question,
+      above=question.text,
       right=answered.right,
     )
 
