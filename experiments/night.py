@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.training.update(steps=36_000, log_every=100, probe_every=1000)
   config.training.checkpoint.every = 1000
   # A drawing comes once in 200 steps: see training.exposure.
-  config.optimizer.update(learning_rate=4.5e-4, warmup=500, ema=0.999)
+  config.optimizer.update(learning_rate=4e-4, warmup=500, ema=0.999)
   # There are hundreds of held-out prompts.
   config.evaluation = {'samples': 4}
   return arguments.finish(config, is_tiny)

@@ -114,7 +114,7 @@ def test_a_large_tile_of_a_small_tiff_is_refused():
 @pytest.mark.parametrize('form', ['EPS', 'ICO', 'PDF', 'TGA', 'PCX', 'SGI'])
 def test_other_formats_are_refused(form):
   data = encode(PIL.Image.new('RGB', (16, 16)), form)
-  with pytest.raises(UserError, match='x is no image .* formats PNG, JPEG'):
+  with pytest.raises(UserError, match='x is not a readable image.* formats PNG, JPEG'):
     images.decode(data, 'x')
 
 
@@ -184,7 +184,7 @@ def test_a_broken_file_names_itself(form):
   noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
   data = encode(PIL.Image.fromarray(noise), form)
   for cut in (0, 3, 20, len(data) // 2):
-    with pytest.raises(UserError, match='fox.png is no image'):
+    with pytest.raises(UserError, match='fox.png is not a readable image'):
       images.decode(data[:cut], 'fox.png')
 
 

@@ -25,7 +25,7 @@ from unifluid_jax.weights import initial_parameters, restore
 from unifluid_jax.workdir import run_config
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
-HELPERS = ('__init__', 'arguments', 'tiny')
+HELPERS = ('__init__', 'arguments', 'picture', 'tiny')
 NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem not in HELPERS)
 VARIANTS = (
   *((name, '') for name in NAMES),

@@ -49,7 +49,7 @@ def test_each_tab_does_what_the_model_does(finished, tmp_path):
     for content in (photograph.read_bytes()[:-200], b'no image at all'):
       broken = tmp_path / 'broken.png'
       broken.write_bytes(content)
-      with pytest.raises(AppError, match='the file is no image'):
+      with pytest.raises(AppError, match='the file is not a readable image'):
         client.predict(gradio_client.handle_file(broken), api_name='/caption')
 
     page.send(signal.SIGINT)

@@ -263,7 +263,7 @@ def test_images_that_cannot_be_used(site):
   assert '1,200 pixels, more than the limit of 1,000' in told
   for content in (b'', b'no image', png()[:45]):
     told = site.refuse('edit', site.upload(content), 'flip', 0)
-    assert 'the file is no image' in told
+    assert 'the file is not a readable image' in told
   assert not site.model.seen
 
 

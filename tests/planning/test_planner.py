@@ -175,7 +175,7 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
     ),
     (
       ['--topology=v5e:2x2', '--config.mesh.tensor=3'],
-      'the product of the others may be 2 or 4, and not 3',
+      'the product of the others to 2 or 4; it is 3',
     ),
     ([], '--topology must be given'),
   ],

@@ -62,10 +62,10 @@ def test_data_alone_crosses_slices():
 @pytest.mark.parametrize(
   ('config', 'slices', 'message'),
   [
-    (MeshConfig(tensor=3), 1, '8 devices .* may be 2 or 4, and not 3'),
-    (MeshConfig(tensor=16), 1, '8 devices .* may be 8, and not 16'),
-    (MeshConfig(fsdp=4), 1, '8 devices; set one axis.* to -1'),
-    (MeshConfig(data=-1), 1, '8 devices; set one axis, and no more, to -1'),
+    (MeshConfig(tensor=3), 1, 'the 8 devices .* others to 2 or 4; it is 3'),
+    (MeshConfig(tensor=16), 1, 'the 8 devices .* others to 8; it is 16'),
+    (MeshConfig(fsdp=4), 1, '8 devices; set exactly one axis to -1'),
+    (MeshConfig(data=-1), 1, 'data -1, fsdp -1.* set exactly one axis'),
     (MeshConfig(fsdp=0), 1, 'fsdp 0.*8 devices'),
     (MeshConfig(slices=3), 1, 'mesh.slices is 3.*8 devices.*use 2 or 4'),
     (MeshConfig(slices=4), 2, '16 devices are of 2 slices'),
@@ -83,5 +83,5 @@ def test_rows_that_do_not_divide():
     UserError, match='data.batch_rows is 30.*4 dev.*use 24 or 32'
   ):
     check_rows(mesh, 'data.batch_rows', 30, grad_accum_steps=2)
-  with pytest.raises(UserError, match='batch is 3,.*4 device.*use 4$'):
+  with pytest.raises(UserError, match='batch is 3;.*4 device.*use 4$'):
     check_rows(mesh, 'batch', 3)

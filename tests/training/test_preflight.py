@@ -192,7 +192,7 @@ def test_a_plan_needs_no_files_but_checks_those_that_are_there(
       check(experiment)
   else:
     check(experiment)
-    assert f'not checked here: draw ({file}), read ({file})' in caplog.text
+    assert f'are not checked: draw ({file}), read ({file})' in caplog.text
 
 
 def test_a_damaged_file_that_init_names_is_told(tmp_path):

@@ -148,7 +148,7 @@ def test_unknown_models(folder, tmp_path):
   (tmp_path / 'empty').mkdir()
   assert 'holds no checkpoint' in message(tmp_path / 'empty')
   (tmp_path / 'a.gguf').touch()
-  assert 'of no known format' in message(tmp_path / 'a.gguf')
+  assert 'has an unknown format' in message(tmp_path / 'a.gguf')
 
 
 def test_another_config(folder):

@@ -145,10 +145,10 @@ def test_what_sentencepiece_cannot_repeat(vocabulary, tmp_path):
     ('added_tokens', ['<pad>']),
     ('added_tokens', [{'id': 0}]),
   ):
-    assert 'no tokenizer.json' in message(content | {key: value})
-  assert 'no tokenizer.json' in message([])
+    assert 'not a tokenizer.json' in message(content | {key: value})
+  assert 'not a tokenizer.json' in message([])
   file.write_text('{')
-  with pytest.raises(UserError, match='no tokenizer.json'):
+  with pytest.raises(UserError, match='not a tokenizer.json'):
     convert_tokenizer(file)
   with pytest.raises(UserError, match='cannot read'):
     convert_tokenizer(tmp_path / 'nothing.json')

@@ -231,7 +231,7 @@ def test_all_wrong_lines_are_told_at_once(folder):
 def test_a_corrupt_image_names_file_line_and_image(folder):
   file = folder(GOOD, {'image': 'broken.png', 'text': 'x'})
   task = FolderTask(file, 'captioning', 4)
-  match = r'data\.jsonl, line 2: .*broken\.png is no image'
+  match = r'data\.jsonl, line 2: .*broken\.png is not a readable image'
   with pytest.raises(UserError, match=match):
     task.build(task[1], RNG, False)
 

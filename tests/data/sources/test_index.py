@@ -202,7 +202,7 @@ def test_a_large_image_is_not_decoded(folder):
 def test_a_folder_without_images(tmp_path):
   with pytest.raises(UserError, match='has no images; their names end in'):
     make_index(tmp_path)
-  with pytest.raises(UserError, match='none is no folder'):
+  with pytest.raises(UserError, match='none is not a folder'):
     make_index(tmp_path / 'none')
 
 
