@@ -22,7 +22,11 @@ from unifluid_jax.utils.errors import UserError
       'optimizer.grad_clip_norm is 0.0; it must be more than 0',
     ),
     ('optimizer.warmup', -1, 'optimizer.warmup is -1'),
-    ('optimizer.no_decay', ('(',), r"has '\(', which is not a valid regular expr"),
+    (
+      'optimizer.no_decay',
+      ('(',),
+      r"has '\(', which is not a valid regular expr",
+    ),
     (
       'optimizer.lr_multipliers',
       {'(': 2.0},
@@ -190,7 +194,10 @@ def test_how_a_model_is_computed_does_not_change_its_checkpoints(letters):
   ('change', 'message'),
   [
     ({'kind': 'emjoi'}, "'mine' has kind 'emjoi'; it must be one of emoji, f"),
-    ({'path': 'my.jsonl'}, "'mine' has path 'my.jsonl', which sources of kind 'emoj"),
+    (
+      {'path': 'my.jsonl'},
+      "'mine' has path 'my.jsonl', which sources of kind 'emoj",
+    ),
     ({'kind': 'folder', 'split': 'cell'}, "'mine' has split 'cell'; a folder"),
     ({'kind': 'folder', 'features': {'image': 'a'}}, "'mine' has features "),
     ({'features': {'image': ''}, 'data_dir': '', 'split': 'cell'}, None),

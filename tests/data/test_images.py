@@ -114,7 +114,9 @@ def test_a_large_tile_of_a_small_tiff_is_refused():
 @pytest.mark.parametrize('form', ['EPS', 'ICO', 'PDF', 'TGA', 'PCX', 'SGI'])
 def test_other_formats_are_refused(form):
   data = encode(PIL.Image.new('RGB', (16, 16)), form)
-  with pytest.raises(UserError, match='x is not a readable image.* formats PNG, JPEG'):
+  with pytest.raises(
+    UserError, match='x is not a readable image.* formats PNG, JPEG'
+  ):
     images.decode(data, 'x')
 
 

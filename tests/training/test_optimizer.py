@@ -98,19 +98,21 @@ def test_rsqrt_without_a_warm_up_is_refused():
     OptimizerConfig(schedule='rsqrt')
 
 
-def test_muon_orthogonalizes_the_matrices_of_blocks_and_nothing_else():
+def test_muon_orthogonalizes_the_matrices_of_transformer_blocks_only():
   axes = {
-    'block/up': ('layers', 'embed', 'mlp'),
-    'block/gate_up': ('layers', 'embed', None, 'mlp'),
-    'block/out': ('layers', 'heads', 'head_dim', 'embed'),
-    'block/query_bias': ('layers', 'heads', 'head_dim'),
+    'gemma/stack/up': ('layers', 'embed', 'mlp'),
+    'gemma/stack/gate_up': ('layers', 'embed', None, 'mlp'),
+    'gemma/stack/out': ('layers', 'heads', 'head_dim', 'embed'),
+    'gemma/stack/query_bias': ('layers', 'heads', 'head_dim'),
+    'head/blocks/up': ('layers', 'embed', 'mlp'),
     'embedding': ('vocab', 'embed'),
   }
   shapes = {
-    'block/up': (2, 3, 5),
-    'block/gate_up': (2, 3, 2, 5),
-    'block/out': (2, 2, 2, 5),
-    'block/query_bias': (2, 2, 2),
+    'gemma/stack/up': (2, 3, 5),
+    'gemma/stack/gate_up': (2, 3, 2, 5),
+    'gemma/stack/out': (2, 2, 2, 5),
+    'gemma/stack/query_bias': (2, 2, 2),
+    'head/blocks/up': (2, 3, 5),
     'embedding': (7, 3),
   }
   rng = np.random.default_rng(0)
@@ -126,14 +128,16 @@ def test_muon_orthogonalizes_the_matrices_of_blocks_and_nothing_else():
     updates[rule], _ = optimizer.update(
       gradient, optimizer.init(params), params
     )
-  for name in ('block/query_bias', 'embedding'):
+  for name in ('gemma/stack/query_bias', 'head/blocks/up', 'embedding'):
     np.testing.assert_allclose(updates['muon'][name], updates['adamw'][name])
   # One matrix per layer, and per projection of a fused array. All singular
   # values of an update are alike; its RMS is that of AdamW's.
   matrices = {
-    'block/up': updates['muon']['block/up'],
-    'block/gate_up': jnp.moveaxis(updates['muon']['block/gate_up'], 2, 1),
-    'block/out': updates['muon']['block/out'].reshape(2, 4, 5),
+    'gemma/stack/up': updates['muon']['gemma/stack/up'],
+    'gemma/stack/gate_up': jnp.moveaxis(
+      updates['muon']['gemma/stack/gate_up'], 2, 1
+    ),
+    'gemma/stack/out': updates['muon']['gemma/stack/out'].reshape(2, 4, 5),
   }
   for name, matrix in matrices.items():
     values = np.linalg.svd(matrix, compute_uv=False)

@@ -70,15 +70,16 @@ def _like(params: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def _muon_axes(name: str, axes: Axes) -> contrib.MuonDimensionNumbers | None:
   """Which axes of a parameter make the matrix that Muon orthogonalizes.
 
-  Matrices of blocks only: embeddings, the first and the last layers and vectors
-  stay with AdamW (Jordan et al., 2024). Layers, and projections fused into one
-  array, which have no logical name, are matrices of their own.
+  Matrices of transformer blocks only: embeddings, the first and the last
+  layers, vectors, and the diffusion head stay with AdamW (Jordan et al., 2024).
+  Layers, and projections fused into one array, which have no logical name, are
+  matrices of their own.
 
   Returns:
     The axes, or None if the parameter is no such matrix.
   """
   named = [i for i, axis in enumerate(axes) if axis not in ('layers', None)]
-  if 'layers' not in axes or not is_matrix(name, axes):
+  if '/stack/' not in name or not is_matrix(name, axes):
     return None
   inputs = 1 if axes[named[0]] == 'embed' else len(named) - 1
   return contrib.MuonDimensionNumbers(

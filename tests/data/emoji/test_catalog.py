@@ -176,7 +176,9 @@ def test_the_packs_hold_what_their_artists_drew():
 
 
 def test_an_artist_who_is_not_there_is_told(monkeypatch):
-  with pytest.raises(UserError, match="unknown emoji artist 'dali'; choose among"):
+  with pytest.raises(
+    UserError, match="unknown emoji artist 'dali'; choose among"
+  ):
     check_artists(['noto', 'dali'])
   catalog = load_catalog()
   icons = {a: i for a, i in catalog.icons.items() if a != 'openmoji'}

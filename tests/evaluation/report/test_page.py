@@ -110,7 +110,9 @@ def test_all_pictures_are_there(page, experiment):
   )
   checker = Checker(page)
   assert checker.count('img') == expected
-  assert checker.count('polyline') == 6  # three losses, three prompts of the probe
+  assert (
+    checker.count('polyline') == 6
+  )  # three losses, three prompts of the probe
 
 
 def test_failures_are_shown_too(experiment, letters):

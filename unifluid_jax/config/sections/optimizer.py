@@ -24,8 +24,8 @@ class OptimizerConfig:
 
   Attributes:
     rule: 'adamw' (Loshchilov and Hutter, arXiv 1711.05101), or 'muon' (Jordan
-      et al., 2024; arXiv 2502.16982) for the matrices of blocks and AdamW for
-      all else.
+      et al., 2024; arXiv 2502.16982) for the matrices of transformer blocks and
+      AdamW for all else.
     learning_rate: Peak learning rate.
     schedule: After the linear warm-up: 'constant', 'cosine' (to 0 at the last
       step) or 'rsqrt' (peak * sqrt(warmup / step)).
