@@ -40,6 +40,8 @@ from unifluid_jax.utils.errors import UserError
     ('training.order', 'foo', "training.order is 'foo'; it must be one of"),
     ('training.order', 'anneal', "'anneal' needs a first and a last step"),
     ('training.anneal_steps', (1, 2), "'random' and training.anneal_steps is"),
+    ('vae_training.loss.kl_weight', -1.0, 'loss.kl_weight is -1'),
+    ('vae_training.loss.kl_weight', float('nan'), 'loss.kl_weight is nan'),
     ('model.decoding', 'foo', "model.decoding is 'foo'; it must be one of"),
     ('vae.latent_scale', 0.0, 'vae.latent_scale is 0'),
     ('training.text_weight', float('nan'), 'training.text_weight is nan'),
@@ -176,6 +178,14 @@ def test_a_value_that_cannot_be(key, value, message):
     section = section[name]
   section[last] = value
   with pytest.raises(UserError, match=message):
+    build(Experiment, config)
+
+
+@pytest.mark.parametrize('steps', [(2, 1), (3, 3), (-1, 2)])
+def test_a_fade_that_does_not_rise_is_refused(steps):
+  config = tiny.get_config()
+  config.training.update(order='anneal', anneal_steps=steps)
+  with pytest.raises(UserError, match='must be two rising steps'):
     build(Experiment, config)
 
 

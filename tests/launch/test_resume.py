@@ -178,7 +178,7 @@ def test_ten_kills(tmp_path):
     child.watch(lambda: '\nunifluid: ' in child.output)
     run.pause(2.0)
     child.kill()
-  assert 'was cut off; what there is of it is not used' in child.output
+  assert 'was interrupted and is not used' in child.output
   assert len(list(run.workdir.glob('checkpoints.partial.*'))) == 1
   assert not (run.workdir / 'report.html').exists()
 

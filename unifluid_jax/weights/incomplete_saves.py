@@ -1,8 +1,8 @@
 """Moves interrupted saves and damaged checkpoints aside.
 
 While a checkpoint is being written, its folder is called
-`STEP.orbax-checkpoint-tmp`; in a bucket, which cannot rename, `STEP` without
-the file `commit_success.txt`. A killed process leaves it so.
+`STEP.orbax-checkpoint-tmp`. A bucket cannot rename: there it is `STEP` without
+the file `commit_success.txt`. A killed process leaves the folder behind.
 """
 
 import re
@@ -16,10 +16,10 @@ _NAME = re.compile(r'(\d+)(\.orbax-checkpoint-tmp.*)?')
 
 
 def put_aside(directory: AnyPath, complete: list[int]) -> None:
-  """Moves interrupted saves to `DIRECTORY.partial.STEP`.
+  """Moves interrupted saves to `DIRECTORY.partial.NAME`.
 
-  It is of no use to a run, but may tell what happened, and is kept until there
-  is more of the kind. Only for a run that has the folder to itself.
+  A run cannot use them. They may show what happened, and are kept until the
+  next interruption. Only for a run that has the folder to itself.
 
   Args:
     directory: A folder of checkpoints.
@@ -36,17 +36,17 @@ def put_aside(directory: AnyPath, complete: list[int]) -> None:
     for name, match in names.items()
     if match and name not in map(str, complete)
   }
-  # Beside the folder: a bucket has no folder to move it to that is empty.
+  # Beside the folder: a bucket has no empty folder to move it to.
   aside = f'{directory.name}.partial.'
   before = [p for p in directory.parent.iterdir() if p.name.startswith(aside)]
   for path in before if partial else ():
     path.rmtree()
   for name, step in partial.items():
-    kept = directory.parent / f'{aside}{step}'
+    kept = directory.parent / f'{aside}{name}'
     (directory / name).rename(kept)
     logging.warning(
-      'the save of step %s was cut off; what there is of it is not used, and '
-      'is kept in %s until this happens again',
+      'the save of step %s was interrupted and is not used; it is kept in %s '
+      'until the next interruption',
       step,
       kept,
     )

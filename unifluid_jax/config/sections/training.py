@@ -87,6 +87,12 @@ class TrainingConfig:
         f"{self.anneal_steps}; order 'anneal' needs a first and a last step, "
         'and the other orders need None'
       )
+    fade = self.anneal_steps
+    if fade is not None and not 0 <= fade[0] < fade[1]:
+      raise UserError(
+        f'training.anneal_steps is {list(fade)}; it must be two rising steps, '
+        'such as (1000, 2000)'
+      )
     steps = self.profile
     if steps is not None and not 1 <= steps[0] <= steps[1]:
       raise UserError(

@@ -1,12 +1,14 @@
 """config.vae_training: how the VAE is trained."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from unifluid_jax.config.sections.checkpoint import CheckpointConfig
 from unifluid_jax.config.sections.data import SourceConfig
 from unifluid_jax.config.sections.optimizer import OptimizerConfig
 from unifluid_jax.utils.errors import (
+  check_between,
   check_least,
   check_most,
 )
@@ -22,6 +24,9 @@ class VAELossConfig:
   """
 
   kl_weight: float = 1e-4
+
+  def __post_init__(self):
+    check_between('vae_training.loss', self, 0, math.inf, 'kl_weight')
 
 
 @dataclasses.dataclass(frozen=True)
