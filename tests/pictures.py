@@ -2,7 +2,7 @@
 
   python -m tests.pictures FOLDER [COUNT]
 
-draws COUNT (250) PNG files of a coloured shape on a background, such as
+draws COUNT (250) PNG files of a colored shape on a background, such as
 `a_small_red_star_on_blue_stripes-017.png`. Each has a caption of its own, which
 the name spells. The same arguments give the same files.
 """
@@ -35,7 +35,7 @@ COLORS = {
 GROUNDS = {
   'white': (250, 250, 250),
   'pink': (250, 190, 210),
-  'grey': (150, 155, 160),
+  'gray': (150, 155, 160),
   'light blue': (170, 215, 245),
 }
 PATTERNS = ('paper', 'stripes', 'dots')

@@ -95,7 +95,7 @@ def load(workdir: str | AnyPath, tensor: int = 1) -> 'Model':
     raise ArgumentTypeError(
       f'workdir is {workdir!r}; pass the path of a run or an export'
     )
-  tensor = check_integer('tensor', tensor, 1, MAX_SAMPLES)
+  tensor = check_integer('tensor', tensor, 1, jax.local_device_count())
   ignore_absent_tpu()
   mesh = make_mesh(MeshConfig(-1, 1, tensor), jax.local_devices())
   return Model(*read_trained(to_path(str(workdir)), mesh), mesh)

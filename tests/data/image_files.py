@@ -29,7 +29,7 @@ def png(
   Args:
     pixels: Samples as they are written, each of so many bits.
     bits: Bits of a sample.
-    color: PNG's colour type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6
+    color: PNG's color type: 0 gray, 2 RGB, 3 palette, 4 gray and alpha, 6
       RGB and alpha.
     palette: The content of PLTE; empty for none.
     transparent: The content of tRNS; empty for none.
@@ -72,7 +72,7 @@ def tiff(
   Args:
     pixels: Samples as they are written, each of so many bits.
     bits: Bits of a sample.
-    photometric: What the samples mean: 0 grey from white to black, 1 grey, 2
+    photometric: What the samples mean: 0 gray from white to black, 1 gray, 2
       RGB, 3 palette, 5 CMYK, 6 YCbCr, 8 Lab.
     order: '<' or '>', the byte order.
     orientation: EXIF's orientation.

@@ -54,16 +54,16 @@ def test_damaged_exif(form):
 
 @pytest.mark.parametrize('dtype', [np.uint16, np.int32])
 def test_grey_of_16_bits(dtype):
-  grey = np.arange(0, 65536, 2048, dtype=dtype).reshape(4, 8)
-  data = encode(PIL.Image.fromarray(grey), 'TIFF')
-  expected = np.repeat(grey[..., None] // 256, 3, axis=2)
+  gray = np.arange(0, 65536, 2048, dtype=dtype).reshape(4, 8)
+  data = encode(PIL.Image.fromarray(gray), 'TIFF')
+  expected = np.repeat(gray[..., None] // 256, 3, axis=2)
   np.testing.assert_array_equal(images.decode(data, 'x'), expected)
 
 
 def test_grey_of_8_bits_in_32():
-  grey = np.arange(32, dtype=np.int32).reshape(4, 8)
-  data = encode(PIL.Image.fromarray(grey), 'TIFF')
-  np.testing.assert_array_equal(images.decode(data, 'x')[..., 0], grey)
+  gray = np.arange(32, dtype=np.int32).reshape(4, 8)
+  data = encode(PIL.Image.fromarray(gray), 'TIFF')
+  np.testing.assert_array_equal(images.decode(data, 'x')[..., 0], gray)
 
 
 def test_fractions_are_told():

@@ -8,7 +8,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from unifluid_jax.data.counting import NAMES, Limits, count_texts, most_of
+from unifluid_jax.data.counting import (
+  NAMES,
+  Limits,
+  count_texts,
+  elementwise_max,
+)
 from unifluid_jax.data.emoji.splits import EmojiConfig
 from unifluid_jax.data.emoji.tasks import make_task as make_emoji_task
 from unifluid_jax.data.layout import LayoutConfig, lay_out
@@ -189,7 +194,9 @@ def test_texts_of_any_length_and_script_are_counted(letters, tmp_path):
   some = Limits(12, 999, 999)
   counted = [*count_texts(task, letters, LAYOUT, some)]
   assert counted == [c for c in everything if c.needs.max_text > 12]
-  assert most_of(c.needs for c in counted).text_targets == max(longest) + 1
+  assert (
+    elementwise_max(c.needs for c in counted).text_targets == max(longest) + 1
+  )
 
 
 def test_the_embedded_texts_are_counted_too(letters):

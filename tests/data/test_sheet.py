@@ -18,7 +18,7 @@ def color(*rgb):
 
 
 def has_block(sheet, rgb):
-  """Whether a whole cell of the sheet has that colour."""
+  """Whether a whole cell of the sheet has that color."""
   return (sheet == rgb).all(-1).sum() == CELL * CELL
 
 

@@ -111,7 +111,7 @@ def test_deterministic_solver_recovers_the_distribution(name, solver):
 
 
 def reverse_chain(timesteps):
-  """The exact p(x_s | x_t) of Gaussian data between neighbouring timesteps.
+  """The exact p(x_s | x_t) of Gaussian data between neighboring timesteps.
 
   Returns:
     Slopes, offsets and variances [S 2], timesteps ascending, and the logits

@@ -57,11 +57,11 @@ def test_category_baselines(result, emoji):
     held_out.count(majority) / len(held_out)
   )
   training = list_drawings(emoji, 'train')
-  neighbours = [
+  neighbors = [
     emoji_of(brute_force(draw(p, 16), training).pop()).group
     for p in list_drawings(emoji, 'cell')
   ]
-  right = np.equal(neighbours, held_out).mean()
+  right = np.equal(neighbors, held_out).mean()
   assert result.measures['vqa_category_nn_baseline'].value == right
 
 

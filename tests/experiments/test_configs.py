@@ -78,7 +78,7 @@ def test_a_config_is_new_at_each_call(name):
 @pytest.mark.parametrize(
   ('name', 'arg', 'message'),
   [
-    ('ablation_order', 'colour=red', "'colour=red' is unknown"),
+    ('ablation_order', 'color=red', "'color=red' is unknown"),
     (
       'ablation_order',
       'order=rastr',

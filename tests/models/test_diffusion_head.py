@@ -67,8 +67,8 @@ def reference(head, x_t, time, hidden, sources=None):
     return x / (1 + np.exp(-x))
 
   def norm(x):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-6)
 
   def linear(name, x, layer=...):
     kernel, bias = p[f'{name}/kernel'][layer], p[f'{name}/bias'][layer]

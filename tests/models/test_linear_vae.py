@@ -11,7 +11,7 @@ from unifluid_jax.training.vae_losses import kl_divergence
 
 
 def _images(seed=0, count=64):
-  """Images whose neighbouring pixels are alike, about a mean that is not 0."""
+  """Images whose neighboring pixels are alike, about a mean that is not 0."""
   rng = np.random.default_rng(seed)
   smooth = rng.standard_normal((count, 4, 4, 3)).repeat(2, 1).repeat(2, 2)
   images = 0.3 * smooth + 0.1 * rng.standard_normal(smooth.shape) + 0.4

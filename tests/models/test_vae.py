@@ -215,7 +215,7 @@ def test_samples_follow_the_posterior():
   np.testing.assert_allclose(samples.std((0, 1, 2)), [0.5, 3], rtol=0.05)
 
 
-def test_calibrated_latents_are_standardised():
+def test_calibrated_latents_are_standardized():
   """Means and posterior noise both count, over batches of any size."""
   vae = make_vae()
   rng = np.random.default_rng(1)
@@ -232,10 +232,10 @@ def test_calibrated_latents_are_standardised():
     Moments(mean[part], logvar[part])
     for part in (slice(0, 7), slice(7, 200), slice(200, 300))
   )
-  normalised = vae.normalise(samples)
-  np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=0.05)
-  np.testing.assert_allclose(normalised.std((0, 1, 2)), 1, atol=0.05)
-  np.testing.assert_allclose(vae.denormalise(normalised), samples, rtol=1e-5)
+  normalized = vae.normalize(samples)
+  np.testing.assert_allclose(normalized.mean((0, 1, 2)), 0, atol=0.05)
+  np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=0.05)
+  np.testing.assert_allclose(vae.denormalize(normalized), samples, rtol=1e-5)
 
 
 def test_initial_statistics_are_the_configs():
@@ -244,8 +244,8 @@ def test_initial_statistics_are_the_configs():
     CONFIG, latent_shift=0.5, latent_scale=sd.latent_scale
   )
   latents = jnp.linspace(-3, 3, 24).reshape(1, 2, 2, 6)
-  normalised = nnx.jit(lambda: VAE(config, rngs=nnx.Rngs(0)).normalise(latents))
-  np.testing.assert_allclose(normalised(), (latents - 0.5) * 0.18215, rtol=1e-5)
+  normalized = nnx.jit(lambda: VAE(config, rngs=nnx.Rngs(0)).normalize(latents))
+  np.testing.assert_allclose(normalized(), (latents - 0.5) * 0.18215, rtol=1e-5)
 
 
 def test_statistics_are_not_trained():

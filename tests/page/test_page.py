@@ -61,9 +61,9 @@ def as_file(path: object, **more: object) -> dict:
   return {'path': str(path), 'meta': {'_type': 'gradio.FileData'}} | more
 
 
-def png(size: tuple[int, int] = (SIZE, SIZE), grey: int = 7) -> bytes:
+def png(size: tuple[int, int] = (SIZE, SIZE), gray: int = 7) -> bytes:
   data = io.BytesIO()
-  PIL.Image.new('L', size, grey).save(data, 'PNG')
+  PIL.Image.new('L', size, gray).save(data, 'PNG')
   return data.getvalue()
 
 

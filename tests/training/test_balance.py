@@ -36,7 +36,7 @@ def test_gradnorm_equals_norms_of_tasks_that_learn_equally_fast():
   np.testing.assert_allclose(weights * NORMS, [1.6, 1.6], rtol=1e-3)
 
 
-def test_gradnorm_favours_the_task_that_learns_slowly():
+def test_gradnorm_favors_the_task_that_learns_slowly():
   policy, state = make_balance('gradnorm'), initial_state()
   state = policy.update(state, jnp.array([1.0, 1.0]), NORMS)
   for _ in range(300):

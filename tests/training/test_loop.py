@@ -32,7 +32,7 @@ class State(NamedTuple):
   bad_step: jax.Array
 
 
-def initialise():
+def initialize():
   return State(jnp.int32(0), jnp.float32(0), jnp.int32(-1))
 
 
@@ -71,10 +71,10 @@ def train(
   )
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-    initialise(),
+    initialize(),
   )
   program = LoopFunctions(
-    initialise,
+    initialize,
     shapes,
     add,
     lambda start: batches(start, **options),

@@ -87,7 +87,7 @@ def test_a_wrong_dtype(folder, dtype):
   assert f'{NORM} in {folder}/model.safetensors is of dtype {name}' in told
 
 
-def test_a_quantised_dtype(folder):
+def test_a_quantized_dtype(folder):
   file = folder / 'model.safetensors'
   content = file.read_bytes()
   length = int.from_bytes(content[:8], 'little')

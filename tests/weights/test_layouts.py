@@ -188,8 +188,8 @@ def test_models_around_the_parts(tmp_path):
     read(found.arrays['gemma/final_norm/scale']),
     weights['model.language_model.norm.weight'],
   )
-  assert any('vision_tower' in name for name in found.aside)
-  assert any('mm_soft_emb_norm' in name for name in found.aside)
+  assert any('vision_tower' in name for name in found.unused)
+  assert any('mm_soft_emb_norm' in name for name in found.unused)
   config = found.configs['gemma']
   assert (config.rope_scaling, config.rope_theta) == (8.0, 1e6)
   words = {'vocab_size': 32, 'hidden_size': 20, 'num_attention_heads': 2}
@@ -207,7 +207,7 @@ def test_models_around_the_parts(tmp_path):
     read(found.arrays['encoder/position_embedding']),
     weights['vision_model.embeddings.position_embedding.weight'],
   )
-  assert any('text_model' in name for name in found.aside)
+  assert any('text_model' in name for name in found.unused)
 
 
 @pytest.mark.parametrize('how', ['missing', 'truncated'])

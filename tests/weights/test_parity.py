@@ -114,7 +114,7 @@ def test_autoencoder(case, tmp_path):
   @nnx.jit
   def both(vae, images):
     moments = vae.encode(images)
-    normal = vae.normalise(moments.mean)
+    normal = vae.normalize(moments.mean)
     return *moments, vae.decode(moments.mean), normal
 
   ours = both(vae, jnp.asarray(images.permute(0, 2, 3, 1).numpy()))

@@ -136,7 +136,7 @@ def sample_texts(
     )
     text = (read, ' '.join(texts)), (counts[-1], written or '')
     longest = max(longest, *text)
-  return Counted(f'an example of {name}', most_of(needs), longest[1])
+  return Counted(f'an example of {name}', elementwise_max(needs), longest[1])
 
 
 def _bound(texts: Iterable[str]) -> float:
@@ -153,6 +153,6 @@ def exceeds(needs: Limits, room: Limits) -> bool:
   )
 
 
-def most_of(needs: Iterable[Limits]) -> Limits:
+def elementwise_max(needs: Iterable[Limits]) -> Limits:
   """Returns the elementwise maximum of needs."""
   return Limits(*map(max, zip(Limits(0, 0, 0), *needs, strict=True)))

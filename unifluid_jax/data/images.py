@@ -13,7 +13,7 @@ import PIL.ImageFile
 import PIL.ImageOps
 from jaxtyping import UInt8
 
-from unifluid_jax.data import colours
+from unifluid_jax.data import rgb
 from unifluid_jax.utils.errors import UserError
 
 MAX_PIXELS = 40_000_000
@@ -66,10 +66,10 @@ def decode(
         image.draft(None, (least, least))
       clear = _transparent(image, data)
       image.load()
-      rgb = colours.to_rgb(
-        image if clear is None else colours.clear_where(image, clear)
+      converted = rgb.to_rgb(
+        image if clear is None else rgb.clear_where(image, clear)
       )
-      return _turn(rgb, image.getexif().get(_ORIENTATION))
+      return _turn(converted, image.getexif().get(_ORIENTATION))
   except PIL.Image.DecompressionBombError as error:
     pixels = int(re.findall(r'\d+', str(error))[0])
     raise _too_large(name, pixels, max_pixels, remedy) from None

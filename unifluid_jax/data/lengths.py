@@ -13,8 +13,8 @@ from unifluid_jax.data.counting import (
   Counted,
   Limits,
   count_texts,
+  elementwise_max,
   exceeds,
-  most_of,
   sample_texts,
 )
 from unifluid_jax.data.emoji.tasks.emoji_task import EmojiTask
@@ -59,7 +59,9 @@ def check_room(
   else:
     found = _count(tasks, tokenizer, layout, room)
   # What raising max_text for some sources means for the rows of the others.
-  wanted = most_of((room, *(counted.needs for counted in found.values())))
+  wanted = elementwise_max(
+    (room, *(counted.needs for counted in found.values()))
+  )
   for name, kind in kinds.items():
     if not isinstance(tasks.get(name), FolderTask):
       length = _longest(kind, layout, wanted.max_text)
@@ -93,7 +95,7 @@ def _count(
 def _merge(found: dict[str, Counted], counted: Counted) -> None:
   """Adds a record, which another source may have read as well."""
   before = found.get(counted.place, counted)
-  needs = most_of((before.needs, counted.needs))
+  needs = elementwise_max((before.needs, counted.needs))
   text = max(before.text, counted.text, key=len)
   found[counted.place] = Counted(counted.place, needs, text)
 

@@ -101,7 +101,7 @@ class Tokenizer:
     """Trains a byte-pair vocabulary.
 
     The same texts in the same order give the same model. Text round-trips
-    exactly: nothing is normalised, and what no piece covers falls back to
+    exactly: nothing is normalized, and what no piece covers falls back to
     bytes. Ids of pad, eos, bos and unk are 0, 1, 2 and 3, as in Gemma.
 
     Args:

@@ -58,7 +58,7 @@ def evaluate_captioning(model: Model, config: EvaluationConfig) -> Captioning:
   )
   train = _caption(model, some(training, config.captions, rng), config.seed)
   heldout = _caption(model, some(held_out, config.captions, rng), config.seed)
-  neighbours = _name_by_neighbour(
+  neighbors = _name_by_neighbour(
     [c.picture for c in heldout], training, emoji.image_size
   )
   untoned = [c for c in heldout if not emoji_of(c.picture).tone]
@@ -66,7 +66,7 @@ def evaluate_captioning(model: Model, config: EvaluationConfig) -> Captioning:
   measures = {
     'caption_train_exact': _exact(train, names),
     'caption_heldout_exact': _exact(heldout, names),
-    'caption_heldout_nn_baseline': _exact(neighbours, names),
+    'caption_heldout_nn_baseline': _exact(neighbors, names),
   }
   if untoned:  # A small sample of the images may have none.
     measures['caption_heldout_exact_untoned'] = _exact(untoned, names)
@@ -94,8 +94,8 @@ def _name_by_neighbour(
   """The name of the training image that is nearest to each image."""
   found = nearest(np.stack([draw(p, side) for p in pictures]), training)
   return [
-    Captioned(picture, emoji_of(neighbours[0]).name)
-    for picture, neighbours in zip(pictures, found, strict=True)
+    Captioned(picture, emoji_of(neighbors[0]).name)
+    for picture, neighbors in zip(pictures, found, strict=True)
   ]
 
 

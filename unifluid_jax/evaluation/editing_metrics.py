@@ -2,7 +2,7 @@
 
 The pairs are those of image and exact edit that training left out; the
 candidates are all images of the config's concepts, by all artists and in all
-tones, on all background colours, flipped and not.
+tones, on all background colors, flipped and not.
 """
 
 import dataclasses

@@ -63,7 +63,7 @@ class GeneratedImage:
       f'{name}_vae_psnr_db': self.kept_psnr,
     }
     if len(self.examples) > 1:
-      # Half the list away: neighbours may be lines of one image.
+      # Half the list away: neighbors may be lines of one image.
       targets = _targets(self.examples)
       others = np.roll(targets, len(targets) // 2, axis=0)
       means[f'{name}_other_psnr_db'] = psnr_of(others, self.images)

@@ -14,7 +14,7 @@ from unifluid_jax.models.latents import to_signed_unit
 from unifluid_jax.training.vae_losses import psnr
 
 MOST_PSNR = 100.0
-"""Stands for an error below 1/400 of a grey level, and for none."""
+"""Stands for an error below 1/400 of a gray level, and for none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,7 +68,7 @@ def silu(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
 
 
 class GroupNorm(nnx.Module):
-  """Group normalisation (Wu & He, 2018); statistics in float32."""
+  """Group normalization (Wu & He, 2018); statistics in float32."""
 
   def __init__(self, channels: int, groups: int):
     self.scale = constant(1.0, (channels,), ('out',))

@@ -104,7 +104,7 @@ class Linear(nnx.Module):
 
 
 def _modulation(width: int, parts: int) -> Linear:
-  """Zero-initialised map of the embedding to shift, scale and maybe gate."""
+  """Zero-initialized map of the embedding to shift, scale and maybe gate."""
   return Linear(
     parameters.constant(0.0, (width, parts, width), ('embed', None, 'mlp'))
   )
@@ -130,7 +130,7 @@ class ResidualBlock(nnx.Module):
 
 
 class FinalLayer(nnx.Module):
-  """Modulated LN and the output layer, both zero-initialised."""
+  """Modulated LN and the output layer, both zero-initialized."""
 
   def __init__(self, width: int, outputs: int):
     self.modulation = _modulation(width, 2)

@@ -52,7 +52,7 @@ class GemmaConfig:
     attention_softcap: Bound of the attention scores.
     final_softcap: Bound of the logits.
     post_norms: Whether a norm follows each sublayer too (Gemma 2, 3).
-    qk_norm: Whether queries and keys are normalised (Gemma 3).
+    qk_norm: Whether queries and keys are normalized (Gemma 3).
     query_scale: Factor of the queries; None for head_dim^-0.5.
     pattern: GLOBAL or LOCAL for each layer, repeated over the depth.
     window: A LOCAL layer sees keys less than this many positions away; ahead
@@ -239,7 +239,7 @@ class Gemma(nnx.Module):
   """The transformer and its embedding table, which is the text head too.
 
   The table starts from N(0, 1/D): embeddings, after their factor sqrt(D), and
-  logits, which are products with normalised hidden states, then have a unit
+  logits, which are products with normalized hidden states, then have a unit
   variance, so that a model can be trained from scratch.
   """
 

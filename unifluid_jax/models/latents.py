@@ -31,7 +31,7 @@ def encode_tokens(
   patch: int,
   key: PRNGKeyArray | None = None,
 ) -> Float[Array, 'B G N Z']:
-  """Standardised tokens of images: samples, or the means without a key."""
+  """Standardized tokens of images: samples, or the means without a key."""
   rows, count, side = images.shape[:3]
   vae = _gathered(vae)
   posterior = map_rows(
@@ -40,14 +40,14 @@ def encode_tokens(
     _at_once(side),
   )
   latents = posterior.mean if key is None else posterior.sample(key)
-  tokens = to_tokens(vae.normalise(latents), patch)
+  tokens = to_tokens(vae.normalize(latents), patch)
   return tokens.reshape(rows, count, *tokens.shape[1:])
 
 
 def decode_tokens(
   vae: VAE, tokens: Float[Array, 'n N Z'], patch: int, side: int
 ) -> Float[Array, 'n S S 3']:
-  """Images, about in [-1, 1] but not clipped, of standardised tokens.
+  """Images, about in [-1, 1] but not clipped, of standardized tokens.
 
   Args:
     vae: The autoencoder.
@@ -59,7 +59,7 @@ def decode_tokens(
 
   def decode(some):
     latents = from_tokens(some, patch, side // vae.config.stride)
-    return vae.decode(vae.denormalise(latents))
+    return vae.decode(vae.denormalize(latents))
 
   return map_rows(decode, tokens, _at_once(side))
 

@@ -51,15 +51,15 @@ class VAEConfig:
     widths: Channels of each level; the grid halves between levels.
     encoder_blocks: Residual blocks of each encoder level.
     decoder_blocks: Residual blocks of each decoder level.
-    groups: Groups of the group normalisations.
+    groups: Groups of the group normalizations.
     patch_size: Side of the pixel patches that the stem makes one position of.
     mid_attention: Whether the lowest grid has attention between its blocks.
     attention_levels: Encoder levels with attention after every block.
     quant_convs: Whether 1x1 convolutions stand on both sides of the latents.
     shortcuts: Whether linear maps between the pixels and the latents of each
       grid position run beside encoder and decoder, which then start at zero.
-    latent_shift: Initial shift of the latents' normalisation.
-    latent_scale: Initial scale of the latents' normalisation.
+    latent_shift: Initial shift of the latents' normalization.
+    latent_scale: Initial scale of the latents' normalization.
   """
 
   latent_channels: int
@@ -288,11 +288,11 @@ class Decoder(nnx.Module):
 
 
 class LatentStatistics(nnx.Variable):
-  """Per-channel shift or scale that normalises latents; never trained."""
+  """Per-channel shift or scale that normalizes latents; never trained."""
 
 
 class VAE(nnx.Module):
-  """Images to normalisable latents and back."""
+  """Images to normalizable latents and back."""
 
   def __init__(
     self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32
@@ -339,22 +339,22 @@ class VAE(nnx.Module):
     return Moments(mean, jnp.clip(logvar, *LOG_VARIANCE_RANGE))
 
   def decode(self, latents: Float[Array, 'n h w Z']) -> Float[Array, 'n S S 3']:
-    """Images, about in [-1, 1] but not clipped, of unnormalised latents."""
+    """Images, about in [-1, 1] but not clipped, of unnormalized latents."""
     x = latents.astype(self.dtype)
     if self.post_quant_conv is not None:
       x = self.post_quant_conv(x)
     return self.decoder(x).astype(jnp.float32)
 
-  def normalise(
+  def normalize(
     self, latents: Float[Array, 'n h w Z']
   ) -> Float[Array, 'n h w Z']:
     """Latents with mean 0 and standard deviation 1 per channel."""
     return (latents - self.shift[...]) / self.scale[...]
 
-  def denormalise(
+  def denormalize(
     self, latents: Float[Array, 'n h w Z']
   ) -> Float[Array, 'n h w Z']:
-    """The inverse of `normalise`."""
+    """The inverse of `normalize`."""
     return latents * self.scale[...] + self.shift[...]
 
   def calibrate(self, posteriors: Iterable[Moments]) -> None:

@@ -73,7 +73,7 @@ class LoopFunctions(Generic[S]):
   """The functions that a run is made of.
 
   Attributes:
-    initialise: Makes the first state, jitted and directly sharded.
+    initialize: Makes the first state, jitted and directly sharded.
     abstract_state: Shapes, dtypes and shardings of the state.
     step: Jitted (state, batch) -> (state, metrics).
     batches: First step -> iterator of device batches from there on.
@@ -83,7 +83,7 @@ class LoopFunctions(Generic[S]):
       divides, and after the last.
   """
 
-  initialise: Callable[[], S]
+  initialize: Callable[[], S]
   abstract_state: Any
   step: StepFunction
   batches: Callable[[int], Iterator[Any]]
@@ -127,7 +127,7 @@ def _first_state(
 ) -> S:
   """The newest checkpoint's state, else a new one."""
   if checkpoints.latest_step is None:
-    return program.initialise()
+    return program.initialize()
   state = checkpoints.restore(program.abstract_state, run.identity)
   logging.info('%s resumes from step %d', run.name, int(state.step))
   return state

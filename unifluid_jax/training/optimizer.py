@@ -135,7 +135,7 @@ def ema_update(
 ) -> dict[str, jax.Array]:
   """Moving average with warm-up: decay min(decay, (1 + t) / (10 + t)).
 
-  The warm-up lets a short run's average forget the initialisation.
+  The warm-up lets a short run's average forget the initialization.
   """
   rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return jax.tree.map(

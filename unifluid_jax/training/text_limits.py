@@ -16,7 +16,7 @@ from unifluid_jax.data.counting import (
   NAMES,
   Limits,
   count_texts,
-  most_of,
+  elementwise_max,
 )
 from unifluid_jax.data.layout import LayoutConfig
 from unifluid_jax.data.packing import AUTO
@@ -168,7 +168,7 @@ def _outgrown(
     for task in folders.values()
     for counted in count_texts(task, tokenizer, layout, room)
   )
-  return most_of((before, *longer))
+  return elementwise_max((before, *longer))
 
 
 def _measured(
@@ -183,7 +183,9 @@ def _measured(
     name: [c.needs for c in count_texts(task, tokenizer, layout, nothing)]
     for name, task in folders.items()
   }
-  longest = most_of(need for of_one in needs.values() for need in of_one)
+  longest = elementwise_max(
+    need for of_one in needs.values() for need in of_one
+  )
   weights = {name: data.sources[name].weight for name in folders}
   total = sum(weights.values())
   # What the examples of a row need on average.

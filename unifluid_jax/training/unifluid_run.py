@@ -83,10 +83,10 @@ def train_unifluid(
   log_parameters('unifluid', {**target.params, **target.frozen})
   log_exposure(experiment, start.tasks)
 
-  def initialise() -> TrainState:
+  def initialize() -> TrainState:
     return _first_state(experiment, workdir, spec, context, target)
 
-  first = initialise() if checkpoints.latest_step is None else None
+  first = initialize() if checkpoints.latest_step is None else None
   # After all that may refuse to start: till now the files are as they were.
   share_tokenizer(tokenizer, workdir)
   write_config(experiment, workdir)
@@ -107,7 +107,7 @@ def train_unifluid(
   return fit(
     run,
     LoopFunctions(
-      initialise=lambda: first or initialise(),
+      initialize=lambda: first or initialize(),
       abstract_state=target,
       step=jit_train_step(context, mesh, target),
       batches=make_training_batches(start, mesh),
@@ -125,7 +125,7 @@ def _first_state(
   target: TrainState,
 ) -> TrainState:
   """The state of step 0."""
-  initialise = jax.jit(
+  initialize = jax.jit(
     lambda vae, given: initial_train_state(
       experiment, spec, context, vae, given
     ),
@@ -133,7 +133,7 @@ def _first_state(
     donate_argnums=1,
   )
   vae = load_vae(experiment, workdir / 'vae')
-  return initialise(vae, load_start(experiment, spec.unifluid, vae))
+  return initialize(vae, load_start(experiment, spec.unifluid, vae))
 
 
 def make_training_batches(

@@ -139,7 +139,7 @@ def _fit(experiment, workdir, mesh, batches, is_new, account) -> VAEState:
   target = mesh_lib.abstract_state(
     mesh, jax.eval_shape(first_state, {}), spec.logical_axes
   )
-  initialise = jax.jit(first_state, out_shardings=mesh_lib.shardings_of(target))
+  initialize = jax.jit(first_state, out_shardings=mesh_lib.shardings_of(target))
   log_parameters('vae', {**target.params, **target.statistics})
   step = make_vae_step(
     spec.graphdef,
@@ -161,7 +161,7 @@ def _fit(experiment, workdir, mesh, batches, is_new, account) -> VAEState:
 
   def first_vae() -> VAEState:
     with contextlib.closing(batches(0)) as images:
-      return initialise(_linear_start(experiment, mesh, images))
+      return initialize(_linear_start(experiment, mesh, images))
 
   first = first_vae() if is_new else None
   # After all that may refuse to start: till now the file is as it was.
@@ -169,7 +169,7 @@ def _fit(experiment, workdir, mesh, batches, is_new, account) -> VAEState:
   return fit(
     run,
     LoopFunctions(
-      initialise=lambda: first or first_vae(),
+      initialize=lambda: first or first_vae(),
       abstract_state=target,
       step=jax.jit(step, donate_argnums=0),
       batches=batches,

@@ -2,7 +2,7 @@
 
 Sources: docs.cloud.google.com/tpu/docs pages v4, v5e, v5p, v6e and tpu7x, as of
 2026: peak bf16 FLOP/s, HBM bandwidth, bidirectional ICI bandwidth (half of it
-is what a chip receives), data-centre network. Not in these pages but from
+is what a chip receives), data-center network. Not in these pages but from
 memory: v4's interconnects. `hbm_gib` is what the compiler of libtpu 0.0.42 says
 is available to programs, a little less than a chip has.
 """

@@ -10,7 +10,7 @@ Every second since the process was started belongs to exactly one part:
               devices may still be busy with the steps before
   save        the part of saving that training waits for
   evaluation  held-out losses; sampling and measuring after training
-  start       all else: imports, opening the data, initialisation
+  start       all else: imports, opening the data, initialization
 
 and goodput is train / all. A run that is started several times has a goodput of
 each start; the time between them, and the steps that a kill made it repeat, are

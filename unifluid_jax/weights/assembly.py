@@ -114,7 +114,7 @@ def index(parts: Iterable[int | slice]) -> tuple[Any, ...]:
   return (*parts, ...)
 
 
-def everything(shape: tuple[int, ...]) -> Slices:
+def full_slices(shape: tuple[int, ...]) -> Slices:
   """The slices of a whole array."""
   return tuple(slice(0, size) for size in shape)
 
@@ -158,7 +158,7 @@ def read(
   Raises:
     UserError: A value is not finite, or not in that dtype.
   """
-  where = everything(array.shape) if where is None else where
+  where = full_slices(array.shape) if where is None else where
   shape = tuple(part.stop - part.start for part in where)
   out = _empty(shape, np.dtype(dtype or array.dtype))
   workers = min(os.cpu_count() or 1, 8)
@@ -197,7 +197,7 @@ def _parts(shape: tuple[int, ...], itemsize: int) -> list[Slices]:
   row = max(math.prod(shape[1:]) * itemsize, 1)
   rows = max(_PART_BYTES // row, 1)
   return [
-    (slice(i, min(i + rows, shape[0])), *everything(shape[1:]))
+    (slice(i, min(i + rows, shape[0])), *full_slices(shape[1:]))
     for i in range(0, shape[0], rows)
   ]
 

@@ -32,11 +32,11 @@ def lines(source: Pretrained) -> Iterator[str]:
       yield f'  carried along: {theirs}'
   count = sum(len(part.arrays) for part in source.parts.values())
   yield f'{count} parameters, {_bytes(total)}'
-  if source.aside:
-    shown = ', '.join(source.aside[:5])
-    more = len(source.aside) - 5
+  if source.unused:
+    shown = ', '.join(source.unused[:5])
+    more = len(source.unused) - 5
     yield (
-      f'{len(source.aside)} tensors are not needed: {shown}'
+      f'{len(source.unused)} tensors are not needed: {shown}'
       + (f' and {more} more' if more > 0 else '')
     )
 

@@ -38,7 +38,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   TensorLayout,
 )
 from unifluid_jax.weights.parts import Part, as_it_is
-from unifluid_jax.weights.problems import told
+from unifluid_jax.weights.problems import describe_misfits
 from unifluid_jax.weights.readers import json_file
 from unifluid_jax.weights.readers.dtypes import WEIGHTS
 from unifluid_jax.weights.readers.reader import Reader
@@ -141,7 +141,7 @@ def read_parts(
   ]
   problems = problems or _shape_problems(parts)
   if problems:
-    raise UserError(told(path, problems))
+    raise UserError(describe_misfits(path, problems))
   return parts
 
 

@@ -1,7 +1,7 @@
 """Opens weights of any known family: finds the parts, checks every tensor.
 
 A file holds parts: a Gemma, an image encoder, the connector between them, a
-VAE. Each is recognised by its names. Nothing is read but headers; the arrays
+VAE. Each is recognized by its names. Nothing is read but headers; the arrays
 that come out are read where they are wanted.
 """
 
@@ -30,7 +30,7 @@ from unifluid_jax.weights.layouts.tensor_layout import (
   TensorLayout,
 )
 from unifluid_jax.weights.parts import Part, assemble
-from unifluid_jax.weights.problems import told
+from unifluid_jax.weights.problems import describe_misfits
 from unifluid_jax.weights.readers.reader import Reader, open_reader
 from unifluid_jax.weights.shapes import Config
 
@@ -55,14 +55,14 @@ class Pretrained:
     path: Where they are.
     reader: Their files.
     parts: The parts, by name.
-    aside: Tensors that are known and not needed.
+    unused: Tensors that are known and not needed.
     heads: Those of them that must be the embedding table, and its name.
   """
 
   path: str
   reader: Reader
   parts: dict[str, Part]
-  aside: tuple[str, ...]
+  unused: tuple[str, ...]
   heads: Mapping[str, str]
 
   @property
@@ -158,10 +158,10 @@ def open_pretrained(
     for part in parts.values()
     for piece in part.pieces
   }
-  left, aside = unused_tensors.split(reader, used, found, parts)
+  left, unused = unused_tensors.split(reader, used, found, parts)
   problems += [f'{name} is left over, no table knows it' for name in left]
   if problems:
-    raise UserError(told(path, problems))
+    raise UserError(describe_misfits(path, problems))
   heads: Mapping[str, str] = {}
   if GEMMA in parts:
     layout, prefix = found[GEMMA]
@@ -172,7 +172,7 @@ def open_pretrained(
         f'{path} lacks lm_head.weight, which its config.json says is no copy '
         'of the embedding table (tie_word_embeddings); download it again'
       )
-  return Pretrained(path, reader, parts, aside, heads)
+  return Pretrained(path, reader, parts, unused, heads)
 
 
 def _find_parts(

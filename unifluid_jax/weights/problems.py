@@ -5,7 +5,7 @@ from collections.abc import Sequence
 _MOST_LISTED = 8
 
 
-def told(path: str, problems: Sequence[str]) -> str:
+def describe_misfits(path: str, problems: Sequence[str]) -> str:
   """A message with the first problems of a file and the count of the rest."""
   more = len(problems) - _MOST_LISTED
   rest = f'; and {more} more' if more > 0 else ''

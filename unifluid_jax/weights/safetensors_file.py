@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unifluid_jax.utils.errors import UserError
-from unifluid_jax.weights.assembly import LazyArray, everything, read
+from unifluid_jax.weights.assembly import LazyArray, full_slices, read
 from unifluid_jax.weights.readers.dtypes import SAFETENSORS
 from unifluid_jax.weights.readers.safetensors_reader import INDEX
 
@@ -67,7 +67,7 @@ def entry(name: str, array: LazyArray, dtype: np.dtype) -> Entry:
       return
     row = max(math.prod(array.shape[1:]) * dtype.itemsize, 1)
     step = max(_CHUNK_BYTES // row, 1)
-    rest = everything(array.shape[1:])
+    rest = full_slices(array.shape[1:])
     for start in range(0, array.shape[0], step):
       rows = slice(start, min(start + step, array.shape[0]))
       yield read(array, (rows, *rest), dtype, name)

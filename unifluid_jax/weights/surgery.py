@@ -17,7 +17,7 @@ from unifluid_jax.weights.assembly import (
   LazyArray,
   Slices,
   Traced,
-  everything,
+  full_slices,
   read,
 )
 from unifluid_jax.weights.copying import copy
@@ -128,7 +128,7 @@ def _check_unused(
 def _read_rows(table: LazyArray, first: int) -> np.ndarray:
   """The rows of a table from a number on."""
   there, *rest = table.shape
-  return read(table, (slice(first, there), *everything(tuple(rest))))
+  return read(table, (slice(first, there), *full_slices(tuple(rest))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Resized(_Table):
   def _value(self) -> np.ndarray:
     there, width = self.base.shape
     before, after = round(there**0.5), round(self.rows**0.5)
-    table = read(self.base, everything(self.base.shape), np.dtype(np.float32))
+    table = read(self.base, full_slices(self.base.shape), np.dtype(np.float32))
     grid = jnp.asarray(table).reshape(before, before, width)
     grid = jax.image.resize(grid, (after, after, width), 'linear')
     return np.asarray(grid).reshape(self.rows, width)

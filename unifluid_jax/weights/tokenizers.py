@@ -2,7 +2,7 @@
 
 Hugging Face's file holds the same pieces as `tokenizer.model`, and in place of
 their scores the merges in order (huggingface/tokenizers, 'BPE'). SentencePiece
-merges the neighbours whose piece has the highest score, so a piece's score is
+merges the neighbors whose piece has the highest score, so a piece's score is
 minus the rank of its first merge.
 """
 

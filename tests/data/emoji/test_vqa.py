@@ -57,7 +57,7 @@ def emoji_of(example):
 
 
 def objects_of(example):
-  """Concepts by place (row, column), from the boxes' centres."""
+  """Concepts by place (row, column), from the boxes' centers."""
   emojis = load_catalog().emojis
   objects = {}
   for placed in example.facts['scene'].objects:

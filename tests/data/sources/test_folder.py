@@ -65,11 +65,11 @@ def test_captioning(folder):
 
 
 def test_vqa(folder):
-  file = folder({'image': 'red.png', 'question': 'colour? {}', 'answer': 'red'})
+  file = folder({'image': 'red.png', 'question': 'color? {}', 'answer': 'red'})
   example = first_example(file, 'vqa')
   image, prompt = example.prefix
   assert is_red(image)
-  assert (prompt, example.target) == ('answer en colour? {}', 'red')
+  assert (prompt, example.target) == ('answer en color? {}', 'red')
 
 
 def test_editing(folder):
@@ -94,7 +94,7 @@ def test_images_of_any_size_and_mode(folder, tmp_path):
     'upright.jpg': red,
     'pixel.png': red.resize((1, 1)),
     'wide.png': red.resize((900, 2)),
-    'grey.png': PIL.Image.new('L', (3, 7), 90),
+    'gray.png': PIL.Image.new('L', (3, 7), 90),
     'clear.png': clear,
   }
   for name, picture in pictures.items():
@@ -107,7 +107,7 @@ def test_images_of_any_size_and_mode(folder, tmp_path):
     assert example.target.shape == (4, 4, 3)
     found[example.prefix[0]] = example.target.mean((0, 1))
   expected = dict.fromkeys(pictures, (200, 0, 0))
-  expected |= {'grey.png': (90, 90, 90), 'clear.png': (255, 255, 255)}
+  expected |= {'gray.png': (90, 90, 90), 'clear.png': (255, 255, 255)}
   for name, color in expected.items():
     np.testing.assert_allclose(found[name], color, atol=2, err_msg=name)
 

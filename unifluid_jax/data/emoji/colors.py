@@ -1,4 +1,4 @@
-"""Named colours: of backgrounds, and in the names of colour families."""
+"""Named colors: of backgrounds, and in the names of color families."""
 
 import collections
 import functools
@@ -17,7 +17,7 @@ BACKGROUNDS = {
   'light blue': (160, 212, 250),
   'purple': (204, 176, 240),
 }
-"""RGB of the background colours, by the name that prompts use."""
+"""RGB of the background colors, by the name that prompts use."""
 
 FAMILY_COLORS = (
   'red',
@@ -30,7 +30,7 @@ FAMILY_COLORS = (
   'purple',
   'brown',
   'black',
-  'grey',
+  'gray',
   'white',
 )
 
@@ -39,9 +39,9 @@ FAMILY_THINGS = ('heart', 'circle', 'square', 'book')
 
 @functools.cache
 def color_families() -> Mapping[str, Mapping[str, Emoji]]:
-  """Emoji that differ in colour only: thing -> colour -> emoji.
+  """Emoji that differ in color only: thing -> color -> emoji.
 
-  The members are the concepts whose name is a colour and the thing ('red
+  The members are the concepts whose name is a color and the thing ('red
   heart', 'blue book').
   """
   by_name = {emoji.name: emoji for emoji in load_catalog().emojis.values()}
@@ -55,7 +55,7 @@ def color_families() -> Mapping[str, Mapping[str, Emoji]]:
 
 @functools.cache
 def thing_and_color() -> Mapping[str, tuple[str, str]]:
-  """The thing and the colour of each colour family's member, by hex."""
+  """The thing and the color of each color family's member, by hex."""
   return {
     emoji.hex: (thing, color)
     for thing, members in color_families().items()

@@ -2,7 +2,7 @@
 
 A concept is a base emoji; its skin tones belong to it. `quickstart` was chosen
 by eye and by measure: its concepts are drawn alike by the artists, so a
-drawing that training never saw is recognisable from the others.
+drawing that training never saw is recognizable from the others.
 """
 
 import functools

@@ -83,7 +83,7 @@ def composite(
   rgba: UInt8[np.ndarray, 'H W 4'],
   background: tuple[int, int, int] | UInt8[np.ndarray, 'H W 3'],
 ) -> UInt8[np.ndarray, 'H W 3']:
-  """Lays RGBA over a colour or over an image of the same size.
+  """Lays RGBA over a color or over an image of the same size.
 
   Each value is rounded to the nearest integer of
   (alpha * foreground + (255 - alpha) * background) / 255.

@@ -1,7 +1,7 @@
 """Scenes: up to four small emoji on a canvas, each in a quadrant of its own.
 
 As no two objects share a quadrant, what is left of what, and above what, holds
-by construction; diagonal neighbours have no such relation.
+by construction; diagonal neighbors have no such relation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ class Placed(NamedTuple):
 
 
 class Scene(NamedTuple):
-  """Objects by one artist on a coloured canvas."""
+  """Objects by one artist on a colored canvas."""
 
   artist: str
   background: str

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from unifluid_jax.data import colours, images
+from unifluid_jax.data import images, rgb
 from unifluid_jax.data.example import Image
 from unifluid_jax.data.sources.base import KEYS, SourceTask, Texts
 from unifluid_jax.utils.errors import UserError
@@ -123,7 +123,7 @@ class TfdsTask(SourceTask):
     """The image, from the content of a file or from a tensor's pixels.
 
     Raises:
-      UserError: It is no grey or coloured one of 8 bits.
+      UserError: It is no gray or colored one of 8 bits.
     """
     if isinstance(record[key], bytes):
       return self.decode(record[key], f'{record["place"]}: {key!r}')
@@ -134,10 +134,8 @@ class TfdsTask(SourceTask):
         f'{record["place"]}: {key!r} is {pixels.dtype} of shape '
         f'{pixels.shape}; it must be uint8 of (height, width, 1, 3 or 4)'
       )
-    grey = pixels.shape[-1] == 1
-    return colours.to_rgb(
-      PIL.Image.fromarray(pixels[..., 0] if grey else pixels)
-    )
+    gray = pixels.shape[-1] == 1
+    return rgb.to_rgb(PIL.Image.fromarray(pixels[..., 0] if gray else pixels))
 
   def read_texts(self, record: Mapping[str, Any], key: str) -> Texts:
     """The text or texts, or the names of the classes.

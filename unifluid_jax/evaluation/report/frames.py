@@ -9,7 +9,7 @@ FRAMES = 8
 """Frames of an image, besides the empty one."""
 
 UNWRITTEN = 200
-"""Grey level of the cells of tokens that are not written yet."""
+"""Gray level of the cells of tokens that are not written yet."""
 
 
 def filling_in(
@@ -17,7 +17,7 @@ def filling_in(
 ) -> tuple[list[int], UInt8[np.ndarray, 'f S S 3']]:
   """An image after more and more of its tokens.
 
-  Tokens that are not written yet are zero for the VAE, and grey.
+  Tokens that are not written yet are zero for the VAE, and gray.
 
   Args:
     model: Decodes tokens.

@@ -78,7 +78,7 @@ def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
     heading('An image filling in'),
     paragraph(
       f'The tokens are written in {order} order. Each frame is labelled with '
-      'the number of tokens written so far; cells still to be written are grey.'
+      'the number of tokens written so far; cells still to be written are gray.'
     ),
     cards(_filling_in_card(model, heldout, i) for i in chosen[:FILLING_IN]),
   )
@@ -168,10 +168,10 @@ def _held_out_card(
   wanted = generation.prompts.wanted[prompt]
   rows = range(prompt * samples, (prompt + 1) * samples)
   side = images.shape[1]
-  (neighbours,) = nearest(images[rows[:1]], training)
+  (neighbors,) = nearest(images[rows[:1]], training)
   tiles = [tile(draw(wanted, side), 'true')]
   tiles += [tile(images[i], right=generation.rights[i]) for i in rows[:SAMPLES]]
-  tiles.append(tile(draw(neighbours[0], side), 'training'))
+  tiles.append(tile(draw(neighbors[0], side), 'training'))
   right = sum(generation.rights[i] for i in rows)
   return card(
     tiles, generation.prompts.texts[prompt], f'{right} of {samples} right'

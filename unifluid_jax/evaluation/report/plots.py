@@ -1,4 +1,4 @@
-"""Line plots as inline SVG, in the page's own colours."""
+"""Line plots as inline SVG, in the page's own colors."""
 
 import html
 import math

@@ -1,6 +1,6 @@
 """The KL autoencoder in diffusers' config.json.
 
-Defaults are those of autoencoder_kl.py. Latents are normalised by one number,
+Defaults are those of autoencoder_kl.py. Latents are normalized by one number,
 (x - shift_factor) * scaling_factor, or channel by channel,
 (x - latents_mean) * scaling_factor / latents_std, as pipelines of diffusers do
 (pipelines/stable_diffusion_xl).

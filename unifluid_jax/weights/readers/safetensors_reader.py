@@ -68,7 +68,7 @@ class SafetensorsReader:
     if place.dtype is None:
       raise UserError(
         f'{name} in {place.file} is of dtype {self.header[name].dtype}, which '
-        'is not supported; use a checkpoint that is not quantised'
+        'is not supported; use a checkpoint that is not quantized'
       )
     if not math.prod(shape):
       return np.empty(shape, place.dtype)

@@ -105,7 +105,7 @@ class Editing(EmojiTask):
 def _choose_backgrounds(
   edit: ObjectEdit, rng: np.random.Generator, augment: bool
 ) -> tuple[Drawing, Drawing]:
-  """Source and target, both on white, or often on a colour when augmented."""
+  """Source and target, both on white, or often on a color when augmented."""
   kind, source, target = edit
   if kind == 'background':
     others = [name for name in BACKGROUNDS if name != target.background]

@@ -1,4 +1,4 @@
-"""Edits of one emoji: another skin tone, background, side, artist or colour."""
+"""Edits of one emoji: another skin tone, background, side, artist or color."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,7 +32,7 @@ WORDINGS = {
 
 EXACT = ('tone', 'background', 'flip')
 """Kinds whose target is one image only. Artists draw different things in
-different colours, so 'style' and 'color' are judged by likeness."""
+different colors, so 'style' and 'color' are judged by likeness."""
 
 
 class ObjectEdit(NamedTuple):

@@ -42,7 +42,7 @@ def make_scenes(
     kind: A key of WORDINGS.
     emoji: The object that comes or goes.
     artist: Who draws all objects.
-    background: Colour of the canvas.
+    background: Color of the canvas.
     others: Three other concepts, to fill the scene; a fourth, to replace.
     side: Side of the canvas in pixels.
     rng: Source of the scene.

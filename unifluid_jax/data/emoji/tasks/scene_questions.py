@@ -45,7 +45,7 @@ def ask(
     kind: A key of WORDINGS.
     emoji: What the question is about.
     artist: Who draws all objects.
-    background: Colour of the canvas.
+    background: Color of the canvas.
     yes: The answer, where the question is a yes/no question.
     others: Three other concepts, to fill the scene; a fourth, for what is
       absent.

@@ -19,7 +19,7 @@ VARIANTS = (
 """Other wordings of the canonical prompt, for a half of the training."""
 
 COLORED_SHARE = 0.25
-"""Share of the training prompts that name a background colour."""
+"""Share of the training prompts that name a background color."""
 
 
 class TextToImage(EmojiTask):

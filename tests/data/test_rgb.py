@@ -12,13 +12,14 @@ import PIL.Image
 import pytest
 
 from tests.data import image_files
-from unifluid_jax.data import colours, images
+from unifluid_jax.data import images
+from unifluid_jax.data import rgb as rgb_lib
 from unifluid_jax.utils.errors import UserError
 
 HEIGHT, WIDTH = 3, 5
 RNG = np.random.default_rng(0)
 PALETTE = RNG.integers(0, 256, (256, 3))
-GREYS = bytes(np.arange(256, dtype=np.uint8).repeat(3))
+GRAYS = bytes(np.arange(256, dtype=np.uint8).repeat(3))
 ALPHAS = RNG.integers(0, 256, 256)
 
 
@@ -64,7 +65,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
   return turned
 
 
-def grey(values: np.ndarray) -> np.ndarray:
+def gray(values: np.ndarray) -> np.ndarray:
   return np.repeat(values[..., :1], 3, -1)
 
 
@@ -97,7 +98,7 @@ def test_png_with_a_transparent_value(color, bits, has_key):
   key = pixels[0, 0]
   # Alike in the high byte only, so it is opaque.
   pixels[2, 0] = key ^ 1
-  rgb = narrow(pixels, bits) if color else grey(narrow(pixels, bits))
+  rgb = narrow(pixels, bits) if color else gray(narrow(pixels, bits))
   alpha = np.full(pixels.shape[:2], 255)
   if has_key:
     alpha[(pixels == key).all(-1)] = 0
@@ -120,7 +121,7 @@ def test_png_with_a_transparent_value(color, bits, has_key):
 def test_png_with_alpha(color, bits):
   pixels = samples(bits, color // 2 if color == 4 else 4)
   small = narrow(pixels, bits)
-  rgb = small[..., :3] if color == 6 else grey(small)
+  rgb = small[..., :3] if color == 6 else gray(small)
   check(
     lambda orientation: image_files.png(
       pixels, bits, color, orientation=orientation
@@ -173,7 +174,7 @@ def test_png_with_a_palette(bits, transparency):
 )
 def test_tiff(photometric, bits, channels, extra, order):
   pixels = samples(bits, channels)
-  if extra == 1:  # Colours that are multiplied by alpha are at most as much.
+  if extra == 1:  # Colors that are multiplied by alpha are at most as much.
     pixels[..., :3] = pixels[..., :3] * pixels[..., 3:] // (2**bits - 1)
   count = 2**bits
   palette = (PALETTE[:count] * 257).T.ravel().tolist()
@@ -196,9 +197,9 @@ def test_tiff(photometric, bits, channels, extra, order):
   small = narrow(pixels, bits)
   match photometric:
     case 0:
-      rgb = 255 - grey(small)
+      rgb = 255 - gray(small)
     case 1:
-      rgb = grey(small)
+      rgb = gray(small)
     case 2:
       rgb = small[..., :3]
     case 3:
@@ -220,8 +221,8 @@ def test_ppm(bits, channels):
   header = f'P{6 if channels == 3 else 5} {WIDTH} {HEIGHT} {most}\n'.encode()
   data = header + pixels.astype('>u2' if bits > 8 else np.uint8).tobytes()
   expected = pixels / most * 255
-  # 16 bits of grey are cut, not rounded.
-  check(lambda _: data, expected if channels == 3 else grey(expected), 1, [1])
+  # 16 bits of gray are cut, not rounded.
+  check(lambda _: data, expected if channels == 3 else gray(expected), 1, [1])
 
 
 def test_dark_ppm_of_16_bits():
@@ -233,7 +234,7 @@ def test_pbm():
   pixels = samples(1, 1)
   data = f'P4 {WIDTH} {HEIGHT}\n'.encode()
   data += image_files.pack(pixels[..., 0], 1)
-  check(lambda _: data, 255 - 255 * grey(pixels), 0, [1])  # 1 is black.
+  check(lambda _: data, 255 - 255 * gray(pixels), 0, [1])  # 1 is black.
 
 
 def save(image: PIL.Image.Image, form: str, **options) -> bytes:
@@ -251,7 +252,7 @@ def exif(orientation: int) -> PIL.Image.Exif:
 @pytest.mark.parametrize('channels', [3, 4])
 @pytest.mark.parametrize('form', ['WEBP', 'AVIF'])
 def test_webp_and_avif(form, channels):
-  # Even blocks of one colour survive AVIF.
+  # Even blocks of one color survive AVIF.
   small = samples(8, channels)
   pixels = small.repeat(16, 0).repeat(16, 1).astype(np.uint8)
   options = {
@@ -282,7 +283,7 @@ def test_jpeg(mode):
     if mode == 'CMYK'
     else values
     if channels == 3
-    else grey(values)
+    else gray(values)
   )
   check(
     lambda orientation: save(
@@ -309,7 +310,7 @@ def test_bmp(mode):
   pixels = samples(1 if mode == '1' else 8, 1 if len(mode) < 3 else len(mode))
   values = pixels.astype(np.uint8) * (255 if mode == '1' else 1)
   image = PIL.Image.fromarray(values.squeeze(), 'L' if mode == '1' else None)
-  rgb = {3: values, 4: values[..., :3]}.get(len(mode), grey(values))
+  rgb = {3: values, 4: values[..., :3]}.get(len(mode), gray(values))
   if mode == 'P':
     image = PIL.Image.fromarray(values.squeeze(), 'P')
     image.putpalette(PALETTE.astype(np.uint8).tobytes())
@@ -353,9 +354,9 @@ def _lab(v: np.ndarray) -> np.ndarray:
 
 
 MODES = {
-  'LA': lambda v: over_white(grey(v), v[..., 1]),
-  'La': lambda v: grey(v) + 255 - v[..., 1:],
-  'PA': lambda v: over_white(grey(v), v[..., 1]),  # Its palette is grey.
+  'LA': lambda v: over_white(gray(v), v[..., 1]),
+  'La': lambda v: gray(v) + 255 - v[..., 1:],
+  'PA': lambda v: over_white(gray(v), v[..., 1]),  # Its palette is gray.
   'RGB': lambda v: v,
   'RGBA': lambda v: over_white(v[..., :3], v[..., 3]),
   'RGBa': lambda v: v[..., :3] + 255 - v[..., 3:],
@@ -368,7 +369,7 @@ MODES = {
 
 
 def lab_samples() -> np.ndarray:
-  """Colours that sRGB has."""
+  """Colors that sRGB has."""
   return samples(8, 3) % [128, 32, 32] + [64, 112, 112]
 
 
@@ -398,11 +399,11 @@ def test_modes_of_several_channels(mode):
     ],
   )
   if mode == 'PA':
-    image.putpalette(GREYS)
+    image.putpalette(GRAYS)
   most = {'LAB': 2, 'HSV': 3, 'YCbCr': 1.01}.get(mode, 1.01)
   expected = MODES[mode](values.astype(float)).clip(0, 255)
   np.testing.assert_allclose(
-    colours.to_rgb(image).astype(float), expected, atol=most
+    rgb_lib.to_rgb(image).astype(float), expected, atol=most
   )
 
 
@@ -424,13 +425,13 @@ def test_modes_of_one_channel(mode, has_key):
     content = values.astype(stored).tobytes()
     image = PIL.Image.frombytes(mode, (WIDTH, HEIGHT), content)
   if mode == 'P':
-    image.putpalette(GREYS)
+    image.putpalette(GRAYS)
   if has_key:
     image.info['transparency'] = 255 * key if mode == '1' else key
   alpha = np.where(has_key & (values == key), 0, 255)
-  expected = over_white(grey(narrow(values, bits)[..., None]), alpha)
+  expected = over_white(gray(narrow(values, bits)[..., None]), alpha)
   np.testing.assert_allclose(
-    colours.to_rgb(image).astype(float), expected, atol=0
+    rgb_lib.to_rgb(image).astype(float), expected, atol=0
   )
 
 
@@ -438,7 +439,7 @@ def test_a_large_image_is_converted_in_bands():
   # More pixels than one band, in rows that do not divide it.
   side = 1100
   values = RNG.integers(0, 256, (side, side, 4), np.uint8)
-  rgb = colours.to_rgb(PIL.Image.fromarray(values))
+  rgb = rgb_lib.to_rgb(PIL.Image.fromarray(values))
   expected = over_white(values[..., :3].astype(np.float32), values[..., 3])
   assert abs(rgb - expected).max() < 0.51
 

@@ -34,7 +34,7 @@ def clear_where(
   """Makes some pixels of an image transparent, and all others opaque.
 
   Args:
-    image: A grey or RGB image. Its own transparent value is ignored.
+    image: A gray or RGB image. Its own transparent value is ignored.
     clear: Which pixels are transparent.
   """
   alpha = np.where(clear, 0, 255).astype(np.uint8)
@@ -54,28 +54,28 @@ def _over_white(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _narrow(image: PIL.Image.Image) -> PIL.Image.Image:
-  """Scales grey of 16 or 32 bits to 8, keeping its transparent value."""
-  grey = np.asarray(image)
-  narrow = PIL.Image.fromarray(_scale(image, grey))
+  """Scales gray of 16 or 32 bits to 8, keeping its transparent value."""
+  gray = np.asarray(image)
+  narrow = PIL.Image.fromarray(_scale(image, gray))
   key = image.info.get('transparency')
-  return narrow if key is None else clear_where(narrow, grey == key)
+  return narrow if key is None else clear_where(narrow, gray == key)
 
 
 def _scale(
-  image: PIL.Image.Image, grey: Integer[np.ndarray, 'H W']
+  image: PIL.Image.Image, gray: Integer[np.ndarray, 'H W']
 ) -> UInt8[np.ndarray, 'H W']:
-  """Grey values of an image, scaled to 8 bits."""
+  """Gray values of an image, scaled to 8 bits."""
   tags = getattr(image, 'tag_v2', {})
   if tags.get(_BITS) == (12,):
     unit = 16
   # Values of 8 bits are also stored in 32, but Pillow scales those of PPM.
   elif (
-    image.mode == 'I' and image.format != 'PPM' and grey.max(initial=0) < 256
+    image.mode == 'I' and image.format != 'PPM' and gray.max(initial=0) < 256
   ):
     unit = 1
   else:
     unit = 256
-  scaled: Shaped[np.ndarray, 'H W'] = (grey // unit).clip(0, 255)
+  scaled: Shaped[np.ndarray, 'H W'] = (gray // unit).clip(0, 255)
   scaled = scaled.astype(np.uint8)
   # Pillow inverts the other depths itself.
   if image.mode == 'I;16' and tags.get(_PHOTOMETRIC) == 0:
