@@ -102,6 +102,23 @@ def test_what_is_no_list_of_images(model, pictures):
   check('images', lambda: model.edit(pictures, ['x']))
 
 
+@pytest.mark.parametrize(
+  'masks',
+  [
+    None,
+    'mask.png',
+    np.zeros((1, 16, 16)),
+    [np.zeros((16, 15), bool)],
+    [np.zeros((16, 16, 1), bool)],
+    [],
+    np.zeros((2, 16, 16), bool),
+  ],
+  ids=str,
+)
+def test_what_is_no_list_of_masks(model, masks):
+  check('masks', lambda: model.paint(images(1), masks, ['a']))
+
+
 @pytest.mark.parametrize('seed', NOT_SEEDS, ids=repr)
 def test_what_is_no_seed(model, seed):
   check('seed', lambda: model.generate(['a'], seed=seed))
@@ -173,7 +190,7 @@ def test_images_are_resized_once_from_the_original(model, monkeypatch):
 
 
 def test_images_that_are_not_finite(model, monkeypatch):
-  def write(sampling, weights, prefix, keys):
+  def write(sampling, weights, prefix, keys, canvas):
     rows = len(keys)
     finite = np.ones(rows, bool)
     finite[1] = False
@@ -226,7 +243,7 @@ def test_nothing_gives_nothing(model):
 def test_edits_are_sampled_in_their_own_way(model, monkeypatch):
   seen = []
 
-  def write(sampling, params, prefix, keys):
+  def write(sampling, params, prefix, keys, canvas):
     seen.append(sampling)
     rows = len(keys)
     tokens = np.zeros((rows, 4, 16), np.float32)

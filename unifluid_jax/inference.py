@@ -1,10 +1,11 @@
-"""A trained model, ready to use: generate, caption, answer, edit.
+"""A trained model, ready to use: generate, caption, answer, edit, paint.
 
 model = inference.load('runs/quickstart')
 images = model.generate(['fox, noto style']).images
 texts = model.caption(images)
 answers = model.answer(images, ['what is this?'])
 edited = model.edit(images, ['make the background pink']).images
+painted = model.paint(images, masks, ['fox, noto style']).images
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from unifluid_jax.config.sections.sampling import (
   ImageSamplingConfig,
   TextSamplingConfig,
 )
+from unifluid_jax.data import images as images_lib
 from unifluid_jax.data import prompts
 from unifluid_jax.data.example import Example, Image
 from unifluid_jax.data.packing import prefix_batch
@@ -34,10 +36,12 @@ from unifluid_jax.sampling.arguments import (
   check_images,
   check_instance,
   check_integer,
+  check_masks,
   check_same_length,
   check_seed,
   check_texts,
 )
+from unifluid_jax.sampling.canvas import Canvas
 from unifluid_jax.sampling.compiled import CompiledSamplers
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.sharding.mesh import MeshConfig, make_mesh
@@ -191,6 +195,53 @@ class Model:
       sampling = self.experiment.editing
     return self.sample_images(examples, seed, 1, sampling)
 
+  def paint(
+    self,
+    images: Images,
+    masks: Sequence[np.ndarray] | np.ndarray,
+    texts: Sequence[str],
+    *,
+    seed: int = 0,
+    samples: int = 1,
+    sampling: ImageSamplingConfig | None = None,
+  ) -> ImageSamples:
+    """Redraws a part of each image by a prompt: in- and outpainting.
+
+    The other pixels stay as they are. Tokens without a pixel to redraw are
+    given to the model; all others are decoded after them. Where the model was
+    trained in raster order, it does not see given tokens ahead.
+
+    Args:
+      images: Images [H W 3].
+      masks: A mask [H W] for each image, bool or uint8: nonzero where to
+        redraw.
+      texts: Prompts of the whole images.
+      seed: As in `generate`.
+      samples: Images of each prompt.
+      sampling: Sampling config; None for that of the experiment. Its `steps`
+        count the given tokens, too.
+
+    Raises:
+      UserError: A prompt is too long, a mask does not fit its image, or an
+        image is not finite.
+    """
+    pairs = _pairs(images, texts=texts)
+    side = self.experiment.data.image_size
+    canvas = Canvas(
+      np.array(
+        [images_lib.fit(image, side) for image, _ in pairs], np.uint8
+      ).reshape(-1, side, side, 3),
+      np.array(
+        [
+          images_lib.fit_mask(mask, side)
+          for mask in check_masks(masks, [image for image, _ in pairs])
+        ],
+        bool,
+      ).reshape(-1, side, side),
+    )
+    examples = [Example((text,), '') for _, text in pairs]
+    return self.sample_images(examples, seed, samples, sampling, canvas)
+
   def caption(
     self,
     images: Images,
@@ -236,10 +287,12 @@ class Model:
     seed: int = 0,
     samples: int = 1,
     sampling: ImageSamplingConfig | None = None,
+    canvas: Canvas | None = None,
   ) -> ImageSamples:
     """Samples images after the prefixes of examples; ignores their targets.
 
-    Without `sampling`, the config's `sampling` is used.
+    Without `sampling`, the config's `sampling` is used. `canvas` holds an image
+    to paint on for each example, of the model's size.
 
     Raises:
       UserError: Tokens or pixels of an image are not finite.
@@ -260,10 +313,14 @@ class Model:
         chosen += [Example((), '')] * len(part)
       keys = sample_keys(seed, *zip(*part, strict=True))
       prefix = self._prefix(chosen, length, generates_image=True)
+      painted = None
+      if canvas is not None:
+        index = [i for i, _ in part]
+        painted = Canvas(canvas.images[index], canvas.redraw[index])
       written = self._samplers.generate_images(
         sampling,
         (self._params, self._vae),
-        *jax.device_put((prefix, keys), self._rows),
+        *jax.device_put((prefix, keys, painted), self._rows),
       )
       drawn = jax.device_get(written)
       _check_finite_images(part, drawn.finite, sampling)

@@ -1,9 +1,11 @@
-"""Samples from a trained model: generates, edits, captions, answers.
+"""Samples from a trained model: generates, edits, paints, captions, answers.
 
   python -m unifluid_jax.sample --workdir=runs/quickstart \
       --task=generate --prompt='fox, noto style' --samples=4
   python -m unifluid_jax.sample --workdir=runs/quickstart \
       --task=edit --image=fox.png --instruction='make the background pink'
+  python -m unifluid_jax.sample --workdir=runs/quickstart \
+      --task=paint --image=fox.png --mask=mask.png --prompt='fox, noto style'
   python -m unifluid_jax.sample --workdir=runs/quickstart \
       --task=caption --image=fox.png
   python -m unifluid_jax.sample --workdir=runs/quickstart \
@@ -11,7 +13,8 @@
 
 A flag that says what to read can be repeated; images pair up with texts, and
 one that stands alone goes with all of the others. Of an image of another size
-than the model's, the central square is taken and resized. The folder --out gets
+than the model's, the central square is taken and resized. A mask has the size
+of its image and is white where the image is redrawn. The folder --out gets
 each image that was written (0002_1.png is sample 1 of prompt 2), a sheet of
 all, and `samples.json` with all texts and settings. Settings that no flag gives
 are those of the run's config.
@@ -60,6 +63,18 @@ class _Task(NamedTuple):
   settings: tuple[str, ...]
 
 
+def _paint(
+  model: inference.Model,
+  images: list[Image],
+  masks: list[Image],
+  prompts: list[str],
+  **settings: Any,
+) -> inference.ImageSamples:
+  """Paints where the masks are white."""
+  redraw = [mask.max(-1) > 127 for mask in masks]
+  return model.paint(images, redraw, prompts, **settings)
+
+
 _IMAGE_SETTINGS = ('steps', 'head_steps', 'solver', 'guidance', 'temperature')
 _TEXT_SETTINGS = ('max_tokens', 'top_k', 'top_p', 'temperature')
 _TASKS = {
@@ -74,6 +89,12 @@ _TASKS = {
     ('image', 'instruction'),
     'edit_sampling',
     _IMAGE_SETTINGS,
+  ),
+  'paint': _Task(
+    _paint,
+    ('image', 'mask', 'prompt'),
+    'sampling',
+    ('samples', *_IMAGE_SETTINGS),
   ),
   'caption': _Task(
     inference.Model.caption, ('image',), 'text_sampling', _TEXT_SETTINGS
@@ -97,8 +118,9 @@ _TENSOR = flags.DEFINE_integer(
   'tensor', 1, inference.TENSOR_HELP, lower_bound=1
 )
 
-flags.DEFINE_multi_string('prompt', [], 'What to generate.')
+flags.DEFINE_multi_string('prompt', [], 'What to generate or paint.')
 flags.DEFINE_multi_string('image', [], 'Image file to read.')
+flags.DEFINE_multi_string('mask', [], 'Image file, white where to paint.')
 flags.DEFINE_multi_string('instruction', [], 'What to do to the image.')
 flags.DEFINE_multi_string('question', [], 'What to answer about the image.')
 
@@ -197,12 +219,14 @@ def _sample(
   """What was read, and what the model wrote as the target."""
   config = model.experiment
   least = max(config.data.image_size, config.model.encoder.image_size)
+  if 'mask' in task.reads:
+    least = 0  # Reading does not reduce an image, so that its mask fits.
   pixels = len(given) * _SAMPLES.value * config.data.image_size**2
   check_host_memory({'--samples': 6 * pixels}, 'the requested samples')
   rows = [
     tuple(
-      _read_image(value, least, config.data.max_pixels)
-      if name == 'image'
+      _read_image(name, value, least, config.data.max_pixels)
+      if name in ('image', 'mask')
       else value
       for name, value in row.items()
     )
@@ -223,8 +247,8 @@ def _sample(
   ]
 
 
-def _read_image(path: str, least: int, max_pixels: int) -> Image:
-  name = f'--image={path}'
+def _read_image(flag: str, path: str, least: int, max_pixels: int) -> Image:
+  name = f'--{flag}={path}'
   data = files.read(local_path(path, name), name)
   return images.decode(data, name, least, max_pixels)
 

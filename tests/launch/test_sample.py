@@ -74,6 +74,49 @@ def test_images_and_texts(finished, tmp_path):
   assert sample['image'] == str(photograph)
 
 
+def test_painting(finished, tmp_path):
+  rng = np.random.default_rng(0)
+  picture = rng.integers(0, 256, (16, 16, 3), np.uint8)
+  left = np.zeros((16, 16), np.uint8)
+  left[:, :7] = 255
+  for name, pixels in (('picture', picture), ('left', left)):
+    PIL.Image.fromarray(pixels).save(tmp_path / f'{name}.png')
+  process.succeed(
+    'sample',
+    f'--workdir={finished}',
+    '--task=paint',
+    f'--image={tmp_path}/picture.png',
+    f'--mask={tmp_path}/left.png',
+    '--prompt=fox',
+    '--samples=2',
+    f'--out={tmp_path}/out',
+  )
+  painted = [
+    np.asarray(PIL.Image.open(tmp_path / 'out' / f'0000_{i}.png'))
+    for i in range(2)
+  ]
+  for image in painted:
+    np.testing.assert_array_equal(image[:, 7:], picture[:, 7:])
+    assert (image[:, :7] != picture[:, :7]).any()
+  assert (painted[0] != painted[1]).any()
+
+  model = inference.load(finished)
+  everything, nothing = np.ones((16, 16), bool), np.zeros((16, 16), bool)
+  whole, kept = model.paint(
+    [picture] * 2, [everything, nothing], ['fox'] * 2, seed=3
+  ).images
+  drawn = model.generate(['fox'], seed=3).images
+  np.testing.assert_array_equal(whole, drawn[0])
+  np.testing.assert_array_equal(kept, picture)
+  # A mask is cut out and resized like its image.
+  wide = np.zeros((40, 60, 3), np.uint8)
+  corner = np.zeros((40, 60), bool)
+  corner[30:, 40:] = True
+  (image,) = model.paint([wide], [corner], ['fox']).images
+  assert not image[:11].any() and not image[:, :11].any()
+  assert image[12:, 12:].any()
+
+
 def test_what_is_written_does_not_depend_on_the_devices(finished, tmp_path):
   results = []
   for devices, tensor in ((1, 1), (8, 2)):

@@ -19,6 +19,7 @@ from unifluid_jax.diffusion.objectives import Flow
 from unifluid_jax.diffusion.solvers import Euler
 from unifluid_jax.models.unifluid import sources_of_targets
 from unifluid_jax.sampling import image_decoding
+from unifluid_jax.sampling.canvas import KnownTokens, kept_first, kept_tokens
 from unifluid_jax.sampling.seeds import sample_keys
 from unifluid_jax.utils.errors import UserError
 
@@ -36,7 +37,9 @@ def model(order):
   return tiny.make_model(dataclasses.replace(tiny.CONFIG, decoding=order))
 
 
-def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
+def write(
+  order, letters, counts, guidance, prefixes=PREFIXES, keys=None, known=None
+):
   """Runs the sampler on prefixes with their guidance branch."""
   rows = [*prefixes]
   if guidance.scale != 1:
@@ -46,10 +49,21 @@ def write(order, letters, counts, guidance, prefixes=PREFIXES, keys=None):
   if keys is None:
     keys = sample_keys(0, range(len(prefixes)), [0] * len(prefixes))
   positions = image_decoding.draw_positions(keys, tiny.TOKENS, raster=False)
+  if known is not None:
+    positions = kept_first(positions, known.kept)
   unifluid = model(order)
   run = jax.jit(
     lambda prefix: image_decoding.decode_images(
-      unifluid, SOLVER, guidance, 1.0, counts, prefix, keys, positions, sources
+      unifluid,
+      SOLVER,
+      guidance,
+      1.0,
+      counts,
+      prefix,
+      keys,
+      positions,
+      sources,
+      known,
     )
   )
   return run(jax.tree.map(jnp.asarray, prefix)), positions, keys
@@ -87,7 +101,9 @@ def draw_token(hidden, sources, key, fraction, order_name, guidance):
   return SOLVER.sample(guided, key[None], tiny.IMAGE_TOKENS.dim)[0]
 
 
-def reference(order_name, letters, counts, guidance, example, key, positions):
+def reference(
+  order_name, letters, counts, guidance, example, key, positions, given=()
+):
   """Writes one image without a cache, token by token."""
   model(order_name)  # before anything is traced
   rows = []
@@ -121,7 +137,7 @@ def reference(order_name, letters, counts, guidance, example, key, positions):
         )
       )
     for j, token in zip(range(first, first + count), drawn, strict=True):
-      raster[positions[j]] = token
+      raster[positions[j]] = dict(given).get(int(positions[j]), token)
     first += count
   return raster
 
@@ -143,6 +159,58 @@ def test_cached_decoding_equals_uncached(letters, order, counts, guidance):
       order, letters, counts, guidance, example, keys[i], np.array(positions[i])
     )
     np.testing.assert_allclose(written.tokens[i], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('order', ['causal', 'masked'])
+@pytest.mark.parametrize('counts', [(1,) * 9, (1, 2, 2, 4)])
+def test_known_tokens_are_kept_and_the_rest_follows_them(
+  letters, order, counts
+):
+  rng = np.random.default_rng(0)
+  kept = np.zeros((3, tiny.TOKENS), bool)
+  kept[0, [1, 4, 8]], kept[1, 2:8] = True, True
+  given = rng.normal(size=(*kept.shape, tiny.IMAGE_TOKENS.dim))
+  known = KnownTokens(jnp.asarray(given, jnp.float32), jnp.asarray(kept))
+  guidance = Guidance(2.0)
+  written, positions, keys = write(
+    order, letters, counts, guidance, known=known
+  )
+  for i, example in enumerate(PREFIXES[:2]):
+    tokens = {int(j): known.tokens[i, j] for j in np.flatnonzero(kept[i])}
+    assert set(np.array(positions[i])[: len(tokens)].tolist()) == {*tokens}
+    for j, token in tokens.items():
+      np.testing.assert_array_equal(written.tokens[i, j], token)
+    expected = reference(
+      order,
+      letters,
+      counts,
+      guidance,
+      example,
+      keys[i],
+      np.array(positions[i]),
+      tokens.items(),
+    )
+    np.testing.assert_allclose(written.tokens[i], expected, atol=3e-5)
+  # Without known tokens a row is what it is without the others' tokens.
+  drawn, _, _ = write(order, letters, counts, guidance)
+  np.testing.assert_allclose(written.tokens[2], drawn.tokens[2], atol=1e-5)
+
+
+def test_a_token_is_kept_if_none_of_its_pixels_is_redrawn():
+  redraw = np.zeros((2, 6, 6), bool)
+  redraw[0, 3, 5] = True  # one pixel of the token in the middle row, last
+  redraw[1, :, :2] = True
+  assert kept_tokens(jnp.asarray(redraw), 3).tolist() == [
+    [True, True, True, True, True, False, True, True, True],
+    [False, True, True, False, True, True, False, True, True],
+  ]
+
+
+def test_kept_tokens_come_first_and_the_order_stays_otherwise():
+  positions = jnp.array([[3, 0, 2, 1], [1, 2, 3, 0]])
+  kept = jnp.array([[False, False, True, True], [False] * 4])
+  expected = [[3, 2, 0, 1], [1, 2, 3, 0]]
+  assert kept_first(positions, kept).tolist() == expected
 
 
 @pytest.mark.parametrize('i', range(3))

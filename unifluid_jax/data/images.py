@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFile
 import PIL.ImageOps
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from unifluid_jax.data import rgb
 from unifluid_jax.utils.errors import UserError
@@ -212,3 +212,17 @@ def fit(
     PIL.Image.fromarray(image), (size, size), PIL.Image.Resampling.BICUBIC
   )
   return np.asarray(square)
+
+
+def fit_mask(
+  mask: Bool[np.ndarray, 'H W'], size: int
+) -> Bool[np.ndarray, '{size} {size}']:
+  """Cuts out and resizes as `fit`: True where any part of a pixel is."""
+  if mask.shape == (size, size):
+    return mask
+  square = PIL.ImageOps.fit(
+    PIL.Image.fromarray(mask.astype(np.uint8) * 255),
+    (size, size),
+    PIL.Image.Resampling.BILINEAR,
+  )
+  return np.asarray(square) > 0

@@ -119,6 +119,41 @@ def check_images(name: str, images: Any) -> list[Image]:
   return arrays
 
 
+def check_masks(masks: Any, images: Sequence[Image]) -> list[np.ndarray]:
+  """Returns the masks of images, each bool [H W] and True where to redraw.
+
+  Args:
+    masks: What was passed: bool or uint8 arrays.
+    images: The image of each mask.
+
+  Raises:
+    ArgumentTypeError: It is not a sequence of bool or uint8 arrays.
+    ArgumentValueError: There are more or fewer masks than images, or a mask has
+      another height or width than its image.
+  """
+  if isinstance(masks, str | bytes) or not isinstance(
+    masks, Sequence | np.ndarray
+  ):
+    raise ArgumentTypeError(
+      f'masks is of type {_type(masks)}; pass a list of bool arrays of shape '
+      '(height, width)'
+    )
+  if isinstance(masks, np.ndarray) and masks.ndim == 0:
+    raise ArgumentTypeError('masks is a single number; pass a list of masks')
+  arrays = [np.asarray(mask) for mask in masks]
+  check_same_length({'masks': arrays, 'images': images})
+  for i, (array, image) in enumerate(zip(arrays, images, strict=True)):
+    wanted = (
+      f'masks[{i}] has shape {array.shape} and dtype {array.dtype}; pass bool '
+      f'or uint8 of shape {image.shape[:2]}, that of its image'
+    )
+    if array.dtype not in (np.bool_, np.uint8):
+      raise ArgumentTypeError(wanted)
+    if array.shape != image.shape[:2]:
+      raise ArgumentValueError(wanted)
+  return [array != 0 for array in arrays]
+
+
 def check_array(name: str, array: Any, shape: tuple, dtype: type) -> np.ndarray:
   """Returns the array if its dtype, and its shape after the first axis, fit.
 

@@ -32,8 +32,10 @@ from unifluid_jax.models.latents import (
 )
 from unifluid_jax.models.parameters import Parameters
 from unifluid_jax.models.vae import VAE
+from unifluid_jax.sampling import canvas as canvas_lib
 from unifluid_jax.sampling import image_decoding as images_lib
 from unifluid_jax.sampling import text_decoding as text_lib
+from unifluid_jax.sampling.canvas import Canvas, KnownTokens
 from unifluid_jax.sharding.mesh import on_mesh
 
 
@@ -106,6 +108,7 @@ class CompiledSamplers:
     weights: tuple[Parameters, Parameters],
     prefix: Batch,
     keys: Key[Array, ' n'],
+    canvas: Canvas | None = None,
   ) -> Samples:
     """Samples one image after each prefix.
 
@@ -114,6 +117,7 @@ class CompiledSamplers:
       weights: Parameters of UniFluid and of the VAE.
       prefix: R prefixes; those of the unconditional branch come last.
       keys: One key per image.
+      canvas: Images to paint on; None starts from nothing.
     """
     params, vae_params = weights
     model = parameters.unflatten(self._spec.unifluid.graphdef, params)
@@ -125,6 +129,12 @@ class CompiledSamplers:
       sources = encode_tokens(
         self._vae(vae_params), prefix.source_images, config.patch
       )
+    positions = images_lib.draw_positions(keys, count, self._raster)
+    known = None
+    if canvas is not None:
+      known = self._known_tokens(vae_params, canvas)
+      if not self._raster:
+        positions = canvas_lib.kept_first(positions, known.kept)
     samples = images_lib.decode_images(
       model,
       make_solver(sampling.solver, objective, sampling.head_steps),
@@ -133,13 +143,17 @@ class CompiledSamplers:
       tokens_per_step(count, sampling.steps),
       prefix,
       keys,
-      images_lib.draw_positions(keys, count, self._raster),
+      positions,
       sources,
+      known,
     )
     pixels = self._pixels(vae_params, samples.tokens)
     finite = jnp.isfinite(samples.tokens).all((1, 2))
     finite &= jnp.isfinite(pixels).all((1, 2, 3))
-    return Samples(_to_uint8(pixels), samples.tokens, samples.positions, finite)
+    images = _to_uint8(pixels)
+    if canvas is not None:
+      images = jnp.where(canvas.redraw[..., None], images, canvas.images)
+    return Samples(images, samples.tokens, samples.positions, finite)
 
   @_text_sampler
   def generate_texts(
@@ -196,6 +210,17 @@ class CompiledSamplers:
       self._experiment.model.patch,
       self._experiment.data.image_size,
     )
+
+  def _known_tokens(
+    self, vae_params: Parameters, canvas: Canvas
+  ) -> KnownTokens:
+    tokens = encode_tokens(
+      self._vae(vae_params),
+      canvas.images[:, None],
+      self._experiment.model.patch,
+    )
+    kept = canvas_lib.kept_tokens(canvas.redraw, self._experiment.grid)
+    return KnownTokens(tokens[:, 0], kept)
 
   def _vae(self, vae_params: Parameters) -> VAE:
     return parameters.unflatten(self._spec.vae.graphdef, vae_params)

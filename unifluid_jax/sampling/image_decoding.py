@@ -21,6 +21,7 @@ from unifluid_jax.batch import Batch
 from unifluid_jax.diffusion.guidance import Guidance
 from unifluid_jax.diffusion.solvers import Solver
 from unifluid_jax.models.unifluid import UniFluid
+from unifluid_jax.sampling.canvas import KnownTokens
 from unifluid_jax.sampling.decoding_step import (
   DecodeState,
   Step,
@@ -82,6 +83,7 @@ def decode_images(
   keys: Key[Array, ' B'],
   positions: Int[Array, 'B N'],
   sources: Float[Array, 'R E N Z'] | None = None,
+  known: KnownTokens | None = None,
 ) -> TokenSamples:
   """Decodes one image after each prefix.
 
@@ -96,6 +98,7 @@ def decode_images(
     keys: One key per image.
     positions: Decoding order of each image.
     sources: Tokens of the source images of edits, if any; E = 1.
+    known: Tokens to keep, if any; they take the place of sampled ones.
   """
   state = prefill(model, prefix, model.tokens.count)
   total = positions.shape[1]
@@ -117,6 +120,10 @@ def decode_images(
       target_sources(images, first, step),
       token_keys,
     )
+    if known is not None:
+      tokens = known.keep(
+        tokens, jax.lax.dynamic_slice_in_dim(positions, first, step.queries, 1)
+      )
     tokens = jax.lax.dynamic_update_slice(images.tokens, tokens, (0, first, 0))
     return images._replace(cache=cache, tokens=tokens)
 
