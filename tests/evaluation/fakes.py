@@ -88,13 +88,15 @@ class Oracle(FakeModel):
     super().__init__(experiment, tokenizer)
     drawings = drawings_of(experiment.data.concepts)
     emojis = load_catalog().emojis
-    self.of_prompt = {prompt_of(emojis[p.hex], p.artist): p for p in drawings}
-    self.of_pixels = {
-      draw(picture, self.side).tobytes(): picture
+    pictures = [
+      drawing._replace(background=background)
       for drawing in drawings
       for background in BACKGROUNDS
-      for picture in [drawing._replace(background=background)]
+    ]
+    self.of_prompt = {
+      prompt_of(emojis[p.hex], p.artist, p.background): p for p in pictures
     }
+    self.of_pixels = {draw(p, self.side).tobytes(): p for p in pictures}
 
   def seen(self, image) -> Drawing:
     """The picture of an image."""

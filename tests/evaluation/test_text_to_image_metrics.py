@@ -7,6 +7,7 @@ import pytest
 
 from tests.evaluation import fakes
 from tests.evaluation.test_bank import brute_force
+from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.drawing import draw
 from unifluid_jax.data.emoji.splits import cells_of
 from unifluid_jax.evaluation.bank import drawings_of, emoji_of
@@ -23,7 +24,7 @@ def result(oracle, config):
 
 def test_true_drawings_are_all_right(result):
   shares = {k: m.value for k, m in result.measures.items() if 'concept' in k}
-  assert len(shares) == 6 and set(shares.values()) == {1.0}
+  assert len(shares) == 7 and set(shares.values()) == {1.0}
   for split in ('train', 'heldout'):
     assert result.measures[f't2i_{split}_psnr_db'].value == 100
 
@@ -50,6 +51,21 @@ def test_held_out_cells_are_asked_for_several_times(result, oracle, emoji):
   steps = {(c['samples'], c['sampling'].steps) for c in oracle.calls}
   tokens = oracle.experiment.grid**2
   assert steps == {(1, None), (1, tokens // 3), (2, None), (2, tokens // 3)}
+
+
+def test_held_out_cells_are_asked_for_on_every_background(result, emoji):
+  wanted = {
+    (p.artist, p.hex, p.background) for p in result.composed.prompts.wanted
+  }
+  assert wanted == {
+    (cell.artist, cell.base, background)
+    for cell in cells_of(emoji, 'cell')
+    for background in BACKGROUNDS
+    if background != 'white'
+  }
+  assert any('on a pink background' in t for t in prompts.texts)
+  # The nearest drawing is on the background that was asked for.
+  assert [found[0] for found in result.composed.found] == prompts.wanted
 
 
 def test_white_images_show_what_brute_force_says(experiment, config):

@@ -82,7 +82,7 @@ def test_the_majority_counts_a_cell_once_in_every_type(result, emoji):
 
 def test_questions_are_capped_by_type(oracle):
   result = evaluate_vqa(oracle, EvaluationConfig(questions=4))
-  kinds = collections.Counter(a.asked.kind for a in result.heldout)
+  kinds = collections.Counter(a.question.kind for a in result.heldout)
   assert set(kinds) == set(WORDINGS)
   assert set(kinds.values()) == {3, 4}  # three hearts are held out
 

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from unifluid_jax.config.experiment import Experiment
 from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.config.sections.sampling import ImageSamplingConfig
+from unifluid_jax.data.emoji.colors import BACKGROUNDS
 from unifluid_jax.data.emoji.drawing import Drawing, draw
 from unifluid_jax.data.emoji.splits import EmojiConfig, cells_of
 from unifluid_jax.data.emoji.tasks.emoji_task import pick
@@ -50,7 +51,7 @@ class Prompts:
   @functools.cached_property
   def texts(self) -> list[str]:
     """The canonical prompts."""
-    return [prompt_of(emoji_of(p), p.artist) for p in self.wanted]
+    return [prompt_of(emoji_of(p), p.artist, p.background) for p in self.wanted]
 
   @functools.cached_property
   def concepts(self) -> list[str]:
@@ -85,10 +86,12 @@ class TextToImage:
   Attributes:
     generations: By split, 'train' or 'heldout', and by way of decoding, '' or
       '_parallel'.
+    composed: Held-out drawings on backgrounds.
     measures: Shares of the images that show their concept.
   """
 
   generations: Mapping[tuple[str, str], Generation]
+  composed: Generation
   measures: Measures
 
 
@@ -140,7 +143,40 @@ def evaluate_text_to_image(
     name = f't2i_{split}_kid'
     sets = {name: images[:: prompts.samples], f'{name}_vae': decoded}
     measures |= kernel_distances(wanted, sets, config.seed)
-  return TextToImage(generations, measures)
+  composed = _compose(model, config, everything)
+  measures['t2i_composed_nn_concept'] = _measure(
+    composed.prompts, composed.found, everything
+  )
+  return TextToImage(generations, composed, measures)
+
+
+def _compose(
+  model: Model, config: EvaluationConfig, bank: Sequence[Drawing]
+) -> Generation:
+  """Draws held-out cells on every colored background.
+
+  Each image's nearest is looked for among all drawings on its background.
+  """
+  colors = [color for color in BACKGROUNDS if color != 'white']
+  wanted = [
+    Drawing(cell.artist, cell.base, color)
+    for color in colors
+    for cell in cells_of(model.experiment.emoji(), 'cell')
+  ]
+  rng = rng_of(config.seed, 'compositions')
+  prompts = Prompts(some(wanted, config.prompts, rng), 1)
+  sampling = decodings(model.experiment)['']
+  drawn = _generate(model, 'composed', prompts, sampling, config.seed)
+  found: Found = [()] * len(prompts.wanted)
+  for color in colors:
+    rows = [i for i, p in enumerate(prompts.wanted) if p.background == color]
+    if rows:
+      colored = [picture._replace(background=color) for picture in bank]
+      for i, pictures in zip(
+        rows, nearest(drawn.images[rows], colored), strict=True
+      ):
+        found[i] = pictures
+  return Generation(prompts, drawn, found)
 
 
 def _prompts(

@@ -100,6 +100,7 @@ def test_all_pictures_are_there(page, experiment):
   expected = (
     2 * image_grids.TRAINING_PROMPTS
     + heldout * (1 + CONFIG.samples + 1)
+    + 2 * image_grids.COMPOSED_PROMPTS
     + 2 * image_grids.PARALLEL_PROMPTS
     + image_grids.FILLING_IN * (1 + min(frames.FRAMES, tokens))
     + 3 * image_grids.EDITS

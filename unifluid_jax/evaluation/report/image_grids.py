@@ -25,6 +25,7 @@ from unifluid_jax.inference import Model
 
 TRAINING_PROMPTS = 24
 HELD_OUT_PROMPTS = 12
+COMPOSED_PROMPTS = 12
 SAMPLES = 6
 """Images of a held-out prompt that are shown."""
 PARALLEL_PROMPTS = 8
@@ -52,7 +53,7 @@ def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
     gallery(
       'Training prompts',
       train.rights,
-      lambda i: _training_card(train, i),
+      lambda i: _image_card(train, i, 'training'),
       rng,
       TRAINING_PROMPTS,
     ),
@@ -67,6 +68,13 @@ def text_to_image_section(model: Model, result: TextToImage, seed: int) -> str:
       'nearest to the first sample.'
     ),
     cards(_held_out_card(heldout, i, training) for i in chosen),
+    gallery(
+      'Held-out drawings on backgrounds',
+      result.composed.rights,
+      lambda i: _image_card(result.composed, i, 'true'),
+      rng,
+      COMPOSED_PROMPTS,
+    ),
     heading('Decoding in parallel'),
     paragraph(
       'The same prompts with one token a step and with several. Parallel '
@@ -145,14 +153,14 @@ def _title(picture: Drawing) -> str:
   return f'{emoji_of(picture).name}, {picture.artist}'
 
 
-def _training_card(generation: Generation, index: int) -> str:
-  """An image beside the drawing that training has shown."""
+def _image_card(generation: Generation, index: int, label: str) -> str:
+  """An image beside the drawing that its prompt describes."""
   images, right = generation.pictures.images, generation.rights[index]
   prompt = index // generation.prompts.samples
   wanted = generation.prompts.wanted[prompt]
   tiles = [
     tile(images[index], 'model'),
-    tile(draw(wanted, images.shape[1]), 'training'),
+    tile(draw(wanted, images.shape[1]), label),
   ]
   lines = [generation.prompts.texts[prompt]]
   if not right:

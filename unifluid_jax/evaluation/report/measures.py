@@ -29,6 +29,10 @@ ROWS = {
   't2i_heldout_nn_concept': Row('Text to image, held-out drawings', _NEAREST),
   't2i_heldout_nn_concept_parallel': Row('\u2026 in parallel', _PARALLEL),
   't2i_heldout_nn_concept_own_bank': Row('\u2026 own bank', _OWN),
+  't2i_composed_nn_concept': Row(
+    'Text to image, held-out drawings on colored backgrounds',
+    'the nearest drawing on that background is of the right concept',
+  ),
   't2i_train_psnr_db': Row(
     'Text to image, training prompts',
     'mean PSNR against the drawing that the prompt describes',
