@@ -54,10 +54,8 @@ def test_held_out_cells_are_asked_for_several_times(result, oracle, emoji):
 
 
 def test_held_out_cells_are_asked_for_on_every_background(result, emoji):
-  wanted = {
-    (p.artist, p.hex, p.background) for p in result.composed.prompts.wanted
-  }
-  assert wanted == {
+  prompts = result.composed.prompts
+  assert {(p.artist, p.hex, p.background) for p in prompts.wanted} == {
     (cell.artist, cell.base, background)
     for cell in cells_of(emoji, 'cell')
     for background in BACKGROUNDS
