@@ -48,8 +48,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'understanding_images': 4,
     'generated_images': 4,
   }
-  # Half the side is enough to tell what a small picture shows.
-  config.model.encoder.image_size = size // 2
+  config.model.encoder.image_size = size
   config.model.source_tokens = False
   config.vae_training.sources = {'draw': draw}
   config.training.update(steps=steps, heldout_every=100)
