@@ -6,8 +6,8 @@
 It times the input pipeline alone, the training step alone, images decoded token
 by token and in parallel, and texts; parameters are fresh ones, so nothing has
 to be trained before. Keys of the JSON: `benchmark.training`,
-`benchmark.sampling`. What the same programs could reach at most on TPUs is told
-by `unifluid_jax.plan`. Measure on a machine that does nothing else.
+`benchmark.sampling`. `unifluid_jax.plan` estimates upper bounds on TPUs.
+Measure on an otherwise idle machine.
 """
 
 import datetime

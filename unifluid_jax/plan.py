@@ -13,13 +13,12 @@ The training step of the config, or its image sampler, is compiled by libtpu
 v5e, v5p, v6e or tpu7x, with the chips along each dimension. HBM is what the
 compiler assigns; FLOPs come from formulas, bytes from the compiled program;
 time is a roofline: speeds are upper bounds, chip-hours lower ones. A program
-that does not fit is reported as such. Of the mesh the sampler takes
---config.mesh.tensor alone, as the real one takes --tensor: all devices hold
-copies, each split over so many. --sweep tries other batches, splits of the mesh
-and remat policies, up to 72 compilations, and tells the fastest that fits. Its
---json file is written after each, and plans that it has are not made again;
-remove it after a change of the code. --table makes a table of the plans in a
-folder, and compiles nothing.
+that does not fit is reported as such. A sampler uses only --config.mesh.tensor,
+as `sample` uses --tensor: each group of that many devices holds a copy of the
+model. --sweep tries batches, splits of the mesh, and remat policies, up to 72
+compilations, and reports the fastest that fits. It updates its --json file
+after each and skips plans that the file has; remove the file after a change of
+the code. --table makes a table of the plans in a folder and compiles nothing.
 """
 
 import pathlib

@@ -49,7 +49,7 @@ def time_sampling(
   """Times the samplers.
 
   Args:
-    experiment: The config, whose ways of sampling are taken.
+    experiment: The config; its samplers are timed.
     tokenizer: Its vocabulary.
     mesh: The devices.
     images: Images, or texts, of one request.

@@ -64,7 +64,7 @@ def load_config(text: str) -> ml_collections.ConfigDict | Mapping[str, Any]:
     text: FILE.py, or FILE.py:ARGUMENT, whose `get_config` takes the argument.
 
   Raises:
-    UserError: There is no such file, or it makes no config.
+    UserError: The file does not exist, or does not return a config.
   """
   name, colon, argument = text.partition(':')
   if name == 'gs' and argument.startswith('//'):

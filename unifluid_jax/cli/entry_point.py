@@ -159,7 +159,7 @@ def _message(error: OSError) -> str | int:
   """The message, or the exit code, for what the system refuses.
 
   Raises:
-    OSError: It says nothing that a user could mend.
+    OSError: The cause is not one that the user can fix.
   """
   if isinstance(error, BrokenPipeError) and is_output_closed():
     return CLOSED

@@ -196,13 +196,13 @@ class Experiment:
     """
     self._check_rows(f'the tokenizer has {pieces} pieces', pieces)
 
-  def _check_rows(self, told: str, pieces: int) -> None:
+  def _check_rows(self, subject: str, pieces: int) -> None:
     """Rejects a vocabulary that the embedding table has no room for."""
     rows = self.model.gemma.vocab_size
     if pieces > rows:
       raise UserError(
-        f'{told} and model.gemma.vocab_size is {rows}; it must be at least as '
-        'large'
+        f'{subject} and model.gemma.vocab_size is {rows}; it must be at least '
+        'as large'
       )
 
   def vae_identity(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # Tags of EXIF and TIFF.
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _YCBCR = 6
 
-# `decode` has a limit of its own.
+# `decode` checks its own limit.
 warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
 
 

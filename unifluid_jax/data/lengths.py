@@ -1,9 +1,8 @@
-"""Whether rows have room for every example, checked before training starts.
+"""Checks before training starts that rows have room for every example.
 
-Training comes to a record after hours or days. The texts of a folder are in
-memory at the start and are all counted. Of the embedded data a sample is
-counted. Of other data, rows must have room for the longest prompt that the
-config allows.
+Training may reach a record only after days. A folder's texts are in memory and
+are all counted. A sample of the embedded data is counted. For other data, rows
+must have room for the longest prompt that the config allows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ def check_room(
   Args:
     tasks: The sources that could be opened, by name.
     kinds: Kind of the task of each source.
-    tokenizer: Encodes the texts; None to count no task, for want of one.
+    tokenizer: Encodes the texts; None counts nothing.
     layout: Sizes of the parts of an example.
     row: What a row has room for.
 
@@ -130,7 +129,7 @@ def _do_not_fit(
 def _missing_images(
   name: str, kind: str, layout: LayoutConfig, row: RowCapacity
 ) -> list[UserError]:
-  """The images, and predictions, that rows have no room for at all."""
+  """Lists kinds of images and predictions that rows have no room for."""
   generates_image = _writes_image(kind)
   needs = {
     'understanding_images': _reads_image(kind),

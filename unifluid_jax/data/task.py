@@ -30,6 +30,6 @@ class Task(Protocol):
     Args:
       record: What `self[i]` gave.
       rng: The only source of randomness (template, augmentation, ...).
-      augment: Whether to vary the example, as training wants.
+      augment: Whether to vary the example, as in training.
     """
     ...

@@ -95,8 +95,7 @@ def _git_commit() -> str | None:
   """Returns the commit of the code, with '-dirty' after changes.
 
   Returns:
-    None where the package does not lie in a checkout of its own, or there is
-    no git.
+    None if the package is not in a git checkout, or git is not installed.
   """
   root = pathlib.Path(unifluid_jax.__file__).parents[1]
   if not (root / '.git').exists():

@@ -69,7 +69,7 @@ def evaluate_run(workdir: AnyPath, tensor: int = 1) -> None:
     tensor: Devices that each layer is split over, see `inference.load`.
 
   Raises:
-    UserError: It is no such folder, or cannot be evaluated.
+    UserError: The folder holds no run, or the run cannot be evaluated.
   """
   model = inference.load(workdir, tensor)
   if isinstance(workdir, pathlib.Path) and not os.access(workdir, os.W_OK):

@@ -1,4 +1,4 @@
-"""Seeded draws, each with a stream of its own."""
+"""Seeded draws with independent random streams."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -182,7 +182,8 @@ def _compose(
 def _prompts(
   emoji: EmojiConfig, config: EvaluationConfig
 ) -> dict[str, Prompts]:
-  """Every training cell, toned ones once more in some tone; held-out cells."""
+  """Every training cell, a second time in a skin tone if it has any; held-out
+  cells."""
   rng = rng_of(config.seed, 'prompts')
   train, heldout = [], []
   for cell in cells_of(emoji, 'train'):

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-# What the backward pass keeps of a block: everything; products with weights;
-# what sublayers give, which they name `SUBLAYER`; nothing but its input.
+# What the backward pass keeps of a block: everything; matrix products with
+# weights; outputs of sublayers, named `SUBLAYER`; only the block's input.
 SUBLAYER = 'sublayer'
 REMAT_POLICIES = {
   'none': None,

@@ -25,7 +25,7 @@ _RECEIVED = {
 COLLECTIVES = tuple(_RECEIVED)
 """Names of the instructions."""
 
-# Who moves what goes from slice to slice, by way of the hosts.
+# Transfers between slices, which pass through the hosts.
 _BETWEEN_SLICES = 'xla_megascale_runtime'
 
 

@@ -66,7 +66,7 @@ def sampling_work(experiment: Experiment, images: int) -> StepCost:
     # A step feeds the whole image again.
     fed = tokens * len(counts)
   else:
-    # What the last step wrote, and the last token once more for each query.
+    # The tokens of the last step; each further query repeats its last token.
     fed = sum(
       before + now - 1
       for before, now in zip((1, *counts[:-1]), counts, strict=True)

@@ -75,7 +75,7 @@ def image_sampler(
   """The sampler of text-to-image, for prompts of the longest length.
 
   Args:
-    experiment: The config, whose way of sampling is taken.
+    experiment: The config; its `sampling` is planned.
     mesh: The mesh.
     images: Images of a batch.
 

@@ -53,7 +53,7 @@ def put_aside(directory: AnyPath, complete: list[int]) -> None:
 
 
 def put_damaged_aside(directory: AnyPath, reasons: dict[int, str]) -> None:
-  """Moves damaged checkpoints to `DIRECTORY.damaged.STEP`, and says so.
+  """Moves damaged checkpoints to `DIRECTORY.damaged.STEP` and logs it.
 
   They are kept until the same step is damaged again. Only for a run that has
   the folder to itself.

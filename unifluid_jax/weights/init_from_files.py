@@ -127,7 +127,7 @@ def load_vae(path: str, config: VAEConfig, targets: Targets) -> Parameters:
 def check_complete(
   init: InitConfig, loaded: Iterable[str], names: Iterable[str]
 ) -> None:
-  """Checks that nothing starts from fresh values unless `init` says so.
+  """Checks that only parameters that `init` allows start from fresh values.
 
   Args:
     init: The section.

@@ -116,7 +116,7 @@ def _check_run(
   """The names that the run of `init` gives, found without reading arrays.
 
   Raises:
-    UserError: As `load_start`, but for a VAE that differs in its values alone.
+    UserError: As `load_start`, except that the VAE's values may differ.
   """
   workdir = to_path(experiment.init.workdir)
   run = read_experiment(workdir)

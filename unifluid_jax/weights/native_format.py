@@ -11,8 +11,8 @@ A folder holds
     config.json
         format: 'unifluid_jax'; version: 1
         parts: config of each part, as the dataclasses of `models` have it
-        experiment: the whole config, where this is a whole UniFluid
-        step: steps that it was trained for; null where that is not known
+        experiment: the whole config, if all parts of a UniFluid are here
+        step: training steps; null if unknown
         source: where the weights come from: path, files, their SHA-256
         checksums: SHA-256 of each tensor's bytes
     tokenizer.model, README.md

@@ -113,9 +113,9 @@ def open_pretrained(
 
   Args:
     path: A file or folder, see `readers.reader`.
-    wanted: Parts to take, of PARTS; None for all that are there.
-    configs: What the parts must be, but for the rows of the vocabulary and of
-      the position table, which are taken as they are in the file. Without it
+    wanted: Parts to take, of PARTS; None takes all that the file has.
+    configs: Configs that the parts must match. The number of rows of the
+      vocabulary and of the position table may differ. Without it
       a config comes from config.json, from a named size that fits, or from
       the shapes.
 

@@ -73,8 +73,8 @@ def read_trained(workdir: AnyPath, mesh: jax.sharding.Mesh) -> Trained:
     mesh: Where the parameters are to lie.
 
   Raises:
-    UserError: It is no such folder, or is not complete, or its checkpoint is
-      of another config.
+    UserError: The folder holds no run, is incomplete, or its checkpoint belongs
+      to another config.
   """
   # If a file is damaged, the other files show what the folder was.
   is_run = (workdir / 'checkpoints').exists()

@@ -95,7 +95,7 @@ def check_new(path: pathlib.Path) -> None:
 
 
 def _is_free(path: pathlib.Path) -> bool:
-  """Whether a folder holds nothing but what a killed run has left."""
+  """Whether a folder is empty but for leftovers of a killed process."""
   if not path.is_dir():
     return False
   names = {file.name for file in path.iterdir()}
@@ -181,7 +181,7 @@ def write(
     folder: The folder.
     stem: Name of the file without its suffix.
     entries: The tensors.
-    shard_bytes: Largest file, but for a single larger tensor.
+    shard_bytes: Largest size of a file; a larger tensor gets a file of its own.
 
   Returns:
     SHA-256 of each tensor's bytes.

@@ -57,7 +57,7 @@ def _belongs(
 ) -> bool:
   """Whether a tensor is of a part, or around it, and not needed."""
   if not name.startswith(prefix):
-    # LDM's autoencoder lies within a diffusion model.
+    # LDM stores its autoencoder inside a diffusion model.
     return layout.part == VAE and bool(prefix)
   own_name = name.removeprefix(prefix)
   if any(re.search(pattern, own_name) for pattern in layout.unused):

@@ -26,7 +26,7 @@ def workdir_lock(workdir: AnyPath) -> Iterator[None]:
   """
   with contextlib.ExitStack() as stack:
     stack.enter_context(_made(workdir))
-    # One lock for all of them: process 0 stands for the run.
+    # Process 0 holds the lock for all processes.
     main = processes.is_main()
     is_free = stack.enter_context(_lock(workdir)) if main else True
     if not all(processes.gather(is_free)):

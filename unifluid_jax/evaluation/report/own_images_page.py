@@ -172,9 +172,9 @@ def _summary(report: OwnReport) -> str:
 
 def _count(counts: Mapping[Key, int], split: str) -> str:
   """Lines by task, such as '225 lines for captioning'."""
-  told = [
+  lines = [
     f'{count:,} lines for {task.replace("_", " ")}'
     for (task, of), count in counts.items()
     if of == split
   ]
-  return ', '.join(told)
+  return ', '.join(lines)

@@ -60,7 +60,7 @@ def plot(
   """Draws lines over a common range.
 
   Args:
-    title: What is shown, for those who do not see it.
+    title: Description for screen readers.
     lines: The curves; points that are not finite, or not positive on a
       logarithmic axis, are left out.
     x_label: What the horizontal axis is.

@@ -164,7 +164,7 @@ def _scaling(rope: Fields) -> float:
 def write(config: GemmaConfig, dtype: str) -> dict[str, Any]:
   """config.json of Gemma{,2,3}ForCausalLM.
 
-  What this generation of Gemma does not have is left out: `read` tells.
+  Keys that this generation of Gemma lacks are left out, see `read`.
   """
   kind = 'gemma2' if config.post_norms else 'gemma'
   kind = 'gemma3_text' if config.qk_norm else kind

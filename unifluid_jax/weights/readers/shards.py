@@ -32,10 +32,10 @@ def is_of_training(file: pathlib.Path) -> bool:
 
 
 def read_index(index: pathlib.Path) -> Shards:
-  """The shard of each tensor, which lies beside the index or below.
+  """Returns the shard of each tensor; shards are in the index's folder.
 
   Raises:
-    UserError: It is damaged, or names a file outside its folder.
+    UserError: The index is damaged, or names a file outside its folder.
   """
   content = json_file.read(index)
   shards = content.get('weight_map') if isinstance(content, dict) else None
@@ -54,8 +54,8 @@ def files_of(index: pathlib.Path, shards: Shards) -> tuple[pathlib.Path, ...]:
   """The files that an index lists.
 
   A numbered shard that it does not list is refused: one of the two is of
-  another checkpoint, and nothing tells which. Other files may lie there, such
-  as an adapter; a warning names them.
+  another checkpoint, and it is unknown which. Other files, such as an adapter,
+  are allowed; a warning names them.
 
   Raises:
     UserError: A file is missing, or a shard is not listed.
