@@ -120,7 +120,7 @@ def _planned_before() -> list[summary.Plan]:
     summary.table(plan for plan in plans if plan['setting'])
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
-      f'{file} is of no sweep; name another file, or remove it'
+      f'{file} does not hold a sweep; name another file, or remove it'
     ) from error
   except OSError as error:
     raise UserError(f'--json={file}: {error.strerror}') from error

@@ -83,7 +83,7 @@ def test_a_file_that_makes_no_config(text, told, tmp_path):
   [
     ('config.json', 'is JSON; --config takes a Python file with get_config'),
     ('none.py', 'does not exist; name a Python file'),
-    ('folder.py', 'is no file; name a Python file'),
+    ('folder.py', 'is not a file; name a Python file'),
     ('config.yaml', 'must be a Python file with get_config'),
     ('', 'must be a Python file with get_config'),
   ],

@@ -326,7 +326,8 @@ def test_a_missing_image(started, tmp_path):
   config = _folder(tmp_path / 'images', image='none.png')
   message = process.fail('train', *process.flags(started, config))
   assert message.endswith(
-    f'records.jsonl, line 12: there is no image {tmp_path}/images/none.png'
+    f'records.jsonl, line 12: the image {tmp_path}/images/none.png does not '
+    'exist'
   )
 
 

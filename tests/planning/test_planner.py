@@ -147,7 +147,7 @@ def test_a_sweep_is_written_so_that_it_can_go_on(tmp_path):
   assert 'is of a sweep; name another file' in message
   assert json.loads(file.read_text()) == first
   file.write_text('{}')
-  assert 'sweep.json is of no sweep' in process.fail(*command)
+  assert 'sweep.json does not hold a sweep' in process.fail(*command)
 
 
 @pytest.mark.slow

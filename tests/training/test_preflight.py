@@ -70,7 +70,7 @@ def test_problems_of_all_kinds_are_told_at_once(tmp_path):
     '3 rows do not split evenly over 2 groups',
     'mesh is data 1, fsdp 64',
     "the weight of task 'captioning' is nan",
-    "no concept set 'quikstart'",
+    "unknown concept set 'quikstart'",
     'data.row_capacity.length is 50, but',
     '^haed/',
     '^bottleneck$',
@@ -140,7 +140,7 @@ def test_a_source_is_opened_once_and_its_problem_told_once(tmp_path):
   file = write_lines(tmp_path, ['a', 'b'])
   file.write_text(file.read_text().replace('red.png', 'none.png', 1))
   messages = refused(own_config(file), tmp_path / 'run')
-  assert has(messages, 'line 1: there is no image')
+  assert has(messages, 'line 1: the image')
   write_lines(tmp_path, ['a', 'b'])
   start = check_start(
     build(Experiment, own_config(file)), tmp_path / 'run', trains_vae=True

@@ -40,7 +40,7 @@ def change_header(folder, change):
     (lambda text: '[' * 100_000, 'nested too deeply'),
     (lambda text: text[:99], 'its header is not JSON'),
     (lambda text: '[]', 'its header is not a JSON object'),
-    (lambda text: '{}', 'bytes at its end are of no tensor'),
+    (lambda text: '{}', 'bytes at its end belong to no tensor'),
   ],
 )
 def test_a_damaged_header(folder, change, told):

@@ -105,7 +105,7 @@ def _check_file(file: pathlib.Path, name: str) -> None:
   if file.suffix != '.py':
     raise UserError(f'--config={name} must be {wanted}')
   if not file.is_file():
-    state = 'is no file' if file.exists() else 'does not exist'
+    state = 'is not a file' if file.exists() else 'does not exist'
     raise UserError(f'--config={name} {state}; name {wanted}')
 
 

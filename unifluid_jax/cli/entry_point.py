@@ -244,8 +244,8 @@ def _parse(argument: str, arguments: list[str]) -> list[str]:
     raise UserError(f'the config has no key {text}') from error
   except Exception as error:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = ' '.join(dict.fromkeys((*lines[:1], *lines[-1:])))
-    raise UserError(told or f'{type(error).__name__} in a flag') from error
+    message = ' '.join(dict.fromkeys((*lines[:1], *lines[-1:])))
+    raise UserError(message or f'{type(error).__name__} in a flag') from error
   if argument and len(rest) == 2 and not flags.FLAGS[argument].present:
     flags.FLAGS[argument].value = rest.pop()
   if rest[1:]:

@@ -177,11 +177,11 @@ def _place_on_tpu(timeout: float) -> ProcessAddress | None:
 
 
 def _machines(count: int, index: int) -> tuple[str, ...]:
-  """What the machines are called, with addresses of those of this slice.
+  """Names of the processes' machines, with addresses for those of this slice.
 
   Returns:
-    Nothing where it was not the TPU that told of the processes, or will not
-    tell of their machines: only messages need the names.
+    An empty tuple if the processes do not come from TPU metadata, or it does
+    not name the machines. Only messages use the names.
   """
   from jax._src import clusters
   from jax._src.clusters.cloud_tpu_cluster import BaseTpuCluster
@@ -211,8 +211,8 @@ def _check_devices() -> None:
   most = max(counts.values())
   fewer = {i: counts[i] for i in range(jax.process_count()) if counts[i] < most}
   if fewer:
-    told = ', '.join(f'process {i} has {n}' for i, n in fewer.items())
+    lacking = ', '.join(f'process {i} has {n}' for i, n in fewer.items())
     raise UserError(
-      f'the processes have {most} devices each, but {told}; replace that '
+      f'the processes have {most} devices each, but {lacking}; replace that '
       'machine, or give all processes the same devices'
     )

@@ -27,7 +27,7 @@ class _ArraysHandler(ocp.StandardCheckpointHandler):
 
 @ocp.args.register_with_handler(_ArraysHandler, for_save=True, for_restore=True)
 class ArraysSave(ocp.args.StandardSave):
-  """Arrays to save with their checksums; Orbax finds the handler by its class."""
+  """Arrays to save with checksums; Orbax finds the handler by class."""
 
 
 class Manager(ocp.CheckpointManager):

@@ -29,9 +29,9 @@ def check_vae_rates(experiment: Experiment) -> None:
   names = make_vae_spec(experiment).logical_axes
   problems = Collector()
   for pattern in experiment.vae_training.optimizer.lr_multipliers:
-    told = f'vae_training.optimizer.lr_multipliers has {pattern!r}'
+    key = f'vae_training.optimizer.lr_multipliers has {pattern!r}'
     with problems.catch():
-      check_matches(told, pattern, names)
+      check_matches(key, pattern, names)
   problems.check()
 
 

@@ -172,13 +172,13 @@ class CheckpointReader:
       if len({*found}) == 1:
         return
       time.sleep(1)
-    told = ', '.join(
+    steps = ', '.join(
       f'process {i} {f"step {n}" if n >= 0 else "none"}'
       for i, n in enumerate(found)
     )
     raise UserError(
       f'of the checkpoints in {self._directory} the newest is not the same to '
-      f'all processes: {told}; give all of them one shared --workdir'
+      f'all processes: {steps}; give all of them one shared --workdir'
     )
 
   def newest(self, identity: Identity) -> int:
@@ -233,12 +233,12 @@ class CheckpointReader:
       )
 
   def _none_whole(self, damaged: Reasons) -> UserError:
-    told = '; '.join(
+    reasons = '; '.join(
       f'step {step} ({reason})' for step, reason in sorted(damaged.items())
     )
     return UserError(
       f'{self._directory} holds no checkpoint that can be used. Damaged: '
-      f'{told}. Copy it from a backup, or move it away to train again'
+      f'{reasons}. Copy it from a backup, or move it away to train again'
     )
 
 

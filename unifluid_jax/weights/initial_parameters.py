@@ -91,7 +91,7 @@ def _load_from_run(
   """The EMA weights of another run that `init` names.
 
   Raises:
-    UserError: There is no such run, or a parameter's shape is another one,
+    UserError: The run does not exist, or a parameter has another shape,
       or it knows the tokens of another VAE.
   """
   workdir = to_path(experiment.init.workdir)

@@ -169,8 +169,8 @@ def open_pretrained(
     heads = dict.fromkeys(unused_tensors.text_heads(reader, table), table)
     if not heads and not described.tied:
       raise UserError(
-        f'{path} lacks lm_head.weight, which its config.json says is no copy '
-        'of the embedding table (tie_word_embeddings); download it again'
+        f'{path} lacks lm_head.weight, which its config.json says is not a '
+        'copy of the embedding table (tie_word_embeddings); download it again'
       )
   return Pretrained(path, reader, parts, unused, heads)
 

@@ -107,18 +107,18 @@ def _check_unused(
   """
   there = table.shape[0]
   surplus = there - rows
-  told = f'{name} has {there} rows and the vocabulary only {rows}'
+  counts = f'{name} has {there} rows and the vocabulary only {rows}'
   is_padding = surplus == padding or (
     surplus <= _PADDING and not _read_rows(table, rows).any()
   )
   if not is_padding:
     raise UserError(
-      f'{told}; the last {surplus} may be of tokens that were added and '
+      f'{counts}; the last {surplus} may be of tokens that were added and '
       f'trained: set {key}={there} to keep them'
     )
   logging.info(
     '%s; the last %d are padding and left out (%s=%d keeps them)',
-    told,
+    counts,
     surplus,
     key,
     there,

@@ -35,7 +35,7 @@ def convert_tokenizer(source: pathlib.Path) -> bytes:
     The content of a `.model` file that `Tokenizer` reads.
 
   Raises:
-    UserError: It is no byte-pair vocabulary of Gemma's kind.
+    UserError: The file is not a byte-pair vocabulary of Gemma's kind.
   """
   try:
     content = source.read_bytes()

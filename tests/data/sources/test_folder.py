@@ -189,9 +189,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
   ('line', 'message'),
   [
     ({'image': 'red.png'}, "line 2 has no key 'text'.*'text', 'image'"),
-    ({'image': 'no.png', 'text': 'x'}, 'line 2: there is no image .*no.png'),
-    ({'image': 'sub', 'text': 'x'}, 'line 2: there is no image .*sub'),
-    ({'image': 'a' * 5000, 'text': 'x'}, 'line 2: there is no image .*aaa'),
+    (
+      {'image': 'no.png', 'text': 'x'},
+      'line 2: the image .*no.png does not',
+    ),
+    ({'image': 'sub', 'text': 'x'}, 'line 2: the image .*sub does not exist'),
+    (
+      {'image': 'a' * 5000, 'text': 'x'},
+      'line 2: the image .*aaa does not',
+    ),
     ({'image': 3, 'text': 'x'}, "line 2: 'image' is not the path"),
     ({'image': 'red.png', 'text': 3}, "line 2: 'text' is neither a text"),
     ({'image': 'red.png', 'text': []}, "line 2: 'text' is neither a text"),
@@ -224,7 +230,7 @@ def test_all_wrong_lines_are_told_at_once(folder):
   assert title.startswith('31 of 33 lines of ')
   assert len(lines) == 11
   assert 'data.jsonl, line 2 is not JSON' in lines[0]
-  assert 'data.jsonl, line 4: there is no image' in lines[1]
+  assert 'data.jsonl, line 4: the image' in lines[1]
   assert lines[-1] == '  and 21 more'
 
 

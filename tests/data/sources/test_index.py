@@ -218,7 +218,7 @@ def test_nothing_is_overwritten_that_is_not_meant(folder, tmp_path):
   wrong = {
     photos / '..' / 'table.jsonl': 'is the table itself',
     photos: 'is a folder; give a file',
-    tmp_path / 'none' / 'x.jsonl': 'there is no folder .*none',
+    tmp_path / 'none' / 'x.jsonl': 'the folder .*none does not exist',
   }
   for path, message in wrong.items():
     with pytest.raises(UserError, match=message):

@@ -110,8 +110,7 @@ def concepts_of(name: str) -> tuple[Emoji, ...]:
   """
   if name not in CONCEPT_SETS:
     raise UserError(
-      f'There is no concept set {name!r}; choose one of '
-      f'{", ".join(CONCEPT_SETS)}.'
+      f'unknown concept set {name!r}; choose one of {", ".join(CONCEPT_SETS)}.'
     )
   families = load_catalog().families.values()
   return tuple(f[0] for f in families if CONCEPT_SETS[name](f[0]))

@@ -114,7 +114,7 @@ def cells_of(config: EmojiConfig, split: str) -> tuple[Cell, ...]:
   """
   if split not in SPLITS:
     raise UserError(
-      f'There is no split {split!r}; choose one of {", ".join(SPLITS)}.'
+      f'unknown split {split!r}; choose one of {", ".join(SPLITS)}.'
     )
   wanted = 'train' if split == 'pair' else split
   icons = load_catalog().icons

@@ -198,7 +198,7 @@ class FolderTask(SourceTask):
       # Unlike a path's own method, False also for a name that cannot be.
       if not os.path.isfile(self._image_path(value)):
         raise UserError(
-          f'{place}: there is no image {self._file.parent / value}'
+          f'{place}: the image {self._file.parent / value} does not exist'
         )
       return
     texts = value if isinstance(value, list) else [value]

@@ -102,7 +102,9 @@ def check_out(
       f'{out} exists; give another file by --out, or --force to replace it'
     )
   if os.path.isdir(folder) and not os.path.isdir(out.absolute().parent):
-    raise UserError(f'--out={out}: there is no folder {out.absolute().parent}')
+    raise UserError(
+      f'--out={out}: the folder {out.absolute().parent} does not exist'
+    )
 
 
 def make_index(

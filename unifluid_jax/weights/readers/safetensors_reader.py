@@ -121,7 +121,7 @@ def _check_places(
       f'the file at {start + size}; download it again'
     )
   if end < size:
-    raise _damaged(file, f'{size - end} bytes at its end are of no tensor')
+    raise _damaged(file, f'{size - end} bytes at its end belong to no tensor')
 
 
 def _read_header(file: pathlib.Path) -> tuple[dict[str, _Entry], int]:

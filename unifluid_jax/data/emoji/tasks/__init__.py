@@ -40,6 +40,6 @@ def make_task(
   """
   if name not in TASKS:
     raise UserError(
-      f'There is no emoji task {name!r}; choose one of {", ".join(TASKS)}.'
+      f'unknown emoji task {name!r}; choose one of {", ".join(TASKS)}.'
     )
   return TASKS[name](config, split, kinds)
