@@ -115,6 +115,9 @@ def test_a_model_that_knows_all(run, photos):
     for task in ('caption', 'vqa'):
       assert metrics[f'{task}_{split}_exact'] == 1
       assert metrics[f'{task}_{split}_overlap'] == 1
+    assert metrics[f'caption_{split}_rouge_l'] == pytest.approx(1)
+    assert metrics[f'caption_{split}_cider_d'] > 1
+    assert f'vqa_{split}_rouge_l' not in metrics
     for task in ('t2i', 'edit'):
       assert metrics[f'{task}_{split}_psnr_db'] == 100
       # Two random images: a sixth is the mean square of the difference.

@@ -16,14 +16,15 @@ def best_overlap(text: str, references: Iterable[str]) -> float:
 
 
 def _overlap(one: str, other: str) -> float:
-  counts = [collections.Counter(_words(text)) for text in (one, other)]
+  counts = [collections.Counter(words(text)) for text in (one, other)]
   total = sum(count.total() for count in counts)
   return 2 * (counts[0] & counts[1]).total() / total if total else 1.0
 
 
-def _words(text: str) -> list[str]:
-  words = (_strip(word) for word in text.casefold().split())
-  return [word for word in words if word]
+def words(text: str) -> list[str]:
+  """The words of a text, in lower case and without punctuation around them."""
+  stripped = (_strip(word) for word in text.casefold().split())
+  return [word for word in stripped if word]
 
 
 def _strip(word: str) -> str:

@@ -17,8 +17,9 @@ from unifluid_jax.config.sections.evaluation import EvaluationConfig
 from unifluid_jax.config.tasks import heldout_tasks, make_tasks
 from unifluid_jax.data.example import Example
 from unifluid_jax.data.task import Task
+from unifluid_jax.evaluation.caption_scores import bleu, cider_d, rouge_l
 from unifluid_jax.evaluation.measure import Measure, Measures, share
-from unifluid_jax.evaluation.overlap import best_overlap
+from unifluid_jax.evaluation.overlap import best_overlap, words
 from unifluid_jax.evaluation.reconstruction_metrics import psnr_of
 from unifluid_jax.evaluation.subsampling import rng_of, some
 from unifluid_jax.inference import Model
@@ -99,16 +100,33 @@ class PredictedCaption:
     ]
 
   def measures(self, task: str, split: str) -> Measures:
-    """The share that is exact, and the mean overlap with the references."""
+    """The share that is exact, and how much the texts share with references.
+
+    Captions have the scores of the COCO evaluation, too.
+    """
     overlaps = [
       best_overlap(text, self.references(i))
       for i, text in enumerate(self.texts)
     ]
-    name = f'{TEXT_TASKS[task]}_{split}'
-    return {
+    name, count = f'{TEXT_TASKS[task]}_{split}', len(self.texts)
+    measures = {
       f'{name}_exact': share(self.rights),
-      f'{name}_overlap': Measure(sum(overlaps) / len(overlaps), len(overlaps)),
+      f'{name}_overlap': Measure(sum(overlaps) / count, count),
     }
+    if task == 'captioning':
+      texts = [words(text) for text in self.texts]
+      references = [
+        [words(text) for text in self.references(i)] for i in range(count)
+      ]
+      measures |= {
+        f'{name}_{score}': Measure(compute(texts, references), count)
+        for score, compute in (
+          ('cider_d', cider_d),
+          ('bleu_4', bleu),
+          ('rouge_l', rouge_l),
+        )
+      }
+    return measures
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,10 +89,17 @@ def _own_image_rows(name: str, title: str, split: str, lines: str) -> dict:
 
 def _own_text_rows(name: str, title: str, split: str, lines: str) -> dict:
   start = f'{name}_{split}'
-  return {
+  rows = {
     f'{start}_exact': Row(f'{title}, {lines}', 'word for word'),
     f'{start}_overlap': Row('\u2026 overlap', 'mean F1 of the words'),
   }
+  if name == 'caption':
+    rows |= {
+      f'{start}_cider_d': Row('\u2026 CIDEr-D', '0 to 10'),
+      f'{start}_bleu_4': Row('\u2026 BLEU-4', 'of all captions together'),
+      f'{start}_rouge_l': Row('\u2026 ROUGE-L', 'longest common subsequence'),
+    }
+  return rows
 
 
 OWN_ROWS = {
@@ -183,7 +190,7 @@ def kinds_table(
 
 def _format(name: str, value: float) -> str:
   """A value with its unit; fractions as per cent."""
-  if _is_distance(name):
+  if _is_plain(name):
     return f'{value:.3f}'
   if name.endswith('_db'):
     return f'{value:.1f}\u202fdB'
@@ -194,10 +201,15 @@ def _is_distance(name: str) -> bool:
   return name.endswith(('_kid', '_kid_vae'))
 
 
+def _is_plain(name: str) -> bool:
+  """Whether a measure has no unit and is no fraction."""
+  return _is_distance(name) or name.endswith('_cider_d')
+
+
 def _bar(name: str, value: float) -> str:
   """A value, and for a fraction a bar of that length."""
   text = f'<b>{_format(name, value)}</b>'
-  if name.endswith('_db') or _is_distance(name):
+  if name.endswith('_db') or _is_plain(name):
     return text
   return (
     f'{text}<span class="bar"><i style="width:{100 * value:.0f}%"></i></span>'
