@@ -348,6 +348,8 @@ def test_an_image_that_turns_out_corrupt(started, tmp_path):
     *process.flags(started, config),
     '--config.training.steps=9',
     '--config.training.checkpoint.every=100',
+    # The probe reads its images before the first step.
+    '--config.training.probe_every=0',
   ]
   broken = f'line 12: {image} is not a readable image'
   assert broken in process.fail('train', *arguments)

@@ -68,12 +68,14 @@ def prompt_probe(
     from texts.
   """
   every = experiment.training.probe_every
+  if not every:
+    return None
   splits = {
     split: examples
     for split, found in _probe_tasks(experiment, tasks).items()
     if len(examples := _draw_examples(found, experiment.seed)) > 1
   }
-  if not every or not splits:
+  if not splits:
     return None
   batches = {
     split: _lay_out_prompts(experiment, tokenizer, mesh, examples)
